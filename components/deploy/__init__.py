@@ -1,0 +1,1 @@
+"""Brings a registered version into service, or leaves everything as it was."""

@@ -1,0 +1,1 @@
+"""Scores the exported bundle, through the serving code, on the frozen test split."""

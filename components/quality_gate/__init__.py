@@ -1,0 +1,1 @@
+"""Judges the evaluation: nothing reaches users except through here."""

@@ -1,0 +1,1 @@
+"""Puts a passed bundle into the model registry as challenger."""

@@ -1,0 +1,1 @@
+"""Trains the classifier, calibrates it and exports the bundle."""

@@ -1,0 +1,1 @@
+"""Reads every image once: checks, reports and packs what passed."""

@@ -1,0 +1,83 @@
+"""The DAG: verify -> train -> evaluate -> gate -> register -> deploy, the same for every place it runs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kfp import dsl
+
+from components.deploy.component import deploy
+from components.evaluate.component import evaluate
+from components.quality_gate.component import quality_gate
+from components.register.component import register
+from components.train.component import train
+from components.verify_data.component import verify_data
+
+PIPELINE_NAME = "ai-product-photo-detector"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How one stage is set on its target: image, machine and retries, applied to its task."""
+
+    apply: Callable[[str, dsl.PipelineTask], None]
+
+
+def build_pipeline(placement: Placement) -> Callable[..., None]:
+    """The pipeline function, with each task placed by `placement`; compile it or run it."""
+
+    @dsl.pipeline(name=PIPELINE_NAME, description="Real or AI-generated: from raw photos to a served, gated model.")
+    def training(
+        data_uri: str,
+        context: dict,
+        verify_data_config: dict,
+        train_config: dict,
+        evaluate_config: dict,
+        gate_config: dict,
+        register_config: dict,
+        deploy_config: dict,
+        auto_deploy: bool,
+    ) -> None:
+        def place(task: dsl.PipelineTask, stage: str) -> dsl.PipelineTask:
+            placement.apply(stage, task)
+            return task
+
+        data = place(verify_data(data_uri=data_uri, config=verify_data_config, context=context), "verify_data")
+        model = place(
+            train(dataset=data.outputs["dataset"], config=train_config, context=context),
+            "train",
+        )
+        scores = place(
+            evaluate(
+                bundle=model.outputs["bundle"],
+                dataset=data.outputs["dataset"],
+                config=evaluate_config,
+                context=context,
+            ),
+            "evaluate",
+        )
+        gate = place(
+            quality_gate(evaluation=scores.outputs["evaluation"], config=gate_config, context=context),
+            "quality_gate",
+        )
+        with dsl.If(gate.outputs["Output"] == True, name="gate-passed"):  # noqa: E712 - a KFP condition, not Python's
+            version = place(
+                register(
+                    bundle=model.outputs["bundle"],
+                    evaluation=scores.outputs["evaluation"],
+                    verdict=gate.outputs["verdict"],
+                    config=register_config,
+                    context=context,
+                ),
+                "register",
+            )
+            with dsl.If(auto_deploy == True, name="auto-deploy"):  # noqa: E712
+                place(
+                    deploy(
+                        model_version=version.outputs["model_version"],
+                        config=deploy_config,
+                        context=context,
+                    ),
+                    "deploy",
+                )
+
+    return training

@@ -1,0 +1,174 @@
+"""The bundle: the one model artifact that train makes, evaluate scores, register stores and the server loads.
+
+A folder of plain files (never pickle). `manifest.json` names every other file with its sha256 and is itself sealed,
+so a single changed byte anywhere is found before anything is parsed or run.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from serving.detector.decision import DecisionRule
+from serving.detector.labels import LABELS, Label
+from serving.detector.preprocess import PREPROCESSING
+
+SCHEMA_VERSION: Final = 1
+MANIFEST: Final = "manifest.json"
+MODEL: Final = "model.onnx"
+HEAD: Final = "head.safetensors"
+WEIGHTS: Final = "weights.safetensors"
+REFERENCE: Final = "reference.json"
+MODEL_CARD: Final = "MODEL_CARD.md"
+GOLDEN: Final = "golden"
+RELEASE: Final = "release"
+"""Folder a registry adds beside the sealed files: evaluation, verdict, model card of the release."""
+
+GOLDEN_TOLERANCE: Final = 1e-3
+"""Largest accepted difference of a probability from its recorded value: room for another CPU, none for another model."""
+
+_REQUIRED: Final = (MODEL, HEAD, WEIGHTS, REFERENCE, MODEL_CARD)
+
+
+class BundleError(ValueError):
+    """A bundle that must not be served; the message names the file or the numbers."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class GoldenExample(_Frozen):
+    """An image shipped in the bundle with the verdict it must reproduce."""
+
+    file: str
+    label: Label
+    prediction: Label
+    probability: float = Field(ge=0.0, le=1.0)
+
+
+class Provenance(_Frozen):
+    """Where the model came from."""
+
+    run_id: str
+    git_sha: str
+    data_fingerprint: str
+    created_at: str
+    seed: int
+    train_config: dict[str, Any]
+    libraries: dict[str, str]
+
+
+class Manifest(_Frozen):
+    """Everything a reader needs to use the model right."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: str
+    architecture: str
+    input_px: int = Field(ge=16, le=2048)
+    labels: tuple[Label, ...] = LABELS
+    preprocessing: dict[str, str | float] = PREPROCESSING
+    decision: DecisionRule
+    golden: tuple[GoldenExample, ...] = Field(min_length=2)
+    provenance: Provenance
+    files: dict[str, str]
+    """Relative path -> sha256, of every file but the manifest."""
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the manifest, and through `files` over the whole bundle: the model's content address."""
+        return hashlib.sha256(_canonical(self.model_dump(mode="json"))).hexdigest()
+
+
+def seal(folder: Path, **fields: Any) -> Manifest:
+    """Hash every file of `folder` and write its manifest; `fields` are those of `Manifest` but `files`.
+
+    Raises:
+        BundleError: a required file is missing.
+    """
+    missing = [name for name in _REQUIRED if not (folder / name).is_file()]
+    if missing:
+        raise BundleError(f"{folder}: cannot seal a bundle without {', '.join(missing)}")
+    files = {path: _sha256(folder / path) for path in _content(folder)}
+    manifest = Manifest(files=files, **fields)
+    document = {"digest": manifest.digest, **manifest.model_dump(mode="json")}
+    (folder / MANIFEST).write_bytes(_canonical(document))
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of a bundle and check its own seal, without hashing the other files.
+
+    Raises:
+        BundleError: no manifest, a changed one, another schema, labels or preprocessing than this code's.
+    """
+    path = folder / MANIFEST
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{folder}: no readable {MANIFEST}; not a model bundle ({error.strerror})") from error
+    try:
+        document = json.loads(raw)
+        digest = document.pop("digest")
+        manifest = Manifest.model_validate(document)
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise BundleError(f"{path}: damaged or of another schema: {_first_line(error)}") from error
+    # byte equality with the canonical form also catches changes that parse to the same values
+    if digest != manifest.digest or raw != _canonical({"digest": digest, **document}):
+        raise BundleError(f"{path}: its contents do not match its seal; the bundle was changed after training")
+    if manifest.labels != LABELS:
+        raise BundleError(f"{path}: labels {manifest.labels} are not {LABELS}; verdicts would be inverted")
+    if manifest.preprocessing != PREPROCESSING:
+        raise BundleError(
+            f"{path}: trained with preprocessing {manifest.preprocessing}, this code does {PREPROCESSING}"
+        )
+    return manifest
+
+
+def verify(folder: Path) -> Manifest:
+    """Check the seal and the sha256 of every file.
+
+    Raises:
+        BundleError: names the first file that is missing, changed or not listed.
+    """
+    manifest = read_manifest(folder)
+    for name, expected in sorted(manifest.files.items()):
+        path = folder / name
+        if not path.is_file():
+            raise BundleError(f"{path}: listed in the manifest but missing")
+        actual = _sha256(path)
+        if actual != expected:
+            raise BundleError(f"{path}: sha256 is {actual[:12]}…, the manifest says {expected[:12]}…")
+    extra = sorted(set(_content(folder)) - set(manifest.files))
+    if extra:
+        raise BundleError(f"{folder / extra[0]}: not listed in the manifest")
+    return manifest
+
+
+def _content(folder: Path) -> list[str]:
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(p.as_posix() for p in found if p.as_posix() != MANIFEST and p.parts[0] != RELEASE)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _canonical(document: dict[str, Any]) -> bytes:
+    return (json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+def rule_fields(rule: DecisionRule) -> dict[str, float]:
+    """The decision rule as plain numbers, for cards and reports."""
+    return asdict(rule)

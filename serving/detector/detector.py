@@ -1,0 +1,113 @@
+"""The detector: a verified bundle ready to judge and explain images."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from serving.detector import bundle, gradcam
+from serving.detector.bundle import GOLDEN_TOLERANCE, BundleError, Manifest
+from serving.detector.decision import Verdict
+from serving.detector.engine import Engine, Floats
+from serving.detector.image import ImageLimits, decode
+from serving.detector.labels import Label
+from serving.detector.preprocess import Pixels, to_input
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A verdict and the signed Grad-CAM that speaks for `explained_class`, float32 (rows, columns)."""
+
+    verdict: Verdict
+    explained_class: Label
+    grid: Floats
+
+
+class Detector:
+    """One loaded bundle. Every method may be called from many threads."""
+
+    def __init__(self, folder: Path, manifest: Manifest, engine: Engine) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.rule = manifest.decision
+        self._engine = engine
+        self._head: gradcam.PoolingHead | None = None
+        self._head_lock = threading.Lock()
+
+    @classmethod
+    def load(cls, folder: Path, threads: int = 1) -> "Detector":
+        """Verify every sha256, open the graph and replay the golden examples.
+
+        Raises:
+            BundleError: the bundle was changed, or does not reproduce its own golden examples.
+        """
+        manifest = bundle.verify(folder)
+        try:
+            engine = Engine(folder / bundle.MODEL, threads)
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime has no common base class for its errors
+            raise BundleError(f"{folder / bundle.MODEL}: ONNX Runtime cannot load it: {error}") from error
+        if engine.input_px != manifest.input_px:
+            raise BundleError(f"{folder}: the graph takes {engine.input_px} px, the manifest says {manifest.input_px}")
+        detector = cls(folder, manifest, engine)
+        detector.replay_golden()
+        return detector
+
+    @property
+    def input_px(self) -> int:
+        """Side of the square input in pixels."""
+        return self.manifest.input_px
+
+    def pixels(self, data: bytes, limits: ImageLimits | None = None) -> Pixels:
+        """Decode and resize one encoded image to the model's input, uint8 (input_px, input_px, 3).
+
+        Raises:
+            ImageRefusedError: the bytes are no acceptable image.
+        """
+        return to_input(decode(data, limits, target_px=self.input_px).rgb, self.input_px)
+
+    def logits(self, batch: Pixels) -> Floats:
+        """Raw logits (n,) of a uint8 batch (n, input_px, input_px, 3)."""
+        return self._engine.logits(batch)
+
+    def logits_and_features(self, batch: Pixels) -> tuple[Floats, Floats]:
+        """Raw logits (n,) and feature maps (n, channels, rows, columns)."""
+        return self._engine.logits_and_features(batch)
+
+    def predict(self, images: Sequence[Pixels]) -> list[Verdict]:
+        """Verdicts of preprocessed images, in their order."""
+        if not images:
+            return []
+        probabilities = self.rule.probabilities(self.logits(np.stack(images)))
+        return [self.rule.verdict(float(p)) for p in probabilities]
+
+    def explain(self, image: Pixels, label: Label | None = None) -> Explanation:
+        """Verdict and Grad-CAM of one preprocessed image; explains the predicted class unless `label` is given."""
+        logits, features = self.logits_and_features(image[None])
+        verdict = self.rule.decide(float(logits[0]))
+        explained = label or verdict.prediction
+        return Explanation(verdict, explained, self.head().explain(features[0], explained))
+
+    def head(self) -> gradcam.PoolingHead:
+        """The pooling head for Grad-CAM, read on first use."""
+        with self._head_lock:
+            if self._head is None:
+                self._head = gradcam.PoolingHead(self.folder / bundle.HEAD)
+            return self._head
+
+    def replay_golden(self) -> None:
+        """Score the golden images and compare with what training recorded.
+
+        Raises:
+            BundleError: an image's probability or verdict differs; the message has both numbers.
+        """
+        for example in self.manifest.golden:
+            path = self.folder / example.file
+            (verdict,) = self.predict([self.pixels(path.read_bytes())])
+            gap = abs(verdict.probability - example.probability)
+            if gap > GOLDEN_TOLERANCE or verdict.prediction != example.prediction:
+                raise BundleError(
+                    f"{path}: golden example not reproduced: expected {example.prediction} "
+                    f"{example.probability:.6f}, got {verdict.prediction} {verdict.probability:.6f}"
+                )

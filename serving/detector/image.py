@@ -1,0 +1,178 @@
+"""Untrusted bytes to an upright RGB image: the only decoder of the project (serving, evaluation and data checks)."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+from typing import Final, Literal
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+ImageFormat = Literal["JPEG", "PNG", "WEBP"]
+Refusal = Literal["empty", "unsupported_type", "corrupt", "too_many_pixels", "too_small"]
+
+JPEG_DRAFT_FACTOR: Final = 4
+"""A JPEG may be decoded at reduced scale only while both sides stay at least this many times the model's input."""
+
+
+class ImageRefusedError(ValueError):
+    """Bytes that are not an acceptable image; `reason` is stable and machine-readable."""
+
+    def __init__(self, reason: Refusal, message: str) -> None:
+        super().__init__(message)
+        self.reason: Refusal = reason
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """What an image may cost. The pixel caps act on the header, before anything is decoded."""
+
+    min_side_px: int = 16
+    max_pixels: int = 50_000_000
+    max_pixels_undraftable: int = 24_000_000
+    """PNG and WebP cannot be decoded at reduced scale, so they meet a lower cap."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """What the file said of itself before conversion to RGB (sizes as displayed, after EXIF orientation)."""
+
+    format: ImageFormat
+    width: int
+    height: int
+    mode: str
+    frames: int
+    exif_orientation: int
+    has_icc: bool
+    has_alpha: bool
+    jpeg_quality: float | None
+    """Estimated libjpeg quality, 1-100; None when the format has no quantisation tables."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """An upright 8-bit sRGB picture (mode `RGB`) and what its file looked like."""
+
+    rgb: Image.Image
+    info: ImageInfo
+
+
+def sniff(data: bytes) -> ImageFormat | None:
+    """The real type by magic bytes, whatever a file name or header claims."""
+    if data[:3] == b"\xff\xd8\xff":
+        return "JPEG"
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return "PNG"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    return None
+
+
+def decode(data: bytes, limits: ImageLimits | None = None, target_px: int | None = None) -> DecodedImage:
+    """Decode one image to upright sRGB: first frame, EXIF orientation applied, ICC to sRGB, alpha over white.
+
+    Args:
+        data: the file's bytes (JPEG, PNG or WebP).
+        limits: caps; the default is what the server enforces.
+        target_px: the model's input side; lets a large JPEG be decoded at reduced scale.
+
+    Raises:
+        ImageRefusedError: empty, of another type, damaged, too large or too small.
+    """
+    limits = limits or ImageLimits()
+    if not data:
+        raise ImageRefusedError("empty", "the file is empty")
+    fmt = sniff(data)
+    if fmt is None:
+        raise ImageRefusedError("unsupported_type", "not a JPEG, PNG or WebP image (judged by its bytes)")
+    try:
+        image = Image.open(BytesIO(data), formats=[fmt])
+        check_size(image.size, fmt, limits)
+        info = _describe(image, fmt)
+        if target_px is not None and fmt == "JPEG":
+            image.draft(None, (JPEG_DRAFT_FACTOR * target_px, JPEG_DRAFT_FACTOR * target_px))
+        image.load()
+        return DecodedImage(_to_srgb(ImageOps.exif_transpose(image)), info)
+    except ImageRefusedError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageRefusedError("too_many_pixels", str(error)) from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+        # Pillow's decoders answer damage with any of these
+        raise ImageRefusedError("corrupt", f"the {fmt} data is damaged: {error}") from error
+
+
+def check_size(size: tuple[int, int], fmt: ImageFormat, limits: ImageLimits) -> None:
+    """Refuse a header's claim of (width, height) in pixels that is out of bounds."""
+    width, height = size
+    cap = limits.max_pixels if fmt == "JPEG" else limits.max_pixels_undraftable
+    if width * height > cap:
+        raise ImageRefusedError("too_many_pixels", f"{width}x{height} has more than {cap:,} pixels, the cap for {fmt}")
+    if min(width, height) < limits.min_side_px:
+        raise ImageRefusedError("too_small", f"{width}x{height}: each side needs at least {limits.min_side_px} px")
+
+
+def _describe(image: Image.Image, fmt: ImageFormat) -> ImageInfo:
+    orientation = int(image.getexif().get(0x0112, 1))
+    width, height = image.size
+    if orientation in (5, 6, 7, 8):
+        width, height = height, width
+    tables = getattr(image, "quantization", None)
+    return ImageInfo(
+        format=fmt,
+        width=width,
+        height=height,
+        mode=image.mode,
+        frames=int(getattr(image, "n_frames", 1)),
+        exif_orientation=orientation,
+        has_icc=bool(image.info.get("icc_profile")),
+        has_alpha=image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info,
+        jpeg_quality=estimate_jpeg_quality(tables[0]) if tables else None,
+    )
+
+
+_STANDARD_LUMA_SUM: Final = 3688
+"""Sum of the luminance table in ITU-T T.81 Annex K, the one libjpeg scales by quality."""
+
+
+def estimate_jpeg_quality(luma_table: list[int]) -> float:
+    """Libjpeg quality (1-100) whose scaling of the Annex K luminance table has this table's sum."""
+    scale = 100.0 * sum(luma_table) / _STANDARD_LUMA_SUM
+    quality = 5000.0 / scale if scale > 100 else (200.0 - scale) / 2.0
+    return float(min(100.0, max(1.0, quality)))
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """Any mode Pillow decodes to 8-bit sRGB over white. `convert("RGB")` alone clips 16 bit and shows hidden colour."""
+    if image.mode.startswith("I") or image.mode == "F":
+        samples = np.asarray(image).astype(np.int64)
+        image = Image.fromarray((samples >> 8).clip(0, 255).astype(np.uint8))
+    profile = image.info.get("icc_profile")
+    alpha = None
+    if image.mode in ("RGBA", "LA", "PA", "P") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        alpha = image.getchannel("A")
+        image = image.convert("RGB")
+    if profile and image.mode in ("RGB", "L", "CMYK"):
+        transform = _srgb_transform(profile, image.mode)
+        if transform is not None:
+            image = ImageCms.applyTransform(image, transform) or image
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    if alpha is not None and alpha.getextrema() != (255, 255):
+        white = Image.new("RGB", image.size, (255, 255, 255))
+        white.paste(image, mask=alpha)
+        image = white
+    return image
+
+
+@lru_cache(maxsize=64)
+def _srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """Transform from an embedded profile to sRGB; None when it already is sRGB or is broken (then sRGB is assumed)."""
+    try:
+        source = ImageCms.ImageCmsProfile(BytesIO(profile))
+        if mode == "RGB" and "srgb" in ImageCms.getProfileDescription(source).lower():
+            return None
+        return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None

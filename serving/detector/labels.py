@@ -1,0 +1,35 @@
+"""The one label map: names to class ids, by name, never by index."""
+
+from typing import Final, Literal
+
+Label = Literal["real", "ai_generated"]
+
+LABELS: Final[tuple[Label, Label]] = ("real", "ai_generated")
+"""Class id -> name. `ai_generated` (id 1) is the positive class everywhere."""
+
+POSITIVE: Final[Label] = "ai_generated"
+
+_ALIASES: Final[dict[str, Label]] = {
+    "real": "real",
+    "ai_generated": "ai_generated",
+    "ai-generated": "ai_generated",
+    "ai": "ai_generated",
+    "fake": "ai_generated",
+}
+
+
+class UnknownLabelError(ValueError):
+    """A class name that is none of the known names or aliases."""
+
+
+def label_id(name: str) -> int:
+    """Class id of a class name or alias, in any letter case: `real` -> 0, `ai_generated`, `FAKE`, `ai` -> 1.
+
+    Raises:
+        UnknownLabelError: the name is not known. Guessing here would invert every verdict.
+    """
+    label = _ALIASES.get(name.strip().lower())
+    if label is None:
+        known = ", ".join(sorted(_ALIASES))
+        raise UnknownLabelError(f"unknown class name {name!r}; known names: {known}")
+    return LABELS.index(label)

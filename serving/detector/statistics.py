@@ -1,0 +1,88 @@
+"""What inputs and scores looked like when the model was judged: the baseline that drift is measured against."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from serving.detector.decision import CONFIDENCES, DecisionRule
+from serving.detector.engine import Floats
+from serving.detector.image import ImageInfo
+from serving.detector.labels import LABELS
+
+REFERENCE_SIZE: Final = 10_000
+"""At most so many reference values are kept per signal; enough for a 1,000-image window by a wide margin."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputQuality:
+    """Cheap numbers about one file that move when ingestion changes."""
+
+    log2_min_side: float
+    log2_megapixels: float
+    log2_aspect: float
+    jpeg_quality: float | None
+    format: str
+
+    @classmethod
+    def of(cls, info: ImageInfo) -> "InputQuality":
+        """Quality numbers of a decoded file."""
+        return cls(
+            log2_min_side=float(np.log2(min(info.width, info.height))),
+            log2_megapixels=float(np.log2(info.width * info.height / 1e6)),
+            log2_aspect=float(np.log2(info.width / info.height)),
+            jpeg_quality=info.jpeg_quality,
+            format=info.format,
+        )
+
+
+class Reference(BaseModel):
+    """`reference.json`: samples of each signal over held-out images, in matching order where lengths agree."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = 1
+    n: int
+    logits: list[float]
+    prediction_counts: dict[str, int]
+    confidence_counts: dict[str, int]
+    mean_probability: float
+    log2_min_side: list[float]
+    log2_megapixels: list[float]
+    log2_aspect: list[float]
+    jpeg_quality: list[float]
+    format_counts: dict[str, int]
+
+
+def build_reference(logits: Floats, rule: DecisionRule, qualities: Sequence[InputQuality], seed: int = 0) -> Reference:
+    """Reference statistics of held-out images.
+
+    Args:
+        logits: raw logits, shape (n,).
+        rule: the decision rule the model ships with.
+        qualities: input quality of the same n images.
+        seed: of the subsample taken when n exceeds `REFERENCE_SIZE`.
+    """
+    probabilities = rule.probabilities(logits)
+    verdicts = [rule.verdict(float(p)) for p in probabilities]
+    predictions = Counter(v.prediction for v in verdicts)
+    confidences = Counter(v.confidence for v in verdicts)
+    kept = list(range(len(logits)))
+    if len(kept) > REFERENCE_SIZE:
+        kept = sorted(np.random.default_rng(seed).choice(len(logits), REFERENCE_SIZE, replace=False).tolist())
+    chosen = [qualities[i] for i in kept]
+    return Reference(
+        n=len(logits),
+        logits=[round(float(logits[i]), 5) for i in kept],
+        prediction_counts={name: predictions[name] for name in LABELS},
+        confidence_counts={name: confidences[name] for name in CONFIDENCES},
+        mean_probability=float(probabilities.mean()),
+        log2_min_side=[round(q.log2_min_side, 5) for q in chosen],
+        log2_megapixels=[round(q.log2_megapixels, 5) for q in chosen],
+        log2_aspect=[round(q.log2_aspect, 5) for q in chosen],
+        jpeg_quality=[round(q.jpeg_quality, 2) for q in chosen if q.jpeg_quality is not None],
+        format_counts=dict(sorted(Counter(q.format for q in qualities).items())),
+    )
