@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kfp import dsl
-
 from components.deploy.component import deploy
 from components.evaluate.component import evaluate
 from components.quality_gate.component import quality_gate
 from components.register.component import register
 from components.train.component import train
 from components.verify_data.component import verify_data
+from kfp import dsl
 
 PIPELINE_NAME = "ai-product-photo-detector"
 

@@ -60,6 +60,6 @@ def _from_mlflow(uri: str, cache_dir: Path, tracking_uri: str) -> ResolvedModel:
         partial = cache_dir / name / f".{found.version}.partial"
         partial.mkdir(parents=True, exist_ok=True)
         download_artifacts(artifact_uri=found.source, dst_path=str(partial), tracking_uri=tracking_uri)
-        inner = partial / Path(found.source).name
+        inner = partial / Path(str(found.source)).name
         (inner if inner.is_dir() else partial).rename(folder)
     return ResolvedModel(uri, folder, str(found.version))

@@ -28,7 +28,7 @@ RELEASE: Final = "release"
 """Folder a registry adds beside the sealed files: evaluation, verdict, model card of the release."""
 
 GOLDEN_TOLERANCE: Final = 1e-3
-"""Largest accepted difference of a probability from its recorded value: room for another CPU, none for another model."""
+"""Largest accepted difference of a probability from its recorded one: room for another CPU, not another model."""
 
 _REQUIRED: Final = (MODEL, HEAD, WEIGHTS, REFERENCE, MODEL_CARD)
 

@@ -46,7 +46,7 @@ class Detector:
         manifest = bundle.verify(folder)
         try:
             engine = Engine(folder / bundle.MODEL, threads)
-        except Exception as error:  # noqa: BLE001 - ONNX Runtime has no common base class for its errors
+        except Exception as error:
             raise BundleError(f"{folder / bundle.MODEL}: ONNX Runtime cannot load it: {error}") from error
         if engine.input_px != manifest.input_px:
             raise BundleError(f"{folder}: the graph takes {engine.input_px} px, the manifest says {manifest.input_px}")

@@ -1,0 +1,34 @@
+"""Shared fixtures. Thread counts are set before any numerical library loads: the cores are shared."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
+from pathlib import Path
+
+import pytest
+
+from tests.bundles import make_bundle
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def sample_dir() -> Path:
+    """The shipped sample."""
+    return ROOT / "data" / "sample"
+
+
+@pytest.fixture(scope="session")
+def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sealed bundle of a tiny network: bright pictures are called ai_generated. Read only; copy before changing."""
+    return make_bundle(tmp_path_factory.mktemp("bundle") / "bright")
+
+
+@pytest.fixture(scope="session")
+def inverted_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The opposite of `toy_bundle`: dark pictures are called ai_generated."""
+    return make_bundle(tmp_path_factory.mktemp("bundle") / "dark", sign=-1.0)
