@@ -13,7 +13,8 @@ PREDICTIONS_PARQUET: Final = "predictions.parquet"
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    # a figure that is not a number must survive the file, so that the gate can refuse it by name
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), ser_json_inf_nan="strings")
 
 
 class Metric(_Frozen):
@@ -69,6 +70,11 @@ class CorruptionCell(_Frozen):
     fpr: Metric | None = None
     flip_rate: float = 0.0
     """Share of images whose verdict differs from that on the clean image."""
+    accuracy_change: Metric | None = None
+    """Accuracy minus that of the same images clean, paired."""
+    champion_accuracy: Metric | None = None
+    champion_difference: Metric | None = None
+    """Candidate minus champion on these corrupted images, paired."""
 
 
 class ScoreSet(_Frozen):
@@ -83,6 +89,8 @@ class ScoreSet(_Frozen):
     slices: list[Slice] = []
     roc: list[tuple[float, float, float]] = []
     """(false positive rate, true positive rate, threshold), thinned to at most 200 points for plots."""
+    ece_noise_floor: float | None = None
+    """95th percentile of the ECE that a perfectly calibrated model would show on so many images by chance."""
 
 
 class Comparison(_Frozen):
@@ -116,6 +124,10 @@ class Evaluation(_Frozen):
     robustness: list[CorruptionCell] = []
     robustness_note: str = ""
     champion: Comparison | None = None
+    champion_note: str = ""
+    """Why there is no comparison, where there is none."""
+    caveat: str = ""
+    """What these figures do not show; belongs wherever they are shown."""
     latency_ms: float | None = None
     """Median engine time per image at batch 1 on this machine, one thread."""
     bundle_bytes: int = 0

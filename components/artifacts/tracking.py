@@ -1,0 +1,76 @@
+"""The MLflow run of a pipeline run: one for all stages, found by its tag, so that figures of a run stand together."""
+
+import time
+from collections.abc import Iterable, Mapping
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from components.artifacts.context import RunContext
+from components.artifacts.failure import StageError
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+RUN_ID_TAG: Final = "run_id"
+"""Tag of the MLflow run that holds our run id."""
+
+
+def find_or_create_run(client: "MlflowClient", context: RunContext) -> str:
+    """MLflow's id of the run tagged with `context.run_id`; made, with its experiment, when there is none."""
+    experiment = client.get_experiment_by_name(context.experiment)
+    if experiment is None:
+        location = context.artifact_root or None
+        experiment_id = str(client.create_experiment(context.experiment, artifact_location=location))
+    else:
+        experiment_id = str(experiment.experiment_id)
+        quoted = context.run_id.replace("'", "")
+        found = client.search_runs([experiment_id], f"tags.{RUN_ID_TAG} = '{quoted}'", max_results=1)
+        if found:
+            return str(found[0].info.run_id)
+    tags = {RUN_ID_TAG: context.run_id, "git_sha": context.git_sha, "reason": context.reason}
+    return str(client.create_run(experiment_id, tags=tags, run_name=context.run_id).info.run_id)
+
+
+def record(
+    context: RunContext,
+    *,
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str] | None = None,
+    files: Iterable[Path] = (),
+    folder: str = "",
+) -> None:
+    """Add figures, tags and files to the run of `context`; nothing happens when the context tracks nowhere.
+
+    Args:
+        context: names the run and the tracking server.
+        metrics: numbers by name; those that are not finite are left out (MLflow's stores refuse some of them).
+        tags: texts by name.
+        files: files to store under the artifact folder `folder`.
+        folder: artifact folder inside the run.
+
+    Raises:
+        StageError: the tracking server refused or could not be reached.
+    """
+    if not context.tracking_uri:
+        return
+    from mlflow.entities import Metric, RunTag
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    now_ms = int(time.time() * 1000)
+    try:
+        client = MlflowClient(context.tracking_uri, context.tracking_uri)
+        run_id = find_or_create_run(client, context)
+        client.log_batch(
+            run_id,
+            metrics=[Metric(name, float(value), now_ms, 0) for name, value in metrics.items() if isfinite(value)],
+            tags=[RunTag(name, value) for name, value in (tags or {}).items()],
+        )
+        for file in files:
+            client.log_artifact(run_id, str(file), folder or None)
+    except MlflowException as error:
+        reason = str(error).partition("\n")[0]
+        raise StageError(
+            f"MLflow at {context.tracking_uri} did not take the run's figures: {reason}; check the tracking URI"
+        ) from error
