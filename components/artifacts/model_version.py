@@ -1,0 +1,92 @@
+"""The model version artifact: what register writes and deploy and the command line read.
+
+Beside it, what a registry keeps with every version: the bundle folder plus `release/` with the four files below.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from components.artifacts.evaluation import EVALUATION_JSON, Metric
+from components.artifacts.failure import StageError
+from components.artifacts.verdict import VERDICT_JSON
+from serving.detector.bundle import MODEL_CARD, RELEASE
+
+MODEL_VERSION_JSON: Final = "model_version.json"
+RELEASE_JSON: Final = "release.json"
+RELEASE_FILES: Final = (EVALUATION_JSON, VERDICT_JSON, MODEL_CARD, RELEASE_JSON)
+
+CHALLENGER: Final = "challenger"
+"""Alias of the newest version that passed the gate."""
+CHAMPION: Final = "champion"
+"""Alias of the version that serves users."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ModelVersion(_Frozen):
+    """`model_version.json`: one version in the registry, by an address that never moves."""
+
+    schema_version: int = 1
+    name: str
+    version: str
+    uri: str
+    """`models:/name/3`: the version itself, not an alias that may have moved on by the time it is read."""
+    bundle_digest: str
+    tracking_uri: str
+    run_id: str
+    headline: str
+    """The gate's one-line verdict."""
+    bundle_uri: str = ""
+    """`gs://` folder of the same files, where the version was registered on Google Cloud too."""
+    vertex_resource: str = ""
+    """`projects/…/models/…@2` in Vertex Model Registry, or empty."""
+
+
+class Release(_Frozen):
+    """`release/release.json`: why this version may be served, kept with the version itself."""
+
+    schema_version: int = 1
+    bundle_digest: str
+    run_id: str
+    git_sha: str
+    data_fingerprint: str
+    metrics: dict[str, Metric]
+    """The test split's figures, as in `evaluation.json`."""
+    verdict: str
+    """The gate's one-line verdict."""
+
+
+def read_model_version(folder: Path) -> ModelVersion:
+    """Read `model_version.json`.
+
+    Raises:
+        StageError: the folder holds none, or one of another schema.
+    """
+    path = folder / MODEL_VERSION_JSON
+    try:
+        return ModelVersion.model_validate_json(path.read_text())
+    except (OSError, ValidationError) as error:
+        raise StageError(f"{path}: no readable model version; run register first") from error
+
+
+def write_model_version(folder: Path, version: ModelVersion) -> None:
+    """Write `model_version.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MODEL_VERSION_JSON).write_text(version.model_dump_json(indent=1) + "\n")
+
+
+def read_release(bundle: Path) -> Release:
+    """Read `release/release.json` of a version fetched from the registry.
+
+    Raises:
+        StageError: the version carries no release record, so it never passed the gate.
+    """
+    path = bundle / RELEASE / RELEASE_JSON
+    try:
+        return Release.model_validate_json(path.read_text())
+    except (OSError, ValidationError) as error:
+        raise StageError(f"{path}: no release record; only versions made by register may be deployed") from error

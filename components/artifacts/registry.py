@@ -1,0 +1,159 @@
+"""The model registry (MLflow) as the stages see it: find a version, read and move an alias."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from components.artifacts.failure import StageError
+from components.artifacts.model_version import CHALLENGER, CHAMPION
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion as MlflowVersion
+    from mlflow.tracking import MlflowClient
+
+DIGEST_TAG: Final = "digest"
+_SQLITE: Final = "sqlite:///"
+
+
+@dataclass(frozen=True, slots=True)
+class VersionSummary:
+    """One row of `list_models`."""
+
+    name: str
+    version: str
+    aliases: tuple[str, ...]
+    created_at: str
+    """UTC, ISO 8601."""
+    digest: str
+    run_id: str
+    git_sha: str
+    headline: str
+    metrics: dict[str, float]
+
+    @property
+    def uri(self) -> str:
+        """`models:/name/version`."""
+        return f"models:/{self.name}/{self.version}"
+
+
+def open_client(tracking_uri: str) -> "MlflowClient":
+    """A client of the tracking server and registry; a sqlite file's folder is made when missing.
+
+    Raises:
+        StageError: no address, or one that MLflow cannot use.
+    """
+    if not tracking_uri:
+        raise StageError("no model registry: set tracking_uri to an MLflow server or to sqlite:///PATH")
+    if tracking_uri.startswith(_SQLITE):
+        Path(tracking_uri.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
+    from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
+    from mlflow.tracking import MlflowClient
+
+    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
+    for chatty in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    with registry_errors(tracking_uri):
+        return MlflowClient(tracking_uri, tracking_uri)
+
+
+@contextmanager
+def registry_errors(tracking_uri: str) -> Iterator[None]:
+    """Turn what MLflow raises into one line that names the registry."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise StageError(f"model registry {tracking_uri}: {reason}") from error
+
+
+class Registry:
+    """Versions of one model name."""
+
+    def __init__(self, tracking_uri: str, name: str) -> None:
+        self.tracking_uri = tracking_uri
+        self.name = name
+        self.client = open_client(tracking_uri)
+
+    def get(self, version: str) -> "MlflowVersion":
+        """One version by number.
+
+        Raises:
+            StageError: there is no such version; the message lists those that are.
+        """
+        for found in self._versions():
+            if str(found.version) == str(version):
+                return found
+        known = ", ".join(str(v.version) for v in self._versions()) or "none"
+        raise StageError(f"{self.name} has no version {version} in {self.tracking_uri}; it has: {known}")
+
+    def by_digest(self, digest: str) -> "MlflowVersion | None":
+        """The version that holds this bundle, or None."""
+        return next((v for v in self._versions() if v.tags.get(DIGEST_TAG) == digest), None)
+
+    def aliased(self, alias: str) -> str | None:
+        """Version number an alias points at, or None."""
+        return self._aliases().get(alias)
+
+    def point(self, alias: str, version: str | None) -> None:
+        """Set an alias to a version, or take it away when `version` is None."""
+        with registry_errors(self.tracking_uri):
+            if version is not None:
+                self.client.set_registered_model_alias(self.name, alias, version)
+            elif self.aliased(alias) is not None:
+                self.client.delete_registered_model_alias(self.name, alias)
+
+    def list(self) -> list[VersionSummary]:
+        """All versions, newest first."""
+        aliases = self._aliases()
+        return [
+            VersionSummary(
+                name=self.name,
+                version=str(found.version),
+                aliases=tuple(sorted(a for a, v in aliases.items() if v == str(found.version))),
+                created_at=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
+                digest=found.tags.get(DIGEST_TAG, ""),
+                run_id=found.tags.get("run_id", ""),
+                git_sha=found.tags.get("git_sha", ""),
+                headline=found.tags.get("verdict", ""),
+                metrics={
+                    key.removeprefix("metric."): float(value)
+                    for key, value in sorted(found.tags.items())
+                    if key.startswith("metric.")
+                },
+            )
+            for found in self._versions()
+        ]
+
+    def _versions(self) -> "list[MlflowVersion]":
+        with registry_errors(self.tracking_uri):
+            found = list(self.client.search_model_versions(f"name='{self.name}'", max_results=10_000))
+        return sorted(found, key=lambda v: int(v.version), reverse=True)
+
+    def _aliases(self) -> dict[str, str]:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            model = self.client.get_registered_model(self.name)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return {}
+            raise StageError(f"model registry {self.tracking_uri}: {error}") from error
+        return {alias: str(version) for alias, version in model.aliases.items()}
+
+
+def list_models(tracking_uri: str, name: str) -> list[VersionSummary]:
+    """All versions of a model with their aliases, newest first.
+
+    Raises:
+        StageError: the registry cannot be reached.
+    """
+    return Registry(tracking_uri, name).list()
+
+
+__all__ = ["CHALLENGER", "CHAMPION", "Registry", "VersionSummary", "list_models", "open_client", "registry_errors"]
