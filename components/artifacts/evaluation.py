@@ -118,8 +118,6 @@ class Evaluation(_Frozen):
     bundle_digest: str
     data_fingerprint: str
     test_fingerprint: str
-    source_uri: str = ""
-    """Where the evaluated data came from, as in `dataset.json`; tells the shipped sample from a user's data."""
     threshold: float
     test: ScoreSet
     unseen_generator: ScoreSet | None = None

@@ -1,5 +1,28 @@
 """How a stage says that it cannot go on."""
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
 
 class StageError(RuntimeError):
     """An expected failure of a stage: one line that names the problem and the fix."""
+
+
+@contextmanager
+def sigterm_raises() -> Iterator[None]:
+    """Within: SIGTERM raises `StageError`, so that what was begun is taken back before the process ends."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers; the caller's own handling stays
+        return
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        raise StageError("stopped by SIGTERM; everything begun was taken back, run it again")
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from components.artifacts.failure import StageError
-from components.artifacts.model_version import CHALLENGER, CHAMPION
+from components.artifacts.model_version import ModelVersion
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
@@ -108,6 +108,31 @@ class Registry:
             elif self.aliased(alias) is not None:
                 self.client.delete_registered_model_alias(self.name, alias)
 
+    def tag(self, version: str, **tags: str) -> None:
+        """Write tags onto a version."""
+        with registry_errors(self.tracking_uri):
+            for key, value in tags.items():
+                self.client.set_model_version_tag(self.name, version, key, value)
+
+    def describe(self, version: str) -> ModelVersion:
+        """One version as the artifact that passes between stages.
+
+        Raises:
+            StageError: there is no such version.
+        """
+        found = self.get(version)
+        return ModelVersion(
+            name=self.name,
+            version=str(found.version),
+            uri=f"models:/{self.name}/{found.version}",
+            bundle_digest=found.tags.get(DIGEST_TAG, ""),
+            tracking_uri=self.tracking_uri,
+            run_id=found.tags.get("run_id", ""),
+            headline=found.tags.get("verdict", ""),
+            bundle_uri=found.tags.get("bundle_uri", ""),
+            vertex_resource=found.tags.get("vertex_resource", ""),
+        )
+
     def list(self) -> list[VersionSummary]:
         """All versions, newest first."""
         aliases = self._aliases()
@@ -154,6 +179,3 @@ def list_models(tracking_uri: str, name: str) -> list[VersionSummary]:
         StageError: the registry cannot be reached.
     """
     return Registry(tracking_uri, name).list()
-
-
-__all__ = ["CHALLENGER", "CHAMPION", "Registry", "VersionSummary", "list_models", "open_client", "registry_errors"]

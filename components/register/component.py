@@ -1,0 +1,40 @@
+"""KFP face of register."""
+
+from kfp import dsl
+from kfp.dsl import Artifact, Input, Model, Output
+
+
+@dsl.component(base_image="ai-product-photo-detector/pipeline:dev", install_kfp_package=False)
+def register(
+    bundle: Input[Model],
+    evaluation: Input[Artifact],
+    verdict: Input[Artifact],
+    config: dict,
+    context: dict,
+    model_version: Output[Artifact],
+):
+    """Store a bundle that passed the gate as a new version of the registry, with its evaluation, verdict and card.
+
+    Args:
+        bundle: the trained model.
+        evaluation: its figures.
+        verdict: the gate's judgement of it.
+        config: section `register` of the configuration.
+        context: identity of the run and where its records go.
+        model_version: `model_version.json`, the version's address.
+    """
+    from pathlib import Path
+
+    from components.artifacts.context import RunContext
+    from components.register.config import RegisterConfig
+    from components.register.stage import register as register_bundle
+
+    version = register_bundle(
+        Path(bundle.path),
+        Path(evaluation.path),
+        Path(verdict.path),
+        RegisterConfig.model_validate(config),
+        RunContext.model_validate(context),
+        Path(model_version.path),
+    )
+    model_version.metadata.update(name=version.name, version=version.version, uri=version.uri)

@@ -1,0 +1,101 @@
+"""Register a bundle that passed the gate as a new version: all of it, or nothing."""
+
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from components.artifacts.context import RunContext
+from components.artifacts.evaluation import EVALUATION_JSON, Evaluation, read_evaluation
+from components.artifacts.failure import StageError, sigterm_raises
+from components.artifacts.model_version import (
+    CHALLENGER,
+    CHAMPION,
+    RELEASE_JSON,
+    ModelVersion,
+    Release,
+    write_model_version,
+)
+from components.artifacts.registry import Registry
+from components.artifacts.verdict import VERDICT_JSON, GateVerdict, read_verdict
+from components.register import mlflow, model_card, vertex
+from components.register.config import RegisterConfig
+from serving.detector.bundle import MODEL_CARD, BundleError, Manifest, verify
+
+
+def register(
+    bundle: Path, evaluation: Path, verdict: Path, config: RegisterConfig, context: RunContext, output: Path
+) -> ModelVersion:
+    """Make a version of `bundle` with its release record, alias it `challenger`, and write `output`.
+
+    Registering a bundle that is registered already returns the version that stands.
+
+    Raises:
+        StageError: the bundle is damaged, the verdict refuses it or belongs to another bundle, or the registry
+            failed; in every case no version and no alias is left behind.
+    """
+    manifest, figures, judged = _read(bundle, evaluation, verdict)
+    _refuse_strangers(manifest, figures, judged)
+    registry = Registry(context.tracking_uri, context.model_name)
+    standing = registry.by_digest(manifest.digest)
+    with sigterm_raises(), tempfile.TemporaryDirectory() as scratch, ExitStack() as undo:
+        release_dir = Path(scratch)
+        release = write_release(release_dir, manifest, figures, judged, context)
+        if standing is None:
+            draft = mlflow.begin(registry, context, manifest.digest)
+            undo.callback(draft.discard)
+            number = mlflow.create(draft, bundle, release_dir, release)
+        else:
+            number = str(standing.version)
+        if config.vertex:
+            published = vertex.publish(bundle, release_dir, figures, release, config, context, undo)
+            registry.tag(number, bundle_uri=published.bundle_uri, vertex_resource=published.resource)
+        if registry.aliased(CHAMPION) != number:
+            undo.callback(registry.point, CHALLENGER, registry.aliased(CHALLENGER))
+            registry.point(CHALLENGER, number)
+        version = registry.describe(number)
+        write_model_version(output, version)
+        undo.pop_all()
+    return version
+
+
+def _read(bundle: Path, evaluation: Path, verdict: Path) -> tuple[Manifest, Evaluation, GateVerdict]:
+    try:
+        return verify(bundle), read_evaluation(evaluation), read_verdict(verdict)
+    except BundleError as error:
+        raise StageError(f"not registered: {error}") from error
+    except OSError as error:
+        raise StageError(f"not registered: cannot read {error.filename}: {error.strerror}") from error
+    except ValidationError as error:
+        raise StageError(f"not registered: {error.title} of another schema; run evaluate and the gate again") from error
+
+
+def _refuse_strangers(manifest: Manifest, evaluation: Evaluation, verdict: GateVerdict) -> None:
+    for name, digest in (("verdict", verdict.bundle_digest), ("evaluation", evaluation.bundle_digest)):
+        if digest != manifest.digest:
+            raise StageError(
+                f"not registered: the {name} is of bundle {digest[:12]}, this is {manifest.digest[:12]}; "
+                "evaluate and judge this very bundle"
+            )
+    if not verdict.passed:
+        raise StageError(f"not registered: the gate did not pass it ({verdict.headline})")
+
+
+def write_release(
+    folder: Path, manifest: Manifest, evaluation: Evaluation, verdict: GateVerdict, context: RunContext
+) -> Release:
+    """Write the four files of `release/` into `folder`."""
+    release = Release(
+        bundle_digest=manifest.digest,
+        run_id=context.run_id,
+        git_sha=context.git_sha,
+        data_fingerprint=evaluation.data_fingerprint,
+        metrics=evaluation.test.metrics,
+        verdict=verdict.headline,
+    )
+    (folder / EVALUATION_JSON).write_text(evaluation.model_dump_json(indent=1) + "\n")
+    (folder / VERDICT_JSON).write_text(verdict.model_dump_json(indent=1) + "\n")
+    (folder / MODEL_CARD).write_text(model_card.render(manifest, evaluation, verdict))
+    (folder / RELEASE_JSON).write_text(release.model_dump_json(indent=1) + "\n")
+    return release

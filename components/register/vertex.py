@@ -1,0 +1,1 @@
+"""A new version in Vertex Model Registry, its bundle in Cloud Storage."""
