@@ -1,14 +1,125 @@
-"""The one shape of every error answer: RFC 9457 `application/problem+json`."""
+"""The one error shape: RFC 9457 `application/problem+json`, the same for every status and every route."""
 
+import logging
+import uuid
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Scope
 
 MEDIA_TYPE: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:ai-product-photo-detector:problem:"
+
+Reason = Literal[
+    # the request
+    "malformed_request",
+    "unauthorized",
+    "not_found",
+    "method_not_allowed",
+    "body_timeout",
+    "no_challenger",
+    "request_too_large",
+    "file_too_large",
+    "unsupported_media_type",
+    "invalid_request",
+    "missing_file",
+    "too_many_files",
+    # the picture
+    "unsupported_type",
+    "empty",
+    "corrupt",
+    "too_many_pixels",
+    "too_small",
+    # the service
+    "rate_limited",
+    "internal_error",
+    "not_ready",
+    "overloaded",
+    "deadline_exceeded",
+]
+
+STATUS: Final[dict[Reason, int]] = {
+    "malformed_request": 400,
+    "unauthorized": 401,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "body_timeout": 408,
+    "no_challenger": 409,
+    "request_too_large": 413,
+    "file_too_large": 413,
+    "unsupported_media_type": 415,
+    "invalid_request": 422,
+    "missing_file": 422,
+    "too_many_files": 422,
+    "unsupported_type": 415,
+    "empty": 422,
+    "corrupt": 422,
+    "too_many_pixels": 422,
+    "too_small": 422,
+    "rate_limited": 429,
+    "internal_error": 500,
+    "not_ready": 503,
+    "overloaded": 503,
+    "deadline_exceeded": 503,
+}
+"""Machine-readable reason -> HTTP status."""
+
+RETRY_AFTER_S: Final = 1
+"""Said with every 503 of a busy server: the queue empties within a second at its longest."""
+
+_log = logging.getLogger(__name__)
+
+
+class ProblemDocument(BaseModel):
+    """An RFC 9457 problem. `reason` is stable and meant for programs, `detail` is meant for people."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    reason: str | None = None
+
+
+class ProblemError(Exception):
+    """Raised anywhere under a route; becomes the problem document of its reason."""
+
+    def __init__(self, reason: Reason, detail: str, headers: Mapping[str, str] | None = None, **extra: Any) -> None:
+        super().__init__(detail)
+        self.reason: Reason = reason
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.extra = extra
+
+
+def request_id(scope: Scope) -> str:
+    """The id of this request, made now if no middleware gave it one."""
+    state: dict[str, Any] = scope.setdefault("state", {})
+    found: str = state.setdefault("request_id", uuid.uuid4().hex)
+    return found
+
+
+def document(status: int, detail: str, request_id: str, reason: str | None, **extensions: Any) -> dict[str, Any]:
+    """The members of a problem document."""
+    found: dict[str, Any] = {
+        "type": f"{TYPE_PREFIX}{reason.replace('_', '-')}" if reason else "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "request_id": request_id,
+    }
+    if reason:
+        found["reason"] = reason
+    return {**found, **extensions}
 
 
 def problem(
@@ -30,14 +141,100 @@ def problem(
         headers: further headers, such as `Retry-After`.
         extensions: further members, such as `errors` of a validation.
     """
-    document: dict[str, Any] = {
-        "type": f"{TYPE_PREFIX}{reason.replace('_', '-')}" if reason else "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        "request_id": request_id,
-    }
-    if reason:
-        document["reason"] = reason
-    document.update(extensions)
-    return Response(orjson.dumps(document), status, headers, MEDIA_TYPE)
+    body = orjson.dumps(document(status, detail, request_id, reason, **extensions))
+    return Response(body, status, headers, MEDIA_TYPE)
+
+
+def refusal(
+    reason: Reason, detail: str, scope: Scope, headers: Mapping[str, str] | None = None, **extensions: Any
+) -> Response:
+    """The problem of a known reason as a response; its status follows from the reason."""
+    if scope["path"].startswith("/v2/"):
+        # Open Inference Protocol clients look for this member
+        extensions.setdefault("error", detail)
+    status = STATUS[reason]
+    headers = dict(headers or {})
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers.setdefault("Retry-After", str(RETRY_AFTER_S))
+    return problem(status, detail, request_id=request_id(scope), reason=reason, headers=headers, **extensions)
+
+
+def responses(*reasons: Reason) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI `responses` of a route that may answer with these problems, one example each."""
+    found: dict[int | str, dict[str, Any]] = {}
+    for reason in sorted(reasons, key=lambda r: (STATUS[r], r)):
+        status = STATUS[reason]
+        entry = found.setdefault(
+            status,
+            {
+                "description": HTTPStatus(status).phrase,
+                "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}, "examples": {}}},
+            },
+        )
+        detail = _EXAMPLES.get(reason, HTTPStatus(status).description)
+        example = document(status, detail, "5d0c6ac9a2b84b6c8e3f1f3c7f1d2a90", reason)
+        entry["content"][MEDIA_TYPE]["examples"][reason] = {"value": example}
+    return found
+
+
+def install(app: FastAPI) -> None:
+    """Give every error of `app` this shape, the framework's own included."""
+    app.add_exception_handler(ProblemError, _on_problem)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(Exception, _on_crash)
+
+
+async def _on_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ProblemError)
+    return refusal(error.reason, error.detail, request.scope, error.headers, **error.extra)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return refusal("not_found", f"no route {request.url.path}; /docs lists them", request.scope)
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = (error.headers or {}).get("Allow", "")
+        detail = f"{request.method} is not possible here" + (f"; use {allowed}" if allowed else "")
+        return refusal("method_not_allowed", detail, request.scope, error.headers)
+    reason: Reason = "malformed_request" if error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR else "internal_error"
+    return refusal(reason, str(error.detail), request.scope, error.headers)
+
+
+async def _on_validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = [{"field": ".".join(map(str, e["loc"])), "message": e["msg"]} for e in error.errors()]
+    first = f"{found[0]['field']}: {found[0]['message']}" if found else "the request does not fit its schema"
+    return refusal("invalid_request", first, request.scope, errors=found)
+
+
+async def _on_crash(request: Request, error: Exception) -> Response:
+    _log.error("unhandled error", exc_info=error, extra={"request_id": request_id(request.scope)})
+    return refusal("internal_error", "the server failed; its log has this request_id", request.scope)
+
+
+_EXAMPLES: Final[dict[Reason, str]] = {
+    "malformed_request": "the multipart body is damaged: no closing boundary",
+    "unauthorized": "send a valid API key in the header X-API-Key",
+    "body_timeout": "the body did not arrive within 30 s",
+    "no_challenger": "no challenger is loaded; set SHADOW_MODEL_URI",
+    "request_too_large": "the body has more than 52,428,800 bytes, the limit for this route",
+    "file_too_large": "the file has more than 10,485,760 bytes, the limit",
+    "unsupported_media_type": "send multipart/form-data with the image in the field `file`",
+    "invalid_request": "instances: a list of {'b64': ...} is required",
+    "missing_file": "no field `file`; the body has: image",
+    "too_many_files": "11 files; at most 10 a request",
+    "unsupported_type": "not a JPEG, PNG or WebP image (judged by its bytes)",
+    "empty": "the file is empty",
+    "corrupt": "the JPEG data is damaged: image file is truncated",
+    "too_many_pixels": "13300x13300 has more than 16,000,000 pixels, the cap for PNG",
+    "too_small": "1x1: each side needs at least 16 px",
+    "rate_limited": "30 requests a minute are allowed here; try again in 12 s",
+    "internal_error": "the server failed; its log has this request_id",
+    "not_ready": "no model is loaded yet",
+    "overloaded": "all 2 slots are busy and the queue of 8 is full",
+    "deadline_exceeded": "no slot became free within 15 s",
+}
+
+assert set(STATUS) == set(get_args(Reason))

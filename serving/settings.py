@@ -1,0 +1,113 @@
+"""The server's settings, from the environment and from nowhere else."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB: Final = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """Every knob of the service; the environment variable is the field's name in capitals."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        protected_namespaces=(),
+        hide_input_in_errors=True,
+    )
+
+    # --- where it listens ---------------------------------------------------------------------------------
+    host: str = "127.0.0.1"
+    """Loopback by default; the container image sets HOST=0.0.0.0."""
+    port: int = Field(8080, ge=0, le=65535)
+    """0 picks a free one. Vertex AI's AIP_HTTP_PORT wins where it is set."""
+    aip_http_port: int | None = Field(None, ge=1, le=65535)
+    aip_predict_route: str = "/vertex/predict"
+    aip_health_route: str = "/vertex/health"
+    workers: int = Field(1, ge=1, le=64)
+    """Server processes; each has its own model and slots."""
+    shutdown_timeout_s: int = Field(30, ge=1)
+    """How long requests in flight may take to finish after SIGTERM."""
+
+    # --- the model ----------------------------------------------------------------------------------------
+    model_uri: str = ""
+    """A bundle folder, gs://bucket/folder, or models:/name@alias."""
+    aip_storage_uri: str = ""
+    """Vertex AI's copy of the model's folder; used where MODEL_URI is empty."""
+    model_version: str = ""
+    """What `model_version` says for a URI without a registry number; empty: 12 digits of the bundle's digest."""
+    mlflow_tracking_uri: str = ""
+    model_cache_dir: Path = Path.home() / ".cache" / "ai-product-photo-detector"
+    model_refresh_s: float = Field(0.0, ge=0.0)
+    """How often to look for a new champion; 0: never."""
+    explain_warmup: bool = False
+    """Load torch and Captum at the start instead of on the first explanation."""
+    shadow_model_uri: str = ""
+    """A challenger that judges a sample of the traffic off-path."""
+    shadow_sample: float = Field(1.0, ge=0.0, le=1.0)
+
+    # --- load ---------------------------------------------------------------------------------------------
+    slots: int = Field(0, ge=0, le=256)
+    """Single-thread engine slots in each process; 0: the cores divided by the processes."""
+    queue_size: int = Field(0, ge=0)
+    """Jobs that may wait for a slot; 0: four for each slot. Beyond it: 503."""
+    request_timeout_s: float = Field(15.0, gt=0.0)
+    """From a complete body to the answer."""
+    body_timeout_s: float = Field(30.0, gt=0.0)
+    """From the headers to a complete body."""
+
+    # --- limits on what comes in --------------------------------------------------------------------------
+    max_file_bytes: int = Field(10 * MIB, ge=1)
+    max_batch_bytes: int = Field(50 * MIB, ge=1)
+    max_batch_files: int = Field(10, ge=1)
+    max_buffered_bytes: int = Field(256 * MIB, ge=1)
+    """All bodies being received together; beyond it: 503."""
+
+    @field_validator("aip_predict_route", "aip_health_route")
+    @classmethod
+    def _is_path(cls, route: str) -> str:
+        if not route.startswith("/"):
+            raise ValueError("a route starts with /")
+        return route
+
+    @property
+    def listen_port(self) -> int:
+        """The port to bind."""
+        return self.port if self.aip_http_port is None else self.aip_http_port
+
+    @property
+    def champion_uri(self) -> str:
+        """The model to serve."""
+        return self.model_uri or self.aip_storage_uri
+
+    @property
+    def slots_per_process(self) -> int:
+        """Engine slots in this process."""
+        return self.slots or max(1, available_cores() // self.workers)
+
+    @property
+    def queue_length(self) -> int:
+        """Jobs that may wait in this process."""
+        return self.queue_size or 4 * self.slots_per_process
+
+
+def available_cores() -> int:
+    """Cores this process may really use: its affinity, bounded by a container's CPU quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, round(int(quota) / int(period))))
+
+
+def pin_numerical_threads() -> None:
+    """One thread per call in every numerical library, before any of them loads: slots are the parallelism here."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
