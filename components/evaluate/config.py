@@ -1,0 +1,64 @@
+"""What evaluation measures and how thoroughly; the section `evaluate` of pipeline_config.yaml."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+CorruptionName = Literal["jpeg", "webp", "resize", "blur", "noise"]
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "jpeg": (1, 100),
+    "webp": (1, 100),
+    "resize": (0.1, 4.0),
+    "blur": (0.1, 20.0),
+    "noise": (0.001, 0.5),
+}
+
+
+class EvaluateConfig(BaseModel):
+    """Knobs of the stage evaluate; the defaults are those of production."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    champion_uri: str = "models:/{model_name}@champion"
+    """What the candidate is compared with; empty: with nothing. `{model_name}` is that of the run."""
+    robustness: dict[CorruptionName, tuple[float, ...]] = {
+        "jpeg": (95, 85, 75, 60, 50),
+        "webp": (80,),
+        "resize": (0.5, 0.75, 1.5),
+        "blur": (0.4, 0.6, 1.0),
+        "noise": (0.04,),
+    }
+    """Corruptions and their levels: quality, scale there and back, sigma in native pixels, sigma as share of 255."""
+    robustness_images: int = Field(2000, ge=0)
+    """Test images (half of each class) the corruptions are tried on; 0: all of them."""
+    slice_min_images: int = Field(30, ge=1)
+    calibration_bins: int = Field(15, ge=2, le=100)
+    bootstrap_draws: int = Field(2000, ge=200)
+    paired_draws: int = Field(10_000, ge=200)
+    gallery_images: int = Field(8, ge=0, le=50)
+    """Worst false positives, and as many worst false negatives, shown with their heatmaps."""
+    latency_runs: int = Field(50, ge=3)
+    batch_size: int = Field(16, ge=1, le=512)
+    threads: int = Field(0, ge=0)
+    """Images are decoded and scored on so many threads; 0: one for each core."""
+    seed: int = 0
+
+    @field_validator("robustness")
+    @classmethod
+    def _levels_in_range(cls, value: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+        for name, levels in value.items():
+            low, high = _RANGES[name]
+            for level in levels:
+                if not low <= level <= high:
+                    raise ValueError(f"{name}: level {level:g} is outside {low:g} to {high:g}")
+        return value
+
+    @field_validator("champion_uri")
+    @classmethod
+    def _only_known_fields(cls, value: str) -> str:
+        try:
+            value.format(model_name="x")
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(f"{value!r}: the only field it may hold is {{model_name}}") from error
+        return value

@@ -1,0 +1,174 @@
+"""Every image of a split through the detectors, as the server would judge it; memory is flat in the split's size."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from components.artifacts.dataset import Dataset
+from components.artifacts.failure import StageError
+from components.evaluate.config import EvaluateConfig
+from components.evaluate.robustness import Corruption
+from components.evaluate.slices import Frame
+from serving.detector.detector import Detector
+from serving.detector.engine import Floats
+from serving.detector.image import ImageRefusedError, decode
+from serving.detector.preprocess import Pixels, to_input
+
+Rows = npt.NDArray[np.int64]
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class SplitLogits:
+    """Raw logits of several models on one split."""
+
+    clean: Floats
+    """(models, n) in stored order."""
+    corrupted: Floats
+    """(models, cells, rows of the grid)."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to score: the models, and the corruptions with the rows they are tried on."""
+
+    detectors: Sequence[Detector]
+    cells: Sequence[Corruption] = ()
+    grid_rows: Rows = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+    def forward_passes(self, n: int) -> int:
+        """Images to score, each model and corruption counted."""
+        return len(self.detectors) * (n + len(self.cells) * len(self.grid_rows))
+
+
+def threads_of(config: EvaluateConfig) -> int:
+    """Threads to work on: those of the configuration, or one for each core this process may use."""
+    return config.threads or len(os.sched_getaffinity(0))
+
+
+def score_split(
+    dataset: Dataset, frame: Frame, plan: Plan, config: EvaluateConfig, progress: Progress = lambda _: None
+) -> SplitLogits:
+    """Decode each image once for each input size and score it with every detector.
+
+    Raises:
+        StageError: an image cannot be decoded, or a model answers with something that is not a number.
+    """
+    n, models = len(frame), len(plan.detectors)
+    clean = np.empty((models, n), dtype=np.float32)
+    corrupted = np.empty((models, len(plan.cells), len(plan.grid_rows)), dtype=np.float32)
+    worker = _Worker(frame, plan, config)
+    with ThreadPoolExecutor(threads_of(config)) as pool:
+        for start, result in _in_order(pool, worker, _chunks(dataset, frame.split, config.batch_size), config):
+            stop = start + result.clean.shape[1]
+            clean[:, start:stop] = result.clean
+            first, last = np.searchsorted(plan.grid_rows, (start, stop))
+            corrupted[:, :, first:last] = result.corrupted
+            progress(result.clean.size + result.corrupted.size)
+    _refuse_not_finite(clean, frame, plan)
+    return SplitLogits(clean, corrupted)
+
+
+def _chunks(dataset: Dataset, split: str, size: int) -> Iterator[tuple[int, list[bytes]]]:
+    chunk: list[bytes] = []
+    start = 0
+    for data in dataset.images(split):
+        chunk.append(data)
+        if len(chunk) == size:
+            yield start, chunk
+            start, chunk = start + size, []
+    if chunk:
+        yield start, chunk
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, worker: "_Worker", chunks: Iterator[tuple[int, list[bytes]]], config: EvaluateConfig
+) -> Iterator[tuple[int, SplitLogits]]:
+    """Results in stored order, with a bounded number of chunks under way so that reading never runs far ahead."""
+    pending: deque[tuple[int, Future[SplitLogits]]] = deque()
+    try:
+        for start, chunk in chunks:
+            pending.append((start, pool.submit(worker, start, chunk)))
+            if len(pending) > 2 * threads_of(config):
+                first, future = pending.popleft()
+                yield first, future.result()
+        while pending:
+            first, future = pending.popleft()
+            yield first, future.result()
+    finally:
+        for _, future in pending:
+            future.cancel()
+
+
+class _Worker:
+    """Scores one chunk; called from many threads at once."""
+
+    def __init__(self, frame: Frame, plan: Plan, config: EvaluateConfig) -> None:
+        self._frame = frame
+        self._plan = plan
+        self._batch = config.batch_size
+        self._seed = config.seed
+
+    def __call__(self, start: int, chunk: list[bytes]) -> SplitLogits:
+        first, last = np.searchsorted(self._plan.grid_rows, (start, start + len(chunk)))
+        rows = self._plan.grid_rows[first:last]
+        cells = len(self._plan.cells)
+        clean = self._score([self._clean(start, chunk, px) for px in self._sizes()])
+        if not cells or not len(rows):
+            return SplitLogits(clean, np.empty((len(self._plan.detectors), cells, len(rows)), dtype=np.float32))
+        inputs = self._corrupted(start, chunk, rows)
+        # pictures come image by image; the result is wanted corruption by corruption
+        return SplitLogits(clean, self._score(inputs).reshape(-1, len(rows), cells).transpose(0, 2, 1))
+
+    def _sizes(self) -> list[int]:
+        return sorted({detector.input_px for detector in self._plan.detectors})
+
+    def _clean(self, start: int, chunk: list[bytes], px: int) -> Pixels:
+        sized = next(detector for detector in self._plan.detectors if detector.input_px == px)
+        pixels = []
+        for row, data in enumerate(chunk, start):
+            try:
+                pixels.append(sized.pixels(data))
+            except ImageRefusedError as error:
+                raise StageError(
+                    f"{self._frame.name_of(row)}: {error}; run verify_data on this dataset again"
+                ) from error
+        return np.stack(pixels)
+
+    def _corrupted(self, start: int, chunk: list[bytes], rows: Rows) -> list[Pixels]:
+        """Model inputs of every corruption of every row of the grid, a batch for each size of `_sizes`."""
+        sizes = self._sizes()
+        pixels: list[list[Pixels]] = [[] for _ in sizes]
+        for row in rows.tolist():
+            rgb = decode(chunk[row - start]).rgb
+            for corruption in self._plan.cells:
+                # shrunk at once: a chunk of large photos in all its corruptions would fill the memory
+                picture = corruption.apply(rgb, (self._seed, row))
+                for px, batch in zip(sizes, pixels, strict=True):
+                    batch.append(to_input(picture, px))
+        return [np.stack(batch) for batch in pixels]
+
+    def _score(self, inputs: list[Pixels]) -> Floats:
+        """Logits (models, images) of the same images at each size of `_sizes`."""
+        by_size = dict(zip(self._sizes(), inputs, strict=True))
+        return np.stack([self._in_batches(d, by_size[d.input_px]) for d in self._plan.detectors])
+
+    def _in_batches(self, detector: Detector, pixels: Pixels) -> Floats:
+        # a bounded batch bounds the activations: the grid of one chunk can be hundreds of pictures
+        parts = [detector.logits(pixels[i : i + self._batch]) for i in range(0, len(pixels), self._batch)]
+        return np.concatenate(parts)
+
+
+def _refuse_not_finite(clean: Floats, frame: Frame, plan: Plan) -> None:
+    for logits, detector in zip(clean, plan.detectors, strict=True):
+        bad = np.flatnonzero(~np.isfinite(logits))
+        if len(bad):
+            raise StageError(
+                f"{detector.folder}: the model answers with NaN or infinity on {len(bad)} of {len(logits)} images, "
+                f"first {frame.name_of(int(bad[0]))}; its training diverged"
+            )

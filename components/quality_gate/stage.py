@@ -1,0 +1,70 @@
+"""Judge an evaluation and write the verdict down."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from components.artifacts.context import RunContext
+from components.artifacts.evaluation import EVALUATION_JSON, Evaluation, read_evaluation
+from components.artifacts.failure import StageError
+from components.artifacts.tracking import record
+from components.artifacts.verdict import VERDICT_JSON, VERDICT_MD, GateVerdict
+from components.quality_gate.config import GateConfig
+from components.quality_gate.policy import judge
+from components.quality_gate.wording import markdown
+
+
+def quality_gate(
+    evaluation: Path, config: GateConfig, context: RunContext, verdict: Path, summary: Path
+) -> GateVerdict:
+    """Run the stage.
+
+    Args:
+        evaluation: folder written by evaluate.
+        config: the policy.
+        context: the run it belongs to.
+        verdict: folder to write `verdict.json` and `verdict.md` to.
+        summary: Markdown file to write: the same text as `verdict.md`.
+
+    Raises:
+        StageError: the folder holds no readable evaluation, or the tracking server took no figures.
+    """
+    found = judge_folder(evaluation, config)
+    text = markdown(found)
+    verdict.mkdir(parents=True, exist_ok=True)
+    summary.parent.mkdir(parents=True, exist_ok=True)
+    summary.write_text(text)
+    (verdict / VERDICT_MD).write_text(text)
+    (verdict / VERDICT_JSON).write_text(found.model_dump_json(indent=1) + "\n")
+    record(
+        context,
+        metrics={"gate_passed": float(found.passed)},
+        tags={"gate": "passed" if found.passed else "refused", "gate.headline": found.headline},
+        files=[verdict / VERDICT_JSON, verdict / VERDICT_MD],
+        folder="verdict",
+    )
+    return found
+
+
+def judge_folder(evaluation: Path, config: GateConfig) -> GateVerdict:
+    """Judge an evaluation folder, again or for the first time; writes nothing.
+
+    Raises:
+        StageError: the folder holds no readable evaluation.
+    """
+    return judge(_read(evaluation), config)
+
+
+def _read(folder: Path) -> Evaluation:
+    try:
+        return read_evaluation(folder)
+    except OSError as error:
+        raise StageError(
+            f"{folder}: no readable {EVALUATION_JSON} ({error.strerror}); give the evaluation folder of a run"
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "contents"
+        raise StageError(
+            f"{folder / EVALUATION_JSON}: damaged or of another version: {place}: {first['msg']}; run evaluate again"
+        ) from error
