@@ -47,6 +47,9 @@ class ImageInfo:
     has_alpha: bool
     jpeg_quality: float | None
     """Estimated libjpeg quality, 1-100; None when the format has no quantisation tables."""
+    jpeg_chroma_quality: float | None = None
+    """The same of the chrominance table; None when there is none."""
+    has_exif: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,8 @@ def check_size(size: tuple[int, int], fmt: ImageFormat, limits: ImageLimits) -> 
 
 
 def _describe(image: Image.Image, fmt: ImageFormat) -> ImageInfo:
-    orientation = int(image.getexif().get(0x0112, 1))
+    exif = image.getexif()
+    orientation = int(exif.get(0x0112, 1))
     width, height = image.size
     if orientation in (5, 6, 7, 8):
         width, height = height, width
@@ -128,16 +132,19 @@ def _describe(image: Image.Image, fmt: ImageFormat) -> ImageInfo:
         has_icc=bool(image.info.get("icc_profile")),
         has_alpha=image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info,
         jpeg_quality=estimate_jpeg_quality(tables[0]) if tables else None,
+        jpeg_chroma_quality=estimate_jpeg_quality(tables[1], _STANDARD_CHROMA_SUM) if tables and 1 in tables else None,
+        has_exif=len(exif) > 0,
     )
 
 
 _STANDARD_LUMA_SUM: Final = 3688
-"""Sum of the luminance table in ITU-T T.81 Annex K, the one libjpeg scales by quality."""
+_STANDARD_CHROMA_SUM: Final = 5505
+"""Sums of the luminance and chrominance tables in ITU-T T.81 Annex K, the ones libjpeg scales by quality."""
 
 
-def estimate_jpeg_quality(luma_table: list[int]) -> float:
-    """Libjpeg quality (1-100) whose scaling of the Annex K luminance table has this table's sum."""
-    scale = 100.0 * sum(luma_table) / _STANDARD_LUMA_SUM
+def estimate_jpeg_quality(table: list[int], standard_sum: int = _STANDARD_LUMA_SUM) -> float:
+    """Libjpeg quality (1-100) whose scaling of the Annex K table (luminance by default) has this table's sum."""
+    scale = 100.0 * sum(table) / standard_sum
     quality = 5000.0 / scale if scale > 100 else (200.0 - scale) / 2.0
     return float(min(100.0, max(1.0, quality)))
 
