@@ -9,6 +9,7 @@ from components.quality_gate.component import quality_gate
 from components.register.component import register
 from components.train.component import train
 from components.verify_data.component import verify_data
+from pipelines.places import Stage
 from kfp import dsl
 
 PIPELINE_NAME = "ai-product-photo-detector"
@@ -18,7 +19,7 @@ PIPELINE_NAME = "ai-product-photo-detector"
 class Placement:
     """How one stage is set on its target: image, machine and retries, applied to its task."""
 
-    apply: Callable[[str, dsl.PipelineTask], None]
+    apply: Callable[[Stage, dsl.PipelineTask], None]
 
 
 def build_pipeline(placement: Placement) -> Callable[..., None]:
@@ -36,7 +37,7 @@ def build_pipeline(placement: Placement) -> Callable[..., None]:
         deploy_config: dict,
         auto_deploy: bool,
     ) -> None:
-        def place(task: dsl.PipelineTask, stage: str) -> dsl.PipelineTask:
+        def place(task: dsl.PipelineTask, stage: Stage) -> dsl.PipelineTask:
             placement.apply(stage, task)
             return task
 

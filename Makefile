@@ -1,0 +1,81 @@
+# Every step of development and CI is a target here; `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+PROFILE ?= sample
+# Another index for torch, e.g. one with CPU builds (0.2 GB instead of 5.5 GB):  make run TORCH_INDEX=URL
+TORCH_INDEX ?=
+EXTRAS := serve,train,pipeline,local,gcp,dev
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP_FLAGS := --quiet --disable-pip-version-check -c infra/constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+export MPLBACKEND := Agg
+
+.PHONY: help
+help: ## Show the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml infra/constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; assert (3,11) <= sys.version_info[:2] <= (3,12), "use Python 3.11 or 3.12: make PYTHON=python3.11"'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (a few minutes the first time)"
+	@$(BIN)/pip install $(PIP_FLAGS) -e '.[$(EXTRAS)]'
+	@touch $@
+
+.PHONY: dev
+dev: $(STAMP) ## Set up .venv and the pre-commit hooks
+	@$(BIN)/pre-commit install
+
+.PHONY: run
+run: $(STAMP) ## Run the whole pipeline on the shipped sample, from raw images to a served champion
+	@$(BIN)/aidetect run --profile $(PROFILE) --on local
+
+.PHONY: data
+data: $(STAMP) ## Download CIFAKE (120,000 images) into data/cifake
+	@$(BIN)/aidetect data download cifake --output data/cifake
+
+.PHONY: serve
+serve: $(STAMP) ## Serve the champion on http://127.0.0.1:8080
+	@$(BIN)/aidetect serve --profile $(PROFILE)
+
+.PHONY: mlflow
+mlflow: $(STAMP) ## Browse runs and models on http://127.0.0.1:5000
+	@$(BIN)/mlflow server --backend-store-uri sqlite:///$(CURDIR)/workspace/mlflow.db --host 127.0.0.1 --port 5000 --workers 1
+
+.PHONY: compile
+compile: $(STAMP) ## Compile the pipeline for Vertex AI to build/pipeline.json
+	@mkdir -p build
+	@$(BIN)/aidetect compile --target vertex -o build/pipeline.json
+
+.PHONY: test
+test: $(STAMP) ## Run the tests with coverage (>= 90 %); needs no network, no root, no service
+	@$(BIN)/coverage erase
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not system" --cov --cov-report=term:skip-covered
+
+.PHONY: test-system
+test-system: $(STAMP) ## Run the tests that need Debian packages or a Docker Engine (root)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -m system
+
+.PHONY: lint
+lint: $(STAMP) ## Check style, types and the import rules
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+.PHONY: format
+format: $(STAMP) ## Format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+.PHONY: bench
+bench: $(STAMP) ## Measure against the targets: verify_data, training input, server
+	@$(BIN)/python -m tests.bench
+
+.PHONY: clean
+clean: ## Remove what builds and tests left (keeps .venv and workspace)
+	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .coverage* htmlcov .hypothesis .import_linter_cache

@@ -1,0 +1,147 @@
+"""Verbs that ask the detector: predict, explain, serve."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines.cli.options import DEFAULT_CONFIG, ConfigFile, Json, Overrides, Profile, configuration
+
+if TYPE_CHECKING:
+    from pipelines.config import PipelineConfig
+    from serving.detector.detector import Detector
+
+Model = Annotated[str, typer.Option("--model", help="Bundle folder, gs:// or models:/ URI; default: the champion.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register this module's verbs."""
+    app.command()(predict)
+    app.command()(explain)
+    app.command()(serve)
+
+
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="JPEG, PNG or WebP files.")],
+    model: Model = "",
+    profile: Profile = "sample",
+    overrides: Overrides = [],  # noqa: B006 - Typer reads the default, nothing writes to it
+    config_file: ConfigFile = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Say of each photo whether it is real or AI-generated."""
+    detector, version = _load(model, configuration(profile, overrides, config_file))
+    from serving.detector.image import ImageRefusedError
+
+    rows, failed = [], False
+    for path in images:
+        try:
+            (verdict,) = detector.predict([detector.pixels(path.read_bytes())])
+        except (OSError, ImageRefusedError) as error:
+            failed = True
+            typer.echo(f"error: {path}: {getattr(error, 'strerror', None) or error}", err=True)
+            continue
+        rows.append((path, verdict))
+    if as_json:
+        document = [
+            {
+                "file": str(path),
+                "prediction": verdict.prediction,
+                "probability": verdict.probability,
+                "confidence": verdict.confidence,
+                "threshold": detector.rule.threshold,
+                "model_version": version,
+            }
+            for path, verdict in rows
+        ]
+        typer.echo(json.dumps(document, indent=1))
+    else:
+        for path, verdict in rows:
+            typer.echo(
+                f"{path}: {verdict.prediction}  P(ai_generated) = {verdict.probability:.4f}  "
+                f"confidence {verdict.confidence}  (model {version})"
+            )
+    raise typer.Exit(1 if failed else 0)
+
+
+def explain(
+    image: Annotated[Path, typer.Argument(help="A JPEG, PNG or WebP file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="PNG with the heatmap over the photo.")],
+    model: Model = "",
+    side_px: Annotated[int, typer.Option(help="Longer side of the picture, in pixels.", min=32, max=4096)] = 512,
+    profile: Profile = "sample",
+    overrides: Overrides = [],  # noqa: B006
+    config_file: ConfigFile = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Draw where the verdict on a photo came from (Grad-CAM)."""
+    detector, version = _load(model, configuration(profile, overrides, config_file))
+    from serving.detector.gradcam import encode_png, overlay
+    from serving.detector.image import decode
+    from serving.detector.preprocess import to_input
+
+    decoded = decode(image.read_bytes(), target_px=detector.input_px)
+    explanation = detector.explain(to_input(decoded.rgb, detector.input_px))
+    output.write_bytes(encode_png(overlay(decoded.rgb, explanation.grid, side_px)))
+    verdict = explanation.verdict
+    if as_json:
+        document = {
+            "file": str(image),
+            "prediction": verdict.prediction,
+            "probability": verdict.probability,
+            "confidence": verdict.confidence,
+            "explained_class": explanation.explained_class,
+            "heatmap": explanation.grid.tolist(),
+            "picture": str(output),
+            "model_version": version,
+        }
+        typer.echo(json.dumps(document, indent=1))
+        return
+    typer.echo(
+        f"{image}: {verdict.prediction}  P(ai_generated) = {verdict.probability:.4f}  confidence {verdict.confidence}"
+    )
+    typer.echo(f"what spoke for {explanation.explained_class}: {output}")
+
+
+def serve(
+    model: Model = "",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8080,
+    profile: Profile = "sample",
+    overrides: Overrides = [],  # noqa: B006
+    config_file: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Serve the champion (or another model) over HTTP until interrupted."""
+    config = configuration(profile, overrides, config_file)
+    import os
+    import sys
+
+    from pipelines.config import child_environment
+
+    environment = child_environment(
+        MODEL_URI=model or _champion(config),
+        MLFLOW_TRACKING_URI=config.tracking_uri,
+        MODEL_CACHE_DIR=str(config.paths.workspace.resolve() / "models"),
+        HOST=host,
+        PORT=str(port),
+    )
+    # replaces this process: signals reach the server itself, nothing stands between
+    os.execve(sys.executable, [sys.executable, "-m", "serving"], environment)  # noqa: S606
+
+
+def _champion(config: "PipelineConfig") -> str:
+    return f"models:/{config.tracking.model_name}@champion"
+
+
+def _load(model: str, config: "PipelineConfig") -> "tuple[Detector, str]":
+    from serving.detector.detector import Detector
+    from serving.registry import ModelNotFoundError, resolve
+
+    uri = model or _champion(config)
+    try:
+        found = resolve(uri, config.paths.workspace.resolve() / "models", config.tracking_uri)
+    except ModelNotFoundError as error:
+        hint = "" if model else "; train one with: aidetect run"
+        raise ModelNotFoundError(f"{error}{hint}") from error
+    return Detector.load(found.folder, threads=1), found.version

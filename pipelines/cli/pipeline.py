@@ -1,0 +1,135 @@
+"""Verbs of the pipeline: compile, run, runs, gate, train, evaluate."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pipelines.cli.options import DEFAULT_CONFIG, ConfigFile, Json, Overrides, Profile, configuration
+
+TargetOption = Literal["local", "docker", "vertex", "kubeflow"]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register this module's verbs."""
+    app.command()(run)
+    app.command("compile")(compile_)
+    app.add_typer(runs_app, name="runs")
+    app.command()(gate)
+
+
+def run(
+    on: Annotated[Literal["local", "docker"], typer.Option(help="Where the pipeline runs.")] = "local",
+    profile: Profile = "sample",
+    overrides: Overrides = [],  # noqa: B006 - Typer reads the default, nothing writes to it
+    data: Annotated[str, typer.Option(help="Images: folder, Parquet folder, gs://, hf://.")] = "",
+    reason: Annotated[str, typer.Option(help="Why this run is started; kept in its record.")] = "manual",
+    config_file: ConfigFile = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Run the whole pipeline: verify, train, evaluate, gate, register, deploy."""
+    config = configuration(profile, overrides, config_file, data)
+    from pipelines.cli.progress import RunProgress
+    from pipelines.launch import launch
+
+    with RunProgress(quiet=as_json) as progress:
+        record = launch(config, on, profile, progress, reason)
+    if as_json:
+        typer.echo(record.model_dump_json(indent=1))
+    else:
+        from pipelines.cli.summary import print_run
+
+        print_run(record, config)
+    raise typer.Exit(record.exit_code)
+
+
+def compile_(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the spec is written (.json).")],
+    target: Annotated[TargetOption, typer.Option(help="Place the spec is for.")] = "vertex",
+    profile: Profile = "production",
+    overrides: Overrides = [],  # noqa: B006
+    config_file: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Compile the pipeline to the spec that a target takes, and check it."""
+    config = configuration(profile, overrides, config_file)
+    from pipelines.compile import compile_pipeline
+    from pipelines.places import NEVER_PUSHED, STAGES
+
+    spec = compile_pipeline(config, target)
+    output.write_text(json.dumps(spec, indent=1, sort_keys=True) + "\n")
+    typer.echo(f"{output}: {len(STAGES)} stages for {target}, checked against KFP's protos")
+    unpushed = [name for name, image in config.images.model_dump().items() if image.endswith(NEVER_PUSHED)]
+    if unpushed and target == "vertex":
+        typer.echo(
+            f"note: images.{', images.'.join(unpushed)} stand for images never pushed; a submission will be refused",
+            err=True,
+        )
+
+
+runs_app = typer.Typer(help="Past runs of the pipeline.", no_args_is_help=True)
+
+
+@runs_app.command("list")
+def runs_list(
+    profile: Profile = "sample",
+    overrides: Overrides = [],  # noqa: B006
+    config_file: ConfigFile = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """List the runs in the workspace, newest first."""
+    config = configuration(profile, overrides, config_file)
+    from pipelines.runs import list_runs
+
+    records = list(list_runs(config.paths.workspace))
+    if as_json:
+        typer.echo(json.dumps([record.model_dump(mode="json") for record in records], indent=1))
+        return
+    from pipelines.cli.summary import print_runs
+
+    print_runs(records)
+
+
+@runs_app.command("show")
+def runs_show(
+    run_id: str,
+    profile: Profile = "sample",
+    overrides: Overrides = [],  # noqa: B006
+    config_file: ConfigFile = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Show one run: its stages, figures, verdict and where everything lies."""
+    config = configuration(profile, overrides, config_file)
+    from pipelines.runs import find_run
+
+    record = find_run(config.paths.workspace, run_id)
+    if as_json:
+        typer.echo(record.model_dump_json(indent=1))
+        return
+    from pipelines.cli.summary import print_run
+
+    print_run(record, config)
+
+
+def gate(
+    evaluation: Annotated[Path, typer.Argument(help="Folder that evaluate wrote (holds evaluation.json).")],
+    profile: Profile = "sample",
+    overrides: Overrides = [],  # noqa: B006
+    config_file: ConfigFile = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Judge an evaluation again, under the configured policy; exit 2 when it is refused."""
+    config = configuration(profile, overrides, config_file)
+    from components.artifacts.evaluation import read_evaluation
+    from components.quality_gate.policy import judge
+
+    verdict = judge(read_evaluation(evaluation), config.gate)
+    if as_json:
+        typer.echo(verdict.model_dump_json(indent=1))
+    else:
+        from pipelines.cli.summary import print_verdict
+
+        print_verdict(verdict)
+    sys.stdout.flush()
+    raise typer.Exit(0 if verdict.passed else 2)

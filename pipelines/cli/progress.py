@@ -1,0 +1,75 @@
+"""What one sees while the pipeline runs: a line per finished stage, and the running stage's own last words."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.status import Status
+
+from pipelines.places import STAGES
+from pipelines.runs import RunRecord
+
+_TITLES = {
+    "verify_data": "verify data",
+    "train": "train",
+    "evaluate": "evaluate",
+    "quality_gate": "quality gate",
+    "register": "register",
+    "deploy": "deploy",
+}
+
+
+class RunProgress:
+    """Listener of a run; writes to standard error, so that standard output holds the result alone."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._console = Console(stderr=True, quiet=quiet, highlight=False)
+        self._status: Status | None = None
+        self._seen: dict[str, str] = {}
+        self._since = 0.0
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._status = self._console.status("compiling the pipeline")
+            self._status.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def __call__(self, record: RunRecord, line: str) -> None:
+        """Show a change of the record, or a line that the running stage printed."""
+        for stage in record.stages:
+            if self._seen.get(stage.name) == stage.status:
+                continue
+            self._seen[stage.name] = stage.status
+            number = f"{STAGES.index(stage.name) + 1}/{len(STAGES)}"
+            title = _TITLES[stage.name]
+            if stage.status == "running":
+                self._since = time.monotonic()
+                self._say(f"[{number}] {title}")
+                if self._status is None:
+                    self._console.print(f"[dim]{_escape(f'[{number}]')}[/] {title} …")
+            elif stage.status in ("succeeded", "failed"):
+                mark = "[green]✓[/]" if stage.status == "succeeded" else "[red]✗[/]"
+                self._console.print(f"{mark} {title:<13} {stage.seconds:6.1f} s")
+        if line:
+            running = next((stage for stage in record.stages if stage.status == "running"), None)
+            if running is not None:
+                self._say(f"{_TITLES[running.name]} ({time.monotonic() - self._since:.0f} s)  {line}")
+            if self._status is None:
+                self._console.print(f"    {line}", markup=False, style="dim")
+
+    def _say(self, text: str) -> None:
+        if self._status is not None:
+            self._status.update(_escape(text)[: self._console.width - 4])
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,63 @@
+"""Verbs about the configuration and this machine: config show, config schema, doctor."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.options import DEFAULT_CONFIG, ConfigFile, Json, Overrides, Profile, configuration
+
+config_app = typer.Typer(help="The configuration in force.", no_args_is_help=True)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register this module's verbs."""
+    app.add_typer(config_app, name="config")
+    app.command()(doctor)
+
+
+@config_app.command("show")
+def show(
+    profile: Profile = "sample",
+    overrides: Overrides = [],  # noqa: B006 - Typer reads the default, nothing writes to it
+    config_file: ConfigFile = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Print every key in force: file, profile, environment and --set applied."""
+    document = configuration(profile, overrides, config_file).model_dump(mode="json", by_alias=True)
+    if as_json:
+        typer.echo(json.dumps(document, indent=1))
+        return
+    import yaml
+
+    typer.echo(yaml.safe_dump(document, sort_keys=False).rstrip())
+
+
+@config_app.command("schema")
+def schema() -> None:
+    """Print the JSON Schema of a profile: every key with its type, bounds and default."""
+    from pipelines.config import PipelineConfig
+
+    typer.echo(json.dumps(PipelineConfig.model_json_schema(), indent=1))
+
+
+def doctor(
+    profile: Profile = "sample",
+    overrides: Overrides = [],  # noqa: B006
+    config_file: ConfigFile = DEFAULT_CONFIG,
+    as_json: Json = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 on warnings too.")] = False,
+) -> None:
+    """Check that this machine and configuration can run the pipeline, and say how to mend what cannot."""
+    config = configuration(profile, overrides, config_file)
+    from pipelines.doctor import examine
+
+    findings = examine(config)
+    if as_json:
+        typer.echo(json.dumps([finding.__dict__ for finding in findings], indent=1))
+    else:
+        marks = {"ok": "✓", "warning": "!", "error": "✗"}
+        for finding in findings:
+            typer.echo(f"{marks[finding.status]} {finding.subject}: {finding.message}")
+    bad = {"error", "warning"} if strict else {"error"}
+    raise typer.Exit(1 if any(finding.status in bad for finding in findings) else 0)

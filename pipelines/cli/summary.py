@@ -1,0 +1,113 @@
+"""How runs, verdicts and models are shown on a terminal."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from components.artifacts.verdict import VERDICT_JSON, GateVerdict, read_verdict
+from pipelines.runs import RunRecord
+
+if TYPE_CHECKING:
+    from pipelines.config import PipelineConfig
+
+_COLOURS = {"deployed": "green", "registered": "green", "refused": "yellow", "failed": "red", "interrupted": "red"}
+_MARKS = {"passed": "[green]✓[/]", "refused": "[red]✗[/]", "reported": "[dim]·[/]"}
+
+
+def console() -> Console:
+    """Standard output; colours only on a terminal."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def print_run(record: RunRecord, config: "PipelineConfig") -> None:
+    """The summary of a finished run: verdict, stages, figures, where things lie, what to do next."""
+    out = console()
+    if record.ran("quality_gate") and (record.output("quality_gate", "verdict") / VERDICT_JSON).is_file():
+        print_verdict(read_verdict(record.output("quality_gate", "verdict")))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("stage", "status"):
+        table.add_column(column)
+    table.add_column("seconds", justify="right")
+    for stage in record.stages:
+        shown = "not run" if stage.status == "pending" else stage.status
+        table.add_row(stage.name, shown, f"{stage.seconds:.1f}" if stage.seconds else "")
+    out.print(table)
+    own = sum(stage.seconds for stage in record.stages)
+    out.print(f"total {record.seconds:.1f} s, of which the stages {own:.1f} s")
+    out.print()
+    colour = _COLOURS.get(record.status, "white")
+    out.print(Text.assemble((f"run {record.run_id}: {record.status}", f"bold {colour}")))
+    if record.error:
+        out.print(Text(f"  {record.error}", style="red"))
+    _print_places(out, record, config)
+
+
+def _print_places(out: Console, record: RunRecord, config: "PipelineConfig") -> None:
+    places: list[tuple[str, Path]] = [("run folder", Path(record.folder)), ("log", Path(record.folder) / "run.log")]
+    for label, stage, name in (
+        ("data report", "verify_data", "report"),
+        ("training curves", "train", "curves"),
+        ("model bundle", "train", "bundle"),
+        ("evaluation report", "evaluate", "report"),
+    ):
+        entry = next(s for s in record.stages if s.name == stage)
+        if entry.status == "succeeded":
+            places.append((label, Path(entry.output_dir) / name))
+    for label, path in places:
+        out.print(f"  {label:<18} {_shorten(path)}")
+    if record.ran("register"):
+        out.print(f"  {'registry':<18} {config.tracking_uri}")
+    out.print(f"  {'next':<18} {_next_step(record)}")
+
+
+def _next_step(record: RunRecord) -> str:
+    if record.status == "deployed":
+        return "make serve, then: curl -F file=@PHOTO http://127.0.0.1:8080/predict"
+    if record.status == "registered":
+        return "aidetect deploy"
+    if record.status == "refused":
+        return "read the evaluation report; the champion in service was not touched"
+    return f"read {_shorten(Path(record.folder) / 'run.log')}"
+
+
+def _shorten(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def print_verdict(verdict: GateVerdict) -> None:
+    """The gate's headline and one line per check."""
+    out = console()
+    out.print(Text(verdict.headline, style="bold green" if verdict.passed else "bold yellow"))
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column()
+    for check in verdict.checks:
+        table.add_row(_MARKS[check.outcome], Text(check.sentence))
+    out.print(table)
+    for note in verdict.notes:
+        out.print(Text(f"note: {note}", style="dim"))
+    out.print()
+
+
+def print_runs(records: list[RunRecord]) -> None:
+    """One row a run."""
+    out = console()
+    if not records:
+        out.print("no runs yet; start one with: aidetect run")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("run", "target", "profile", "status", "accuracy", "F1", "seconds", "reason"):
+        table.add_column(column)
+    for record in records:
+        figures = [f"{record.metrics[name]:.4f}" if name in record.metrics else "" for name in ("accuracy", "f1")]
+        status = Text(record.status, style=_COLOURS.get(record.status, ""))
+        table.add_row(
+            record.run_id, record.target, record.profile, status, *figures, f"{record.seconds:.0f}", record.reason
+        )
+    out.print(table)

@@ -1,0 +1,193 @@
+"""The one configuration: `pipeline_config.yaml`, its profiles, the environment and `--set`, typed and checked.
+
+Precedence, last wins: `base` in the file, the profile, `AIDETECT_SECTION__KEY` in the environment, `--set section.key`.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from components.deploy.config import DeployConfig
+from components.evaluate.config import EvaluateConfig
+from components.quality_gate.config import GateConfig
+from components.register.config import RegisterConfig
+from components.train.config import TrainConfig
+from components.verify_data.config import VerifyDataConfig
+from pipelines.places import ImagesConfig, KubeflowConfig, MachinesConfig, VertexConfig
+
+CONFIG_FILE: Final = "pipeline_config.yaml"
+ENV_PREFIX: Final = "AIDETECT_"
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; one line that names the key and what is wrong with it."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class DataConfig(_Frozen):
+    """Where the images are."""
+
+    uri: str = "data/sample"
+    """Folder, Parquet folder, `gs://` of either, or `hf://dataset`."""
+
+
+class PathsConfig(_Frozen):
+    """Where runs, the registry and caches lie on this disk."""
+
+    workspace: Path = Path("workspace")
+
+
+class TrackingConfig(_Frozen):
+    """MLflow tracking and registry."""
+
+    uri: str = ""
+    """Server URI; empty: sqlite in the workspace."""
+    experiment: str = "ai-product-photo-detector"
+    model_name: str = "ai-product-photo-detector"
+
+
+class DeploySection(DeployConfig):
+    """The deploy stage's knobs and whether it runs at all."""
+
+    auto: bool = True
+    """False: a run stops after register; `aidetect deploy` goes on from there."""
+
+
+class PipelineConfig(_Frozen):
+    """Every knob of the system."""
+
+    data: DataConfig = DataConfig()
+    paths: PathsConfig = PathsConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    verify_data: VerifyDataConfig = Field(default_factory=VerifyDataConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
+    gate: GateConfig = Field(default_factory=GateConfig)
+    register_: RegisterConfig = Field(default_factory=RegisterConfig, alias="register")
+    deploy: DeploySection = Field(default_factory=DeploySection)
+    images: ImagesConfig = ImagesConfig()
+    machines: MachinesConfig = MachinesConfig()
+    vertex: VertexConfig = VertexConfig()
+    kubeflow: KubeflowConfig = KubeflowConfig()
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow URI in force: the configured server, or sqlite in the workspace."""
+        return self.tracking.uri or f"sqlite:///{self.paths.workspace.resolve() / 'mlflow.db'}"
+
+
+def load_config(
+    profile: str = "sample",
+    overrides: Sequence[str] = (),
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> PipelineConfig:
+    """Read, layer and check the configuration.
+
+    Args:
+        profile: name under `profiles` in the file.
+        overrides: `section.key=value` pairs; values are read as YAML.
+        file: the configuration file; default `pipeline_config.yaml` in this folder.
+        environ: the environment; default the process's own.
+
+    Raises:
+        ConfigError: missing file, unknown profile or key, wrong type.
+    """
+    path = file or Path(CONFIG_FILE)
+    document = _read(path)
+    profiles = document.get("profiles") or {}
+    if profile not in profiles:
+        raise ConfigError(f"unknown profile {profile!r} in {path}; it has: {', '.join(profiles) or 'none'}")
+    merged: dict[str, Any] = {}
+    _merge(merged, document.get("base") or {})
+    _merge(merged, profiles[profile] or {})
+    for key, value in _from_environment(os.environ if environ is None else environ):
+        _assign(merged, key, value)
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key.strip():
+            raise ConfigError(f"--set {override!r}: write it as section.key=value")
+        _assign(merged, key.strip(), _scalar(text, f"--set {override!r}"))
+    try:
+        return PipelineConfig.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file; run from the project's folder or pass --config") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(document, dict) or not set(document) <= {"base", "profiles"}:
+        raise ConfigError(f"{path}: expected the two sections `base` and `profiles` at the top")
+    return document
+
+
+def _from_environment(environ: Mapping[str, str]) -> list[tuple[str, Any]]:
+    # only names with a double underscore address a key, so that AIDETECT_* may serve other ends
+    pairs = ((name, text) for name, text in sorted(environ.items()) if name.startswith(ENV_PREFIX) and "__" in name)
+    return [(name.removeprefix(ENV_PREFIX).lower().replace("__", "."), _scalar(text, name)) for name, text in pairs]
+
+
+def _scalar(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: the value is not valid YAML") from error
+
+
+def _assign(document: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, leaf = dotted.split(".")
+    for parent in parents:
+        child = document.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"{dotted}: {parent!r} is a value, not a section")
+        document = child
+    document[leaf] = value
+
+
+def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    for key, value in layer.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for detail in error.errors():
+        key = ".".join(str(part) for part in detail["loc"])
+        if detail["type"] == "extra_forbidden":
+            lines.append(f"{key}: unknown key{_suggestion(detail['loc'])}")
+        else:
+            lines.append(f"{key}: {detail['msg'][0].lower()}{detail['msg'][1:]} (got {detail['input']!r})")
+    return "; ".join(lines)
+
+
+def _suggestion(location: tuple[int | str, ...]) -> str:
+    model: Any = PipelineConfig
+    for part in location[:-1]:
+        fields = {(field.alias or name): field for name, field in model.model_fields.items()}
+        if part not in fields or not hasattr(fields[str(part)].annotation, "model_fields"):
+            return ""
+        model = fields[str(part)].annotation
+    names = [field.alias or name for name, field in model.model_fields.items()]
+    close = difflib.get_close_matches(str(location[-1]), names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(names))}"
+
+
+def child_environment(**extra: str) -> dict[str, str]:
+    """This process's environment for a child, unbuffered, with `extra` on top."""
+    return {**os.environ, "PYTHONUNBUFFERED": "1", **extra}

@@ -1,0 +1,69 @@
+"""The one way to run the pipeline: configuration, compiled spec, run record, target."""
+
+import subprocess
+from pathlib import Path
+
+from components.artifacts.context import RunContext
+from pipelines.compile import TargetName, compile_pipeline, stage_parameters
+from pipelines.config import PipelineConfig
+from pipelines.runs import RunRecord, new_run
+from pipelines.targets.local import Listener, run_spec
+
+
+def launch(
+    config: PipelineConfig, target: TargetName, profile: str, listener: Listener, reason: str = "manual"
+) -> RunRecord:
+    """Compile and run the pipeline on a target; returns the finished record.
+
+    Raises:
+        CompileError: the configuration does not make a valid spec for the target.
+    """
+    config = on_this_disk(config)
+    spec = compile_pipeline(config, target)
+    record = new_run(config.paths.workspace, target, profile, reason, git_sha())
+    parameters = {**stage_parameters(config), "context": run_context(config, record).model_dump(mode="json")}
+    runner = "docker" if target == "docker" else "subprocess"
+    return run_spec(record, spec, parameters, listener, runner)
+
+
+def on_this_disk(config: PipelineConfig) -> PipelineConfig:
+    """The configuration with relative paths made absolute: data against this folder, records against the workspace."""
+    workspace = config.paths.workspace.resolve()
+    uri = config.data.uri
+    checkpoints, ledger = config.train.checkpoint_dir, config.deploy.ledger_path
+    return config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"uri": uri if "://" in uri else str(Path(uri).resolve())}),
+            "train": config.train.model_copy(
+                update={"checkpoint_dir": str(workspace / checkpoints) if checkpoints else ""}
+            ),
+            "deploy": config.deploy.model_copy(
+                update={"ledger_path": ledger if "://" in ledger else str(workspace / ledger)}
+            ),
+        }
+    )
+
+
+def run_context(config: PipelineConfig, record: RunRecord) -> RunContext:
+    """What every stage is told about this run."""
+    sqlite = config.tracking_uri.startswith("sqlite:")
+    return RunContext(
+        run_id=record.run_id,
+        git_sha=record.git_sha,
+        tracking_uri=config.tracking_uri,
+        artifact_root=(config.paths.workspace.resolve() / "mlflow-artifacts").as_uri() if sqlite else "",
+        experiment=config.tracking.experiment,
+        model_name=config.tracking.model_name,
+        reason=record.reason,
+    )
+
+
+def git_sha() -> str:
+    """Commit of the code that runs, with `-dirty` when the tree was changed; `unknown` outside a checkout."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()

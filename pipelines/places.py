@@ -1,0 +1,91 @@
+"""Where stages run: the images they run in and the machines they are given."""
+
+import re
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Stage = Literal["verify_data", "train", "evaluate", "quality_gate", "register", "deploy"]
+STAGES: Final[tuple[Stage, ...]] = ("verify_data", "train", "evaluate", "quality_gate", "register", "deploy")
+TRAIN_STAGES: Final[frozenset[Stage]] = frozenset({"train", "evaluate"})
+"""Stages that need torch's image; every other one runs in the light image."""
+
+_DIGEST: Final = re.compile(r"@sha256:[0-9a-f]{64}$")
+NEVER_PUSHED: Final = "@sha256:" + "0" * 64
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ImagesConfig(_Frozen):
+    """The three images of a release, as references a registry can resolve."""
+
+    train: str = "ai-product-photo-detector/train:dev"
+    pipeline: str = "ai-product-photo-detector/pipeline:dev"
+    serving: str = "ai-product-photo-detector/serving:dev"
+
+    def of(self, stage: Stage) -> str:
+        """Image that a stage runs in."""
+        return self.train if stage in TRAIN_STAGES else self.pipeline
+
+
+def is_pinned(image: str) -> bool:
+    """Whether the reference names its content (`@sha256:` and 64 hexadecimal digits), not a movable tag."""
+    return _DIGEST.search(image) is not None
+
+
+class Machine(_Frozen):
+    """Limits of one stage's container."""
+
+    cpu: int = Field(default=4, ge=1, le=96)
+    memory_gb: int = Field(default=15, ge=1, le=624)
+    accelerator: str = ""
+    """Vertex AI's name of the accelerator, e.g. NVIDIA_TESLA_T4; empty: none."""
+    accelerator_count: int = Field(default=0, ge=0, le=8)
+
+    @field_validator("accelerator")
+    @classmethod
+    def _known_name(cls, value: str) -> str:
+        if value and not re.fullmatch(r"NVIDIA_[A-Z0-9_]+", value):
+            raise ValueError("an accelerator is named as Vertex AI names it, e.g. NVIDIA_TESLA_T4")
+        return value
+
+
+class MachinesConfig(_Frozen):
+    """Machine per stage. 8 CPUs and 30 GB with a T4 is Vertex AI's n1-standard-8."""
+
+    verify_data: Machine = Machine(cpu=8, memory_gb=30)
+    train: Machine = Machine(cpu=8, memory_gb=30, accelerator="NVIDIA_TESLA_T4", accelerator_count=1)
+    evaluate: Machine = Machine(cpu=8, memory_gb=30)
+    quality_gate: Machine = Machine()
+    register_: Machine = Field(default=Machine(), alias="register")
+    deploy: Machine = Machine()
+
+    def of(self, stage: Stage) -> Machine:
+        """Machine of a stage."""
+        machine: Machine = getattr(self, "register_" if stage == "register" else stage)
+        return machine
+
+
+class VertexConfig(_Frozen):
+    """Vertex AI Pipelines."""
+
+    project: str = ""
+    region: str = "europe-west1"
+    bucket: str = ""
+    service_account: str = ""
+    network: str = ""
+    labels: dict[str, str] = {}
+    caching: bool = False
+    failure_policy: Literal["fast", "slow"] = "fast"
+
+
+class KubeflowConfig(_Frozen):
+    """Open-source Kubeflow Pipelines."""
+
+    host: str = ""
+    namespace: str = ""
+    experiment: str = "ai-product-photo-detector"
+    accelerator: str = "nvidia.com/gpu"
+    pipeline_root: str = ""

@@ -1,0 +1,135 @@
+"""The record of a run: what ran, how long, what came out, and where it lies."""
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from pipelines.places import STAGES, Stage
+
+RUN_JSON: Final = "run.json"
+
+StageStatus = Literal["pending", "running", "succeeded", "failed"]
+RunStatus = Literal["running", "deployed", "registered", "refused", "failed", "interrupted", "submitted"]
+
+EXIT_CODES: Final[dict[RunStatus, int]] = {
+    "running": 0,
+    "submitted": 0,
+    "deployed": 0,
+    "registered": 0,
+    "refused": 2,
+    "failed": 1,
+    "interrupted": 1,
+}
+
+
+class StageRun(BaseModel):
+    """One stage of one run."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Stage
+    status: StageStatus = "pending"
+    seconds: float = 0.0
+    output_dir: str = ""
+
+
+class RunRecord(BaseModel):
+    """`run.json` of a run's folder."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    run_id: str
+    target: str
+    profile: str
+    reason: str = "manual"
+    git_sha: str = "unknown"
+    started_at: str
+    seconds: float = 0.0
+    status: RunStatus = "running"
+    error: str = ""
+    """One line; empty unless the run failed."""
+    headline: str = ""
+    """The gate's verdict in one line, once there is one."""
+    metrics: dict[str, float] = {}
+    stages: list[StageRun] = []
+    folder: str
+    link: str = ""
+    """Console page of a run in the cloud."""
+
+    def stage(self, name: Stage) -> StageRun:
+        """The entry of one stage."""
+        return next(stage for stage in self.stages if stage.name == name)
+
+    def output(self, stage: Stage, name: str) -> Path:
+        """Path of one stage's artifact."""
+        return Path(self.stage(stage).output_dir) / name
+
+    def ran(self, stage: Stage) -> bool:
+        """Whether the stage ran to its end."""
+        return self.stage(stage).status == "succeeded"
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 2 the gate refused, 1 failed."""
+        return EXIT_CODES[self.status]
+
+    def save(self) -> None:
+        """Write `run.json`; readers see the old or the new record, never half of one."""
+        path = Path(self.folder) / RUN_JSON
+        partial = path.with_suffix(".partial")
+        partial.write_text(self.model_dump_json(indent=1) + "\n")
+        partial.replace(path)
+
+
+def new_run(workspace: Path, target: str, profile: str, reason: str, git_sha: str) -> RunRecord:
+    """Start a record with a folder of its own under `workspace/runs`."""
+    started = datetime.now(UTC)
+    stamp = started.strftime("%Y%m%d-%H%M%S")
+    runs = workspace.resolve() / "runs"
+    runs.mkdir(parents=True, exist_ok=True)
+    for attempt in range(1000):
+        run_id = stamp if attempt == 0 else f"{stamp}-{attempt}"
+        try:
+            (runs / run_id).mkdir()
+        except FileExistsError:
+            continue
+        break
+    record = RunRecord(
+        run_id=run_id,
+        target=target,
+        profile=profile,
+        reason=reason,
+        git_sha=git_sha,
+        started_at=started.isoformat(timespec="seconds"),
+        stages=[StageRun(name=stage) for stage in STAGES],
+        folder=str(runs / run_id),
+    )
+    record.save()
+    return record
+
+
+def list_runs(workspace: Path) -> Iterator[RunRecord]:
+    """Records of all runs in a workspace, newest first; folders without a readable record are passed over."""
+    for path in sorted((workspace / "runs").glob(f"*/{RUN_JSON}"), key=os.path.getmtime, reverse=True):
+        try:
+            yield RunRecord.model_validate(json.loads(path.read_text()))
+        except ValueError:
+            continue
+
+
+def find_run(workspace: Path, run_id: str) -> RunRecord:
+    """Record of one run.
+
+    Raises:
+        LookupError: there is no such run; names the ones there are.
+    """
+    for record in list_runs(workspace):
+        if record.run_id == run_id:
+            return record
+    known = ", ".join(record.run_id for record in list_runs(workspace)) or "none yet"
+    raise LookupError(f"no run {run_id!r} in {workspace}/runs; there are: {known}")

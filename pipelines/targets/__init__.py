@@ -1,0 +1,1 @@
+"""One file per place a run can go; each takes a compiled spec and answers with a run record."""

@@ -1,0 +1,168 @@
+"""Run the compiled spec on this machine: the file that would be submitted, under KFP's subprocess runner."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from components.artifacts.evaluation import read_evaluation
+from components.artifacts.verdict import VERDICT_JSON, read_verdict
+from pipelines.config import child_environment
+from pipelines.places import STAGES, Stage
+from pipelines.runs import RunRecord
+
+Listener = Callable[[RunRecord, str], None]
+"""Called with the record and a line a stage printed (empty when only the record changed)."""
+
+_ANSI: Final = re.compile(r"\x1b\[[0-9;]*m")
+_STARTED: Final = re.compile(r"Executing task '([\w-]+)'")
+_FINISHED: Final = re.compile(r"Task '([\w-]+)' finished with status (\w+)")
+_STAGE_ERROR: Final = re.compile(r"^\s*(?:[\w.]+\.)?StageError: (.+)$")
+_ANY_ERROR: Final = re.compile(r"^\s{4}(\w[\w.]*(?:Error|Exception|Interrupt)\b.*)$")
+_KFP_NOISE: Final = re.compile(r"^\s*\[KFP Executor|^\d\d:\d\d:\d\d\.\d+ - |^-{20,}$")
+
+
+def run_spec(
+    record: RunRecord,
+    spec: dict[str, Any],
+    parameters: dict[str, Any],
+    listener: Listener,
+    runner: str = "subprocess",
+) -> RunRecord:
+    """Run a spec to its end and complete the record.
+
+    The record's folder receives `pipeline.json`, `parameters.json`, `run.log` (everything the stages printed) and
+    `artifacts/` (KFP's pipeline root).
+    """
+    folder = Path(record.folder)
+    (folder / "pipeline.json").write_text(json.dumps(spec, indent=1))
+    (folder / "parameters.json").write_text(json.dumps(parameters, indent=1))
+    command = [sys.executable, "-m", "pipelines.targets.kfp_process", "--spec", str(folder / "pipeline.json")]
+    command += ["--parameters", str(folder / "parameters.json"), "--root", str(folder / "artifacts")]
+    command += ["--runner", runner]
+    started = time.monotonic()
+    # a session of its own: an interrupt must reach every stage's process, and only once
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=child_environment(),
+        start_new_session=True,
+    )
+    follower = _Follower(record, listener)
+    try:
+        with (folder / "run.log").open("w") as log:
+            for line in _lines(process):
+                log.write(line)
+                log.flush()
+                follower.read(line)
+        code = process.wait()
+    except KeyboardInterrupt:
+        _stop(process)
+        record.status, record.error = "interrupted", "interrupted; nothing after the last finished stage was kept"
+    else:
+        _conclude(record, code, follower.last_error)
+    finally:
+        if process.poll() is None:
+            _stop(process)
+        record.seconds = round(time.monotonic() - started, 2)
+        record.save()
+    return record
+
+
+def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
+    assert process.stdout is not None
+    for line in process.stdout:
+        yield _ANSI.sub("", line)
+
+
+class _Follower:
+    """Turns KFP's log lines into the state of the record."""
+
+    def __init__(self, record: RunRecord, listener: Listener) -> None:
+        self._record = record
+        self._listener = listener
+        self._since = 0.0
+        self.last_error = ""
+
+    def read(self, line: str) -> None:
+        if (match := _STARTED.search(line)) and (stage := _stage(match[1])):
+            self._since = time.monotonic()
+            self._record.stage(stage).status = "running"
+            self._record.stage(stage).output_dir = str(self._output_dir(match[1]))
+        elif (match := _FINISHED.search(line)) and (stage := _stage(match[1])):
+            entry = self._record.stage(stage)
+            entry.status = "succeeded" if match[2] == "SUCCESS" else "failed"
+            entry.seconds = round(time.monotonic() - self._since, 2)
+        elif match := _STAGE_ERROR.match(line):
+            self.last_error = match[1].strip()
+            return
+        elif match := _ANY_ERROR.match(line):
+            self.last_error = match[1].strip()
+            return
+        else:
+            if line.startswith("    ") and not _KFP_NOISE.match(line):
+                self._listener(self._record, line.strip())
+            return
+        self._record.save()
+        self._listener(self._record, "")
+
+    def _output_dir(self, task: str) -> Path:
+        # KFP names the folder after the pipeline and the second it started; there is one pipeline in this root
+        root = Path(self._record.folder) / "artifacts"
+        pipelines = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+        return (pipelines[-1] if pipelines else root) / task
+
+
+def _stage(task: str) -> Stage | None:
+    return next((stage for stage in STAGES if stage.replace("_", "-") == task), None)
+
+
+def _conclude(record: RunRecord, code: int, last_error: str) -> None:
+    _relocate(record)
+    failed = [stage.name for stage in record.stages if stage.status in ("failed", "running")]
+    if record.ran("evaluate"):
+        evaluation = read_evaluation(record.output("evaluate", "evaluation"))
+        record.metrics = {name: metric.value for name, metric in evaluation.test.metrics.items()}
+    verdict = None
+    if record.ran("quality_gate"):
+        verdict = read_verdict(record.output("quality_gate", "verdict"))
+        record.headline = verdict.headline
+    if code != 0 or failed:
+        where = f"{failed[0]}: " if failed else ""
+        record.status, record.error = "failed", f"{where}{last_error or 'failed; see run.log'}"
+    elif verdict is None:
+        record.status, record.error = "failed", f"the run ended without a verdict ({VERDICT_JSON}); see run.log"
+    elif not verdict.passed:
+        record.status = "refused"
+    elif not record.ran("register"):
+        # KFP's local runner can take a condition's false branch in silence; a passed gate must lead somewhere
+        record.status, record.error = "failed", "the gate passed but register did not run; see run.log"
+    else:
+        record.status = "deployed" if record.ran("deploy") else "registered"
+
+
+def _relocate(record: RunRecord) -> None:
+    """Point every stage at its real folder, known for certain only after the run."""
+    for path in (Path(record.folder) / "artifacts").glob("*/*"):
+        if (stage := _stage(path.name)) is not None:
+            record.stage(stage).output_dir = str(path)
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    for sig, patience_s in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, sig)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience_s)
+            return

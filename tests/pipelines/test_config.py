@@ -1,0 +1,66 @@
+"""The one configuration: layers, precedence, and a clear line for every mistake."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.config import ConfigError, load_config
+
+ROOT = Path(__file__).resolve().parents[2]
+FILE = ROOT / "pipeline_config.yaml"
+
+
+def test_precedence_is_file_profile_environment_set(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("base: {train: {epochs: 1, batch_size: 2}}\nprofiles: {p: {train: {epochs: 3}}, q: {}}\n")
+    assert load_config("q", file=file, environ={}).train.epochs == 1
+    assert load_config("p", file=file, environ={}).train.epochs == 3
+    environ = {"AIDETECT_TRAIN__EPOCHS": "5", "AIDETECT_API_KEY": "no key of the file"}
+    assert load_config("p", file=file, environ=environ).train.epochs == 5
+    config = load_config("p", ["train.epochs=7"], file, environ)
+    assert (config.train.epochs, config.train.batch_size) == (7, 2)
+
+
+@pytest.mark.parametrize("profile", ["sample", "local", "production"])
+def test_shipped_profiles_are_valid(profile: str) -> None:
+    config = load_config(profile, file=FILE, environ={})
+    assert (config.gate.min_accuracy, config.gate.min_f1) == (0.85, 0.80)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.epoch=3", "train.epoch: unknown key; did you mean 'epochs'?"),
+        ("trian.epochs=3", "trian: unknown key; did you mean 'train'?"),
+        ("train.epochs=many", "train.epochs: input should be a valid integer"),
+        ("train.epochs=0", "train.epochs: input should be greater than or equal to 1"),
+        ("train=3", "train: input should be a valid dictionary"),
+        ("data.uri.deep=3", "data.uri.deep: 'uri' is a value, not a section"),
+        ("train.epochs", "write it as section.key=value"),
+        ("train.epochs=[", "the value is not valid YAML"),
+    ],
+)
+def test_mistakes_in_set_name_the_key(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config("sample", [override], FILE, {})
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_mistakes_in_the_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        load_config(file=tmp_path / "none.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("base: [")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_config(file=broken)
+    broken.write_text("epochs: 3")
+    with pytest.raises(ConfigError, match="expected the two sections"):
+        load_config(file=broken)
+    with pytest.raises(ConfigError, match="unknown profile 'staging'.*sample, local, production"):
+        load_config("staging", file=FILE)
+
+
+def test_unknown_environment_key_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"train\.epoch: unknown key"):
+        load_config("sample", file=FILE, environ={"AIDETECT_TRAIN__EPOCH": "3"})
