@@ -1,0 +1,114 @@
+"""Training augmentation at native resolution: what shops and messengers do to a photo before we see it.
+
+JPEG, blur and noise after the upscale would teach the network the upscaler's artefacts; here they act on the pixels
+as they came. Everything runs in NumPy and Pillow on uint8, so that loader threads never compete for torch's threads.
+"""
+
+import io
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from components.train.config import AugmentConfig
+from serving.detector.preprocess import Pixels
+
+_KERNELS: Final = (
+    Image.Resampling.NEAREST,
+    Image.Resampling.BOX,
+    Image.Resampling.BILINEAR,
+    Image.Resampling.HAMMING,
+    Image.Resampling.BICUBIC,
+    Image.Resampling.LANCZOS,
+)
+_BLUR_REFERENCE_PX: Final = 32
+_BLUR_GROWTH: Final = 0.68
+"""Exponent between the two published recipes: sigma up to 0.8 px on 32 px images, up to 3 px on 224 px ones."""
+_SUBSAMPLINGS: Final = (0, 2)
+"""Pillow's codes of 4:4:4 and 4:2:0."""
+
+
+def augment(batch: Pixels, rng: np.random.Generator, config: AugmentConfig) -> Pixels:
+    """Change a batch as its images' way through the world would.
+
+    Args:
+        batch: uint8 (n, height, width, 3); never written to.
+        rng: decides everything; the same state gives the same pixels.
+        config: how often and how strongly.
+
+    Returns:
+        uint8 of the batch's shape.
+    """
+    images = batch.copy()
+    if not config.enabled:
+        return images
+    n = len(images)
+    flipped = rng.random(n) < config.flip_p
+    images[flipped] = images[flipped, :, ::-1]
+    if config.brightness > 0:
+        _brighten(images, rng, config.brightness)
+    for i in np.flatnonzero(rng.random(n) < config.resample_p):
+        images[i] = _resample(images[i], rng, config.resample_min, config.resample_max)
+    blurred = np.flatnonzero(rng.random(n) < config.blur_p)
+    if len(blurred):
+        growth = (min(images.shape[1:3]) / _BLUR_REFERENCE_PX) ** _BLUR_GROWTH
+        images[blurred] = blur(images[blurred], rng.random(len(blurred)) * config.blur_sigma_max * growth)
+    noisy = np.flatnonzero(rng.random(n) < config.noise_p)
+    if len(noisy):
+        images[noisy] = _noise(images[noisy], rng, config.noise_sigma_max)
+    for i in np.flatnonzero(rng.random(n) < config.jpeg_p):
+        quality = int(rng.integers(config.jpeg_quality_min, config.jpeg_quality_max + 1))
+        images[i] = recompress(images[i], quality, _SUBSAMPLINGS[int(rng.integers(2))])
+    return images
+
+
+def recompress(image: Pixels, quality: int, subsampling: int) -> Pixels:
+    """One uint8 (height, width, 3) image after JPEG at libjpeg `quality`, with Pillow's subsampling code."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=subsampling)
+    return np.asarray(Image.open(buffer).convert("RGB"))
+
+
+def blur(images: Pixels, sigmas_px: npt.NDArray[np.floating]) -> Pixels:
+    """Gaussian blur with one sigma an image: uint8 (n, height, width, 3) and (n,) pixels; edges are repeated."""
+    radius = max(1, int(np.ceil(3.0 * float(sigmas_px.max(initial=0.0)))))
+    taps = np.arange(-radius, radius + 1, dtype=np.float32)
+    # sigma 0 means the image itself; the floor keeps the division defined and the kernel a single tap
+    kernels = np.exp(-0.5 * (taps / np.maximum(sigmas_px, 1e-3)[:, None].astype(np.float32)) ** 2)
+    kernels /= kernels.sum(axis=1, keepdims=True)
+    result = images.astype(np.float32)
+    for axis in (1, 2):
+        widths = [(0, 0)] * 4
+        widths[axis] = (radius, radius)
+        padded = np.pad(result, widths, mode="edge")
+        side = result.shape[axis]
+        result = np.zeros_like(result)
+        for tap in range(2 * radius + 1):
+            window = padded[:, tap : tap + side] if axis == 1 else padded[:, :, tap : tap + side]
+            result += kernels[:, tap, None, None, None] * window
+    return np.rint(result).clip(0, 255).astype(np.uint8)
+
+
+def _brighten(images: Pixels, rng: np.random.Generator, strength: float) -> None:
+    n = len(images)
+    gain = rng.uniform(1 - strength, 1 + strength, n)
+    offset = rng.uniform(-strength, strength, n) * 64
+    levels = np.arange(256)
+    # one lookup table an image: contrast around mid grey, then brightness
+    tables = ((levels[None] - 128) * gain[:, None] + 128 + offset[:, None]).round().clip(0, 255).astype(np.uint8)
+    images[:] = tables[np.arange(n)[:, None, None, None], images]
+
+
+def _resample(image: Pixels, rng: np.random.Generator, smallest: float, largest: float) -> Pixels:
+    height, width = image.shape[:2]
+    scale = float(rng.uniform(smallest, largest))
+    there, back = (_KERNELS[int(k)] for k in rng.integers(len(_KERNELS), size=2))
+    size = (max(8, round(width * scale)), max(8, round(height * scale)))
+    return np.asarray(Image.fromarray(image).resize(size, there).resize((width, height), back))
+
+
+def _noise(images: Pixels, rng: np.random.Generator, sigma_max: float) -> Pixels:
+    sigmas = (rng.random(len(images)) * sigma_max * 255).astype(np.float32)
+    noise = rng.standard_normal(images.shape, dtype=np.float32) * sigmas[:, None, None, None]
+    return np.rint(images + noise).clip(0, 255).astype(np.uint8)

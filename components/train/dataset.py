@@ -1,0 +1,207 @@
+"""Packed images to batches: decoded once into memory-mapped uint8, augmented by loader threads ahead of the network."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from components.artifacts.dataset import TRAIN, VAL, Dataset
+from components.artifacts.failure import StageError
+from components.train.augment import augment
+from components.train.config import AugmentConfig, TrainConfig, usable_cores
+from serving.detector.image import ImageLimits, ImageRefusedError, decode
+from serving.detector.labels import LABELS
+from serving.detector.preprocess import Pixels, to_input
+from serving.detector.statistics import InputQuality
+
+_DECODE_ROWS: Final = 512
+_LIMITS: Final = ImageLimits(min_side_px=1)
+"""verify_data has judged the sizes; here only damage is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A split in memory-mapped arrays, in stored order."""
+
+    pixels: Pixels
+    """uint8 (n, height, width, 3): native size when all images share a small one, else `cache_px` squared."""
+    labels: npt.NDArray[np.float32]
+    """(n,), 1 is ai_generated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """The validation split as served (`inputs`), as cached (`native`), and what each file looked like."""
+
+    inputs: Pixels
+    native: Pixels
+    labels: npt.NDArray[np.float32]
+    qualities: list[InputQuality]
+    rows: npt.NDArray[np.int64]
+    """Row in the packed split of each image."""
+
+
+def chosen_rows(dataset: Dataset, split: str, limit: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Rows to use and their labels; with a limit the first rows of each class, in stored order.
+
+    Raises:
+        StageError: the split is missing or lacks a class.
+    """
+    if not dataset.has(split):
+        raise StageError(f"{dataset.folder}: the dataset has no {split} images; run verify_data on data that has some")
+    labels = dataset.table(split, ["label"]).column("label").to_numpy().astype(np.float32)
+    for label_id, name in enumerate(LABELS):
+        if not (labels == label_id).any():
+            raise StageError(f"{dataset.folder}: split {split} has no image of class {name!r}; training needs both")
+    if not limit:
+        return np.arange(len(labels)), labels
+    per_class = [np.flatnonzero(labels == label_id)[: max(1, limit // 2)] for label_id in range(len(LABELS))]
+    rows = np.sort(np.concatenate(per_class))
+    return rows, labels[rows]
+
+
+def decode_train(dataset: Dataset, scratch: Path, config: TrainConfig) -> Decoded:
+    """Decode the training split once into `scratch`; memory stays flat in the split's size."""
+    rows, labels = chosen_rows(dataset, TRAIN, config.limit)
+    height, width = _cache_shape(dataset, TRAIN, config.cache_px)
+    pixels = _new_array(scratch / "train.npy", (len(rows), height, width, 3))
+
+    def store(at: int, data: bytes) -> None:
+        pixels[at] = _cached(data, height, width)
+
+    _each_image(dataset, TRAIN, rows, store)
+    pixels.flush()
+    return Decoded(pixels, labels)
+
+
+def open_train(dataset: Dataset, scratch: Path, config: TrainConfig) -> Decoded:
+    """The training split that another process of this run has decoded."""
+    _, labels = chosen_rows(dataset, TRAIN, config.limit)
+    return Decoded(np.load(scratch / "train.npy", mmap_mode="r"), labels)
+
+
+def decode_validation(dataset: Dataset, scratch: Path, config: TrainConfig) -> Validation:
+    """Decode the validation split: pixels exactly as the server makes them, beside the cached native ones."""
+    rows, labels = chosen_rows(dataset, VAL, config.limit)
+    height, width = _cache_shape(dataset, VAL, config.cache_px)
+    inputs = _new_array(scratch / "val_inputs.npy", (len(rows), config.input_px, config.input_px, 3))
+    native = _new_array(scratch / "val_native.npy", (len(rows), height, width, 3))
+    qualities: list[InputQuality | None] = [None] * len(rows)
+
+    def store(at: int, data: bytes) -> None:
+        image = decode(data, _LIMITS, target_px=config.input_px)
+        inputs[at] = to_input(image.rgb, config.input_px)
+        native[at] = _cached(data, height, width)
+        qualities[at] = InputQuality.of(image.info)
+
+    _each_image(dataset, VAL, rows, store)
+    return Validation(inputs, native, labels, [q for q in qualities if q is not None], rows)
+
+
+def open_validation(dataset: Dataset, scratch: Path, config: TrainConfig) -> Validation:
+    """The validation split another process has decoded; only the main process needs the qualities."""
+    rows, labels = chosen_rows(dataset, VAL, config.limit)
+    inputs = np.load(scratch / "val_inputs.npy", mmap_mode="r")
+    native = np.load(scratch / "val_native.npy", mmap_mode="r")
+    return Validation(inputs, native, labels, [], rows)
+
+
+def encoded(dataset: Dataset, split: str, rows: list[int]) -> dict[int, bytes]:
+    """File bytes of a few rows of a split."""
+    wanted = set(rows)
+    return {row: data for row, data in enumerate(dataset.images(split)) if row in wanted}
+
+
+def epoch_order(n: int, epoch: int, seed: int, rank: int = 0, world_size: int = 1) -> npt.NDArray[np.int64]:
+    """This rank's rows of an epoch: disjoint shards of one permutation, all of equal length."""
+    order = np.random.default_rng([seed, epoch]).permutation(n)
+    return order[: n // world_size * world_size][rank::world_size]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Augmented images and their labels."""
+
+    pixels: Pixels
+    labels: npt.NDArray[np.float32]
+
+
+def batches(
+    data: Decoded,
+    order: npt.NDArray[np.int64],
+    size: int,
+    key: tuple[int, ...],
+    augmentation: AugmentConfig,
+    threads: int,
+) -> Iterator[Batch]:
+    """Augmented batches of `size` in the given order, made by `threads` loader threads ahead of their use.
+
+    Each batch draws from its own generator seeded by `key` and its number, so what comes out depends neither on the
+    number of threads nor on their timing. A last batch that is not full is left out.
+    """
+    starts = range(0, len(order) - size + 1, size)
+
+    def make(number: int) -> Batch:
+        rows = order[starts[number] : starts[number] + size]
+        rng = np.random.default_rng([*key, number])
+        return Batch(augment(data.pixels[rows], rng, augmentation), data.labels[rows])
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="loader") as pool:
+        yield from _ahead(pool, make, len(starts), depth=2 * threads)
+
+
+def _ahead(pool: ThreadPoolExecutor, make: Callable[[int], Batch], n: int, depth: int) -> Iterator[Batch]:
+    numbers = iter(range(n))
+    waiting: list[Future[Batch]] = [pool.submit(make, i) for i in islice(numbers, depth)]
+    try:
+        while waiting:
+            batch = waiting.pop(0).result()
+            waiting.extend(pool.submit(make, i) for i in islice(numbers, 1))
+            yield batch
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _cache_shape(dataset: Dataset, split: str, cache_px: int) -> tuple[int, int]:
+    table = dataset.table(split, ["height", "width"])
+    heights, widths = (set(table.column(name).unique().to_pylist()) for name in ("height", "width"))
+    if len(heights) == len(widths) == 1:
+        height, width = int(heights.pop()), int(widths.pop())
+        if max(height, width) <= cache_px:
+            return height, width
+    return cache_px, cache_px
+
+
+def _cached(data: bytes, height: int, width: int) -> Pixels:
+    rgb = decode(data, _LIMITS, target_px=max(height, width)).rgb
+    if rgb.size == (width, height):
+        return np.asarray(rgb, dtype=np.uint8)
+    return np.asarray(rgb.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0), dtype=np.uint8)
+
+
+def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap[tuple[int, ...], np.dtype[np.uint8]]:
+    return np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+
+
+def _each_image(dataset: Dataset, split: str, rows: npt.NDArray[np.int64], store: Callable[[int, bytes], None]) -> None:
+    """Call `store(position, bytes)` for every chosen row, many at a time (decoders release the interpreter lock)."""
+    position = {int(row): at for at, row in enumerate(rows)}
+
+    def one(item: tuple[int, bytes]) -> None:
+        row, data = item
+        try:
+            store(position[row], data)
+        except ImageRefusedError as error:
+            raise StageError(f"{split}/{row}: {error}; run verify_data again on the source") from error
+
+    chosen = ((row, data) for row, data in enumerate(dataset.images(split, _DECODE_ROWS)) if row in position)
+    with ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode") as pool:
+        while block := list(islice(chosen, _DECODE_ROWS)):
+            list(pool.map(one, block))

@@ -1,0 +1,70 @@
+"""One process or several: the few collective operations training needs, the same to call either way."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import torch
+from torch import distributed as dist
+
+from components.train.config import Launch
+from serving.detector.engine import Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """This process among its peers."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes and talks."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait for all peers."""
+        if self.world_size > 1:
+            dist.barrier()
+
+    def share(self, value: Any) -> Any:
+        """The main process's value, on every process."""
+        if self.world_size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def interleave(self, shard: Floats, n: int) -> Floats:
+        """Put shards of `rows[rank::world_size]` back in order: float32 (n,) on every process."""
+        if self.world_size == 1:
+            return shard
+        shards: list[Any] = [None] * self.world_size
+        dist.all_gather_object(shards, shard)
+        whole = np.empty(n, dtype=np.float32)
+        for rank, part in enumerate(shards):
+            whole[rank :: self.world_size] = part
+        return whole
+
+
+@contextmanager
+def joined(launch: Launch, device: str) -> Iterator[Ranks]:
+    """Join the process group torchrun announced (gloo on CPU, nccl on CUDA); alone, there is no group."""
+    chosen = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    if chosen == "cuda":
+        chosen = f"cuda:{launch.local_rank}"
+        torch.cuda.set_device(launch.local_rank)
+    ranks = Ranks(launch.rank, launch.world_size, torch.device(chosen))
+    if launch.world_size == 1:
+        yield ranks
+        return
+    dist.init_process_group("nccl" if ranks.device.type == "cuda" else "gloo", timeout=timedelta(minutes=30))
+    try:
+        yield ranks
+    finally:
+        dist.destroy_process_group()

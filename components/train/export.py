@@ -1,0 +1,245 @@
+"""A trained network to a sealed bundle, with the proof that what is served is what was trained."""
+
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from components.artifacts.context import RunContext
+from components.artifacts.dataset import VAL, Dataset
+from components.artifacts.failure import StageError
+from components.train.augment import augment
+from components.train.calibrate import Calibration, calibrate
+from components.train.config import TrainConfig
+from components.train.dataset import Validation, encoded
+from components.train.loop import Fitted, score
+from components.train.model import Network, features_and_logit, linear_head
+from serving.detector import bundle
+from serving.detector.bundle import BundleError, GoldenExample, Manifest, Provenance
+from serving.detector.decision import DecisionRule
+from serving.detector.detector import Detector
+from serving.detector.engine import Engine, Floats
+from serving.detector.image import sniff
+from serving.detector.labels import LABELS
+from serving.detector.preprocess import to_input
+from serving.detector.statistics import build_reference
+
+if TYPE_CHECKING:
+    from serving.detector.preprocess import Pixels
+
+PARITY_TOLERANCE: Final = 1e-3
+"""Largest accepted difference between an ONNX logit and torch's, relative to the largest logit (at least 1)."""
+_GOLDEN_MARGIN: Final = 0.02
+"""A golden example stays this far from the threshold, so that another CPU's rounding cannot turn its verdict."""
+_SUFFIX: Final = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
+_ENGINE_BATCH: Final = 32
+_LIBRARIES: Final = ("torch", "timm", "onnx", "onnxruntime", "numpy", "pillow")
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A sealed bundle and the numbers measured while making it."""
+
+    manifest: Manifest
+    calibration: Calibration
+    logits: Floats
+    """Of the validation images, by the exported graph."""
+    parity: float
+    """Largest absolute difference of an ONNX logit from torch's over the validation images."""
+    head_gap: float
+    """Largest absolute difference of (mean feature map x head + bias) from the logit, both by the graph."""
+
+
+class _Graph(nn.Module):
+    """What the server runs: uint8 pixels (n, px, px, 3) to logit (n,) and feature map; normalisation inside."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, network: Network, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", torch.tensor(network.mean).view(1, 3, 1, 1) * 255)
+        self.register_buffer("scale", 1 / (torch.tensor(network.std).view(1, 3, 1, 1) * 255))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        x = (image.permute(0, 3, 1, 2).float() - self.mean) * self.scale
+        features, logit = features_and_logit(self.model, x)
+        return logit, features
+
+
+def export_bundle(
+    folder: Path,
+    network: Network,
+    fitted: Fitted,
+    dataset: Dataset,
+    validation: Validation,
+    config: TrainConfig,
+    context: RunContext,
+    threads: int,
+) -> Exported:
+    """Write and seal a bundle in `folder` (new), then load it as the server will.
+
+    Raises:
+        StageError: the exported graph does not reproduce the trained network.
+    """
+    from safetensors.numpy import save_file as save_arrays
+    from safetensors.torch import save_file
+
+    from components.train.card import model_card
+
+    folder.mkdir(parents=True)
+    write_onnx(network, fitted.model, config.input_px, folder / bundle.MODEL)
+    save_file({k: v.contiguous() for k, v in fitted.model.state_dict().items()}, folder / bundle.WEIGHTS)
+    linear = linear_head(fitted.model)
+    head = {"weight": linear.weight.detach().numpy(), "bias": _bias(linear)}
+    save_arrays(head, folder / bundle.HEAD)
+
+    engine = Engine(folder / bundle.MODEL, threads)
+    logits, head_gap = _score_by_graph(engine, validation.inputs, head)
+    parity = _prove(logits, head_gap, network, fitted, validation)
+    calibration = calibrate(logits, validation.labels, _corrupted_logits(engine, validation, config), config)
+    reference = build_reference(logits, calibration.rule, validation.qualities, config.seed)
+    (folder / bundle.REFERENCE).write_text(reference.model_dump_json())
+    golden = _write_golden(folder, dataset, validation, logits, calibration.rule)
+    (folder / bundle.MODEL_CARD).write_text(
+        model_card(config, context, dataset.summary, fitted, calibration, parity), encoding="utf-8"
+    )
+    manifest = bundle.seal(
+        folder,
+        name=context.model_name,
+        architecture=config.architecture,
+        input_px=config.input_px,
+        decision=calibration.rule,
+        golden=golden,
+        provenance=Provenance(
+            run_id=context.run_id,
+            git_sha=context.git_sha,
+            data_fingerprint=dataset.summary.fingerprint,
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            seed=config.seed,
+            train_config=config.model_dump(mode="json"),
+            libraries={name: version(name) for name in _LIBRARIES},
+        ),
+    )
+    try:
+        Detector.load(folder, threads)
+    except BundleError as error:
+        raise StageError(f"the exported bundle does not load: {error}") from error
+    return Exported(manifest, calibration, logits, parity, head_gap)
+
+
+def write_onnx(network: Network, model: nn.Module, input_px: int, path: Path) -> None:
+    """Export the graph: input `image` uint8 (b, px, px, 3); outputs `logit` (b,) and `features` (b, c, rows, columns).
+
+    Batch norms are folded into their convolutions and the weights stand in the file itself.
+    """
+    import logging
+
+    graph = _Graph(network, model).eval()
+    # the exporter reports every pass it makes
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    torch.onnx.export(
+        graph,
+        (torch.zeros((2, input_px, input_px, 3), dtype=torch.uint8),),
+        path,
+        dynamo=True,
+        input_names=["image"],
+        output_names=["logit", "features"],
+        dynamic_shapes={"image": {0: torch.export.Dim("b")}},
+        external_data=False,
+        optimize=True,
+        verbose=False,
+    )
+
+
+def publish(folder: Path, out: Path) -> None:
+    """Copy a sealed bundle to its final place, manifest last: until then, nothing there passes for a bundle."""
+    out.mkdir(parents=True, exist_ok=True)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in [p for p in files if p.name != bundle.MANIFEST]:
+        target = out / path.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    shutil.copyfile(folder / bundle.MANIFEST, out / f".{bundle.MANIFEST}")
+    (out / f".{bundle.MANIFEST}").replace(out / bundle.MANIFEST)
+
+
+def _score_by_graph(engine: Engine, inputs: "Pixels", head: dict[str, Floats]) -> tuple[Floats, float]:
+    logits, gap = [], 0.0
+    for start in range(0, len(inputs), _ENGINE_BATCH):
+        logit, features = engine.logits_and_features(inputs[start : start + _ENGINE_BATCH])
+        by_head = features.mean(axis=(2, 3)) @ head["weight"][0] + head["bias"][0]
+        gap = max(gap, float(np.abs(by_head - logit).max()))
+        logits.append(logit)
+    return np.concatenate(logits), gap
+
+
+def _prove(logits: Floats, head_gap: float, network: Network, fitted: Fitted, validation: Validation) -> float:
+    by_torch = score(fitted.model, network, validation.inputs, np.arange(len(logits)), torch.device("cpu"))
+    parity = float(np.abs(by_torch - logits).max())
+    allowed = PARITY_TOLERANCE * max(1.0, float(np.abs(by_torch).max()))
+    for gap, what in ((parity, "the ONNX graph differs from torch"), (head_gap, "the head differs from the graph")):
+        if not gap <= allowed:
+            raise StageError(f"{what} by {gap:.3g} in the logit on validation images (allowed {allowed:.3g})")
+    return parity
+
+
+def _corrupted_logits(engine: Engine, validation: Validation, config: TrainConfig) -> Floats:
+    """Logits of the validation images after the training's augmentation, resized as the server does."""
+    from PIL import Image
+
+    if not config.augment.enabled:
+        return np.empty(0, dtype=np.float32)
+    logits = []
+    for start in range(0, len(validation.native), _ENGINE_BATCH):
+        rng = np.random.default_rng([config.seed, start])
+        changed = augment(validation.native[start : start + _ENGINE_BATCH], rng, config.augment)
+        logits.append(engine.logits(np.stack([to_input(Image.fromarray(c), config.input_px) for c in changed])))
+    return np.concatenate(logits)
+
+
+def _write_golden(
+    folder: Path, dataset: Dataset, validation: Validation, logits: Floats, rule: DecisionRule
+) -> tuple[GoldenExample, ...]:
+    """Per class the surest image and the least sure one outside the rounding margin."""
+    probabilities = rule.probabilities(logits)
+    distance = np.abs(probabilities - rule.threshold)
+    chosen: list[int] = []
+    for label_id in range(len(LABELS)):
+        of_class = np.flatnonzero(validation.labels == label_id)
+        order = of_class[np.argsort(distance[of_class], kind="stable")]
+        clear = order[distance[order] >= _GOLDEN_MARGIN]
+        candidates = clear if len(clear) else order[-1:]
+        chosen += sorted({int(candidates[0]), int(candidates[-1])})
+    rows = [int(validation.rows[at]) for at in chosen]
+    files = encoded(dataset, VAL, rows)
+    (folder / bundle.GOLDEN).mkdir()
+    golden = []
+    for at, row in zip(chosen, rows, strict=True):
+        fmt = sniff(files[row])
+        name = f"{bundle.GOLDEN}/{VAL}_{row:05d}{_SUFFIX[cast('Any', fmt)]}"
+        (folder / name).write_bytes(files[row])
+        verdict = rule.verdict(float(probabilities[at]))
+        golden.append(
+            GoldenExample(
+                file=name,
+                label=LABELS[int(validation.labels[at])],
+                prediction=verdict.prediction,
+                probability=verdict.probability,
+            )
+        )
+    return tuple(golden)
+
+
+def _bias(linear: nn.Linear) -> Floats:
+    if linear.bias is None:
+        return np.zeros(linear.out_features, dtype=np.float32)
+    return cast("Floats", linear.bias.detach().numpy())

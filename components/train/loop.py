@@ -1,0 +1,304 @@
+"""The training loop: AdamW, warm-up and cosine, averaged weights, early stopping; the same on CPU, CUDA and many ranks.
+
+Nothing random is carried from step to step: every draw comes from a generator seeded by (seed, epoch or step, rank),
+so a training resumed from a checkpoint takes the very steps it would have taken.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+
+from components.artifacts.failure import StageError
+from components.train.checkpoint import Checkpoints
+from components.train.config import TrainConfig
+from components.train.dataset import Batch, Decoded, Validation, batches, epoch_order
+from components.train.distributed import Ranks
+from components.train.model import Network, features_and_logit, freeze, normalise, resize
+from components.train.progress import progress
+from serving.detector.engine import Floats
+
+EpochRecord = dict[str, float]
+"""One line of the history: epoch, side_px, learning_rate, train_loss, val_log_loss, val_accuracy, val_roc_auc, ..."""
+
+_CHECK_EVERY: int = 20
+"""Steps between looks at the loss on CUDA, where each look waits for the device."""
+_VALIDATION_BATCH: int = 128
+
+
+@dataclass(slots=True)
+class _Best:
+    epoch: int = -1
+    log_loss: float = math.inf
+    weights: dict[str, Tensor] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A finished training: the averaged weights of its best epoch, and how it went."""
+
+    model: nn.Module
+    """On the CPU, in evaluation mode."""
+    best_epoch: int
+    history: list[EpochRecord]
+    resumed_from: int
+    """Epochs that were already done when this process started."""
+
+
+class Trainer:
+    """A network, its data and everything that changes while it trains."""
+
+    def __init__(
+        self, network: Network, train: Decoded, validation: Validation, config: TrainConfig, ranks: Ranks
+    ) -> None:
+        from timm.optim import create_optimizer_v2
+        from timm.scheduler import CosineLRScheduler
+        from timm.utils import ModelEmaV3
+
+        self._network, self._train, self._validation = network, train, validation
+        self._config, self._ranks = config, ranks
+        self._batch = config.batch_size // ranks.world_size
+        self._steps = len(train.labels) // ranks.world_size // self._batch if self._batch else 0
+        if self._steps == 0:
+            raise StageError(
+                f"{len(train.labels)} training images do not fill one batch of {config.batch_size} on "
+                f"{ranks.world_size} process(es); lower train.batch_size"
+            )
+        self._model = network.model.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this overload
+        self._frozen_norms = freeze(self._model, config.frozen_layers)
+        self._ema = ModelEmaV3(self._model, decay=config.ema_decay, use_warmup=True)
+        self._optimizer: torch.optim.Optimizer = create_optimizer_v2(
+            self._model,
+            opt="adamw",
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            layer_decay=config.layer_decay,
+            fused=True,
+        )
+        total = self._steps * config.epochs
+        self._schedule = CosineLRScheduler(
+            self._optimizer,
+            t_initial=total,
+            lr_min=config.learning_rate * 0.01,
+            warmup_t=min(round(config.warmup_epochs * self._steps), max(0, total - 1)),
+            warmup_lr_init=config.learning_rate * 0.01,
+            t_in_epochs=False,
+        )
+        self._autocast = _autocast_dtype(config, ranks.device)
+        self._scaler = torch.amp.GradScaler(ranks.device.type, enabled=self._autocast == torch.float16)
+        self._ranked: nn.Module = DistributedDataParallel(self._model) if ranks.world_size > 1 else self._model
+        self._positive_weight = torch.tensor(_positive_weight(train, config), device=ranks.device)
+        self._epoch, self._stale = 0, 0
+        self._best = _Best()
+        self._history: list[EpochRecord] = []
+
+    def run(self, checkpoints: Checkpoints, on_epoch: Callable[[EpochRecord], None]) -> Fitted:
+        """Train from the last checkpoint, or from the start, to the end.
+
+        Args:
+            checkpoints: where to resume from and to save to, after every epoch.
+            on_epoch: told of every epoch, the resumed ones included; called on the main process only.
+
+        Raises:
+            StageError: the loss is no longer a number.
+        """
+        self._resume(checkpoints)
+        resumed_from = self._epoch
+        config = self._config
+        if self._ranks.is_main:
+            for record in self._history:
+                on_epoch(record)
+        with progress(self._steps * config.epochs, self._steps * self._epoch, self._ranks.is_main) as shown:
+            if resumed_from:
+                shown.say(f"resumed after epoch {resumed_from} of {config.epochs}")
+            while self._epoch < config.epochs and not self._exhausted():
+                record = self._one_epoch(shown.advance)
+                self._history.append(record)
+                self._remember_best(record)
+                self._epoch += 1
+                if self._ranks.is_main:
+                    checkpoints.save(self._state())
+                    on_epoch(record)
+                    shown.say(_sentence(record, config))
+                self._ranks.barrier()
+        best = copy.deepcopy(self._ema.module)
+        if self._best.weights is not None:
+            best.load_state_dict(self._best.weights)
+        # plain strides again: what is exported and stored does not depend on where it was trained
+        model = best.to("cpu", memory_format=torch.contiguous_format).eval()
+        return Fitted(model, self._best.epoch, self._history, resumed_from)
+
+    def _one_epoch(self, advance: Callable[[int, int, float | None], None]) -> EpochRecord:
+        config, ranks, epoch = self._config, self._ranks, self._epoch
+        side_px = config.side_px(epoch)
+        self._ranked.train()
+        for norm in self._frozen_norms:
+            norm.eval()
+        order = epoch_order(len(self._train.labels), epoch, config.seed, ranks.rank, ranks.world_size)
+        key = (config.seed, epoch, ranks.rank)
+        total = torch.zeros((), device=ranks.device)
+        started = time.perf_counter()
+        on_cpu = ranks.device.type == "cpu"
+        for number, batch in enumerate(
+            batches(self._train, order, self._batch, key, config.augment, config.loader_threads)
+        ):
+            step = epoch * self._steps + number
+            loss = self._step(batch, step, side_px)
+            total += loss
+            value = float(loss) if on_cpu or number % _CHECK_EVERY == 0 or number == self._steps - 1 else None
+            if value is not None and not math.isfinite(value):
+                raise StageError(
+                    f"the loss became {value} in epoch {epoch + 1}, step {number + 1}; lower train.learning_rate "
+                    f"(now {config.learning_rate:g}) or train.grad_clip_norm, or set train.amp=off"
+                )
+            advance(epoch, config.epochs, value)
+        seconds = time.perf_counter() - started
+        return {
+            "epoch": epoch + 1,
+            "side_px": side_px,
+            "learning_rate": max(group["lr"] for group in self._optimizer.param_groups),
+            "train_loss": float(total) / self._steps,
+            "train_seconds": seconds,
+            "images_per_s": self._steps * self._batch * ranks.world_size / seconds,
+            **self._validate(),
+        }
+
+    def _step(self, batch: Batch, step: int, side_px: int) -> Tensor:
+        config, device = self._config, self._ranks.device
+        torch.manual_seed(_step_seed(config.seed, step, self._ranks.rank))
+        self._schedule.step_update(step)
+        pixels, labels = (_to_device(array, device) for array in (batch.pixels, batch.labels))
+        x = normalise(resize(pixels, side_px), self._network)
+        targets = labels * (1 - config.label_smoothing) + config.label_smoothing / 2
+        with torch.autocast(device.type, self._autocast or torch.bfloat16, enabled=self._autocast is not None):
+            logits = self._ranked(x).squeeze(1)
+        loss = functional.binary_cross_entropy_with_logits(logits.float(), targets, pos_weight=self._positive_weight)
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # Tensor.backward has no types
+        self._scaler.unscale_(self._optimizer)
+        nn.utils.clip_grad_norm_((p for p in self._model.parameters() if p.requires_grad), config.grad_clip_norm)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._ema.update(self._model, step=step + 1)
+        return loss.detach()
+
+    def _validate(self) -> EpochRecord:
+        ranks, labels = self._ranks, self._validation.labels
+        shard = np.arange(len(labels))[ranks.rank :: ranks.world_size]
+        logits = ranks.interleave(
+            score(self._ema.module, self._network, self._validation.inputs, shard, ranks.device), len(labels)
+        )
+        return validation_metrics(logits, labels)
+
+    def _remember_best(self, record: EpochRecord) -> None:
+        if self._config.side_px(self._epoch) != self._config.input_px:
+            return
+        if record["val_log_loss"] < self._best.log_loss:
+            weights = {name: value.detach().clone() for name, value in self._ema.module.state_dict().items()}
+            self._best = _Best(self._epoch + 1, record["val_log_loss"], weights)
+            self._stale = 0
+        else:
+            self._stale += 1
+
+    def _exhausted(self) -> bool:
+        patience = self._config.early_stopping_patience
+        return bool(patience) and self._stale >= patience
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "epoch": self._epoch,
+            "stale": self._stale,
+            "model": self._model.state_dict(),
+            "ema": self._ema.module.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "best": {"epoch": self._best.epoch, "log_loss": self._best.log_loss, "weights": self._best.weights},
+            "history": self._history,
+        }
+
+    def _resume(self, checkpoints: Checkpoints) -> None:
+        state = checkpoints.load()
+        if state is None:
+            return
+        try:
+            self._model.load_state_dict(state["model"])
+            self._ema.module.load_state_dict(state["ema"])
+            self._optimizer.load_state_dict(state["optimizer"])
+            self._scaler.load_state_dict(state["scaler"])
+            self._best = _Best(**state["best"])
+            self._epoch, self._stale, self._history = state["epoch"], state["stale"], state["history"]
+        except (KeyError, TypeError, RuntimeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise StageError(
+                f"{checkpoints.folder}: the checkpoint does not fit ({reason}); delete it to start anew"
+            ) from error
+
+
+@torch.no_grad()
+def score(model: nn.Module, network: Network, inputs: Any, rows: Any, device: torch.device) -> Floats:
+    """Logits (len(rows),) of rows of uint8 images already at the input size, in evaluation mode and full precision."""
+    model.eval()
+    logits = []
+    for start in range(0, len(rows), _VALIDATION_BATCH):
+        pixels = _to_device(np.ascontiguousarray(inputs[rows[start : start + _VALIDATION_BATCH]]), device)
+        x = normalise(resize(pixels, pixels.shape[1]), network)
+        logits.append(features_and_logit(model, x)[1].float().cpu())
+    return cast("Floats", torch.cat(logits).numpy()) if logits else np.empty(0, dtype=np.float32)
+
+
+def validation_metrics(logits: Floats, labels: Floats) -> EpochRecord:
+    """Log-loss, accuracy at 0.5 and ROC-AUC of uncalibrated logits."""
+    from torchmetrics.functional.classification import binary_auroc
+
+    z, y = torch.from_numpy(logits), torch.from_numpy(labels)
+    return {
+        "val_log_loss": float(functional.binary_cross_entropy_with_logits(z, y)),
+        "val_accuracy": float(((z >= 0) == (y == 1)).double().mean()),
+        "val_roc_auc": float(binary_auroc(z.sigmoid(), y.long())),
+    }
+
+
+def prepare_device(config: TrainConfig, ranks: Ranks, cores: int) -> None:
+    """Set threads and kernels for this process."""
+    torch.set_num_threads(config.threads or max(1, cores // ranks.world_size))
+    torch.backends.cudnn.benchmark = not config.deterministic
+    torch.backends.cudnn.deterministic = config.deterministic
+    torch.use_deterministic_algorithms(config.deterministic or ranks.device.type == "cpu", warn_only=True)
+    torch.manual_seed(config.seed)
+
+
+def _autocast_dtype(config: TrainConfig, device: torch.device) -> torch.dtype | None:
+    if config.amp == "auto":
+        # bf16 on a CPU measured slower than f32 channels-last for depthwise networks, and a T4 has none
+        return torch.float16 if device.type == "cuda" else None
+    return {"off": None, "fp16": torch.float16, "bf16": torch.bfloat16}[config.amp]
+
+
+def _positive_weight(train: Decoded, config: TrainConfig) -> float:
+    positives = float(train.labels.sum())
+    return 1.0 if config.class_weights == "none" else (len(train.labels) - positives) / positives
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _to_device(array: Any, device: torch.device) -> Tensor:
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+def _sentence(record: EpochRecord, config: TrainConfig) -> str:
+    return (
+        f"epoch {record['epoch']:.0f}/{config.epochs} at {record['side_px']:.0f} px: loss {record['train_loss']:.4f}, "
+        f"val log-loss {record['val_log_loss']:.4f}, accuracy {record['val_accuracy']:.4f}, "
+        f"AUC {record['val_roc_auc']:.4f} ({record['images_per_s']:.0f} images/s)"
+    )

@@ -1,0 +1,68 @@
+"""What a person sees while training runs, on stderr: a bar with the time left on a terminal, lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+_LINE_EVERY_S: Final = 15.0
+
+
+class Progress:
+    """Counts steps and says where the training stands."""
+
+    def __init__(self, total_steps: int, done_steps: int, visible: bool) -> None:
+        self._visible = visible
+        self._total = total_steps
+        self._done = self._done_before = done_steps
+        self._started = self._last_line = time.monotonic()
+        self._bar = None
+        self._task = None
+        if visible and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task("training", total=total_steps, completed=done_steps)
+            self._bar.start()
+
+    def advance(self, epoch: int, epochs: int, loss: float | None) -> None:
+        """One step done."""
+        self._done += 1
+        if not self._visible:
+            return
+        said = f"epoch {epoch + 1}/{epochs}" + (f"  loss {loss:.4f}" if loss is not None else "")
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=self._done, description=said)
+            return
+        now = time.monotonic()
+        if now - self._last_line >= _LINE_EVERY_S:
+            self._last_line = now
+            left = (now - self._started) / (self._done - self._done_before) * (self._total - self._done)
+            self.say(f"{said}  step {self._done}/{self._total}  about {left:.0f} s left")
+
+    def say(self, line: str) -> None:
+        """One line that stays."""
+        if not self._visible:
+            return
+        if self._bar is not None:
+            self._bar.console.print(line, highlight=False, markup=False)
+        else:
+            print(line, file=sys.stderr, flush=True)  # noqa: T201 - the plain form of the progress bar
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+@contextmanager
+def progress(total_steps: int, done_steps: int, visible: bool) -> Iterator[Progress]:
+    """A `Progress` that is closed whatever happens."""
+    shown = Progress(total_steps, done_steps, visible)
+    try:
+        yield shown
+    finally:
+        shown.close()
