@@ -2,9 +2,9 @@
 
 import os
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB: Final = 1024 * 1024
@@ -69,12 +69,46 @@ class Settings(BaseSettings):
     max_buffered_bytes: int = Field(256 * MIB, ge=1)
     """All bodies being received together; beyond it: 503."""
 
+    # --- who may call, and how often ----------------------------------------------------------------------
+    api_keys: SecretStr = SecretStr("")
+    """Comma list. With keys but without REQUIRE_AUTH a key is optional and gives its holder an allowance of its own."""
+    require_auth: bool = False
+    """Refuse callers without a key; the server does not start with this and no key."""
+    rate_limit_enabled: bool = True
+    rate_limit_predict: str = "30/minute"
+    rate_limit_batch: str = "5/minute"
+    rate_limit_explain: str = "10/minute"
+    rate_limit_storage_uri: str = "memory://"
+    """memory:// counts in each process by itself; redis://host:6379/0 is shared by all processes and replicas."""
+    trusted_proxies: int = Field(0, ge=0, le=16)
+    """Proxies of ours in front, each appending to X-Forwarded-For: 1 on Cloud Run. 0: the header is ignored."""
+    cors_origins: str = ""
+    """Comma list of origins whose pages may call the API; * for any. Empty: none."""
+
+    # --- what it says of itself ---------------------------------------------------------------------------
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+    google_cloud_project: str = ""
+    """Completes the trace names in the log lines."""
+    prometheus_multiproc_dir: Path | None = None
+    """Where several processes keep their metrics; set before the process starts."""
+
     @field_validator("aip_predict_route", "aip_health_route")
     @classmethod
     def _is_path(cls, route: str) -> str:
         if not route.startswith("/"):
             raise ValueError("a route starts with /")
         return route
+
+    @field_validator("log_level", "log_format", mode="before")
+    @classmethod
+    def _any_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @property
+    def cors_allowed(self) -> list[str]:
+        """Origins that may read the answers."""
+        return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
 
     @property
     def listen_port(self) -> int:

@@ -1,0 +1,33 @@
+"""What stands between the network and the routes: API keys, body sizes, rate limits, response headers."""
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from serving.security.gate import GateMiddleware
+from serving.security.headers import SecurityHeadersMiddleware
+from serving.security.keys import SecurityConfigError
+from serving.security.policy import Policy
+from serving.settings import Settings
+from serving.telemetry.metrics import Telemetry
+
+__all__ = ["SecurityConfigError", "install"]
+
+EXPOSED_HEADERS = ("X-Request-ID", "Retry-After", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
+
+
+def install(app: FastAPI, settings: Settings, telemetry: Telemetry) -> None:
+    """Guard every route of `app`; call before `serving.telemetry.install`, which must end up around this.
+
+    Raises:
+        SecurityConfigError: REQUIRE_AUTH without API_KEYS, or a rate limit that cannot be read.
+    """
+    app.add_middleware(GateMiddleware, policy=Policy.of(settings), telemetry=telemetry)
+    if settings.cors_allowed:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_allowed,
+            allow_methods=("GET", "POST"),
+            allow_headers=("Content-Type", "X-API-Key", "X-Request-ID"),
+            expose_headers=EXPOSED_HEADERS,
+        )
+    app.add_middleware(SecurityHeadersMiddleware)

@@ -1,0 +1,103 @@
+"""The security settings, checked once and turned into what each route may cost and who may call it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from limits import RateLimitItem
+
+from serving.security.keys import KeyRing
+from serving.security.limits import Family, check_storage, read_limit
+from serving.settings import Settings
+from serving.telemetry.endpoints import UNMATCHED
+from serving.uploads import ENVELOPE_BYTES
+
+OTHER_BODY_BYTES: Final = 1024 * 1024
+"""Cap of a body on a route that takes no image."""
+
+OPEN: Final = frozenset({"/", "/privacy", "/health", "/healthz", "/readyz", "/startup", "/metrics"})
+"""Routes without a key: they say what this is, or serve probes and scrapers that cannot send one."""
+_OPEN_PREFIXES: Final = ("/docs", "/redoc", "/openapi.json", "/v2/health/")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a request to one route may cost."""
+
+    family: Family | None
+    """Whose bucket it counts in; None: unlimited."""
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Who may call what, how often, and with how much."""
+
+    keys: KeyRing
+    require_auth: bool
+    limits: Mapping[Family, RateLimitItem]
+    """Empty where RATE_LIMIT_ENABLED is false."""
+    storage_uri: str
+    rules: Mapping[str, Rule]
+    open_routes: frozenset[str]
+    inference_v2: Rule
+    other: Rule
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Policy":
+        """Read and check the settings.
+
+        Raises:
+            SecurityConfigError: they would leave the server open, or cannot be read.
+        """
+        keys = KeyRing.parse(settings.api_keys.get_secret_value(), required=settings.require_auth)
+        check_storage(settings.rate_limit_storage_uri)
+        limits = _limits(settings)
+        one_file = settings.max_file_bytes + ENVELOPE_BYTES
+        base64_batch = settings.max_batch_bytes * 4 // 3 + ENVELOPE_BYTES
+        rules = {
+            "/predict": Rule("predict", one_file),
+            "/predict/batch": Rule("batch", settings.max_batch_bytes + ENVELOPE_BYTES),
+            "/predict/explain": Rule("explain", one_file),
+            "/predict/compare": Rule("compare", one_file),
+        }
+        # Vertex AI is the only caller of its container and has its own quotas; elsewhere this route counts as a batch
+        on_vertex = settings.aip_http_port is not None
+        rules.setdefault(settings.aip_predict_route, Rule(None if on_vertex else "batch", base64_batch))
+        return cls(
+            keys=keys,
+            require_auth=settings.require_auth,
+            limits=limits if settings.rate_limit_enabled else {},
+            storage_uri=settings.rate_limit_storage_uri,
+            rules=rules,
+            open_routes=OPEN | {settings.aip_health_route},
+            inference_v2=Rule("batch", base64_batch),
+            other=Rule("other", OTHER_BODY_BYTES),
+        )
+
+    def rule(self, endpoint: str) -> Rule:
+        """The rule of a route template; `/v1` is the same route by another name."""
+        route = endpoint.removeprefix("/v1")
+        found = self.rules.get(route)
+        if found is not None:
+            return found
+        if route.startswith("/v2/models/") and route.endswith("/infer"):
+            return self.inference_v2
+        return Rule(None, OTHER_BODY_BYTES) if endpoint == UNMATCHED else self.other
+
+    def needs_key(self, endpoint: str) -> bool:
+        """Whether a caller of this route must show a key; what is not known to be open is closed."""
+        route = endpoint.removeprefix("/v1") or "/"
+        return self.require_auth and route not in self.open_routes and not route.startswith(_OPEN_PREFIXES)
+
+
+def _limits(settings: Settings) -> dict[Family, RateLimitItem]:
+    predict = read_limit("RATE_LIMIT_PREDICT", settings.rate_limit_predict)
+    explain = read_limit("RATE_LIMIT_EXPLAIN", settings.rate_limit_explain)
+    return {
+        "predict": predict,
+        "batch": read_limit("RATE_LIMIT_BATCH", settings.rate_limit_batch),
+        "explain": explain,
+        "compare": explain,
+        "other": predict,
+    }

@@ -1,0 +1,241 @@
+"""The Prometheus metrics by their exact names, right with one worker process or many."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, multiprocess, values
+from prometheus_client.exposition import choose_encoder
+
+from serving.detector.bundle import Manifest
+from serving.detector.decision import Verdict
+
+LATENCY_BUCKETS_S: Final = (0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+PROBABILITY_BUCKETS: Final = tuple(i / 20 for i in range(1, 21))
+BATCH_BUCKETS: Final = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class Telemetry:
+    """The metrics of one application; several may live in one process, each with its own registry.
+
+    With `multiproc_dir` the values live in files there, one set a worker process, and `render` answers for all of them.
+    The variable PROMETHEUS_MULTIPROC_DIR must then be set before `prometheus_client` is first imported.
+
+    Raises:
+        RuntimeError: `multiproc_dir` is given but the metrics library already chose in-memory values.
+    """
+
+    def __init__(self, multiproc_dir: Path | None = None) -> None:
+        if multiproc_dir and values.ValueClass is values.MutexValue:
+            raise RuntimeError("PROMETHEUS_MULTIPROC_DIR must be set before the server's process starts")
+        self._multiproc_dir = multiproc_dir
+        self.registry = CollectorRegistry()
+        """Further metrics of the server register here."""
+        self._model_info: tuple[str, ...] | None = None
+        self._http: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._define_predictions()
+        self._define_model_and_load()
+        self._define_http()
+        if multiproc_dir is None:
+            ProcessCollector(registry=self.registry)
+
+    def _define_predictions(self) -> None:
+        registry = self.registry
+        self._predictions = Counter(
+            "aidetect_predictions_total",
+            "Images judged, and images that failed for a reason on the server's side.",
+            ["status", "prediction", "confidence"],
+            registry=registry,
+        )
+        self._latency = Histogram(
+            "aidetect_prediction_latency_seconds",
+            "From a complete body to a verdict, for one image.",
+            buckets=LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self._probability = Histogram(
+            "aidetect_prediction_probability",
+            "Calibrated probability of ai_generated.",
+            buckets=PROBABILITY_BUCKETS,
+            registry=registry,
+        )
+        self._batches = Counter("aidetect_batch_predictions_total", "Batch requests answered.", registry=registry)
+        self._batch_size = Histogram(
+            "aidetect_batch_size", "Images in a batch request.", buckets=BATCH_BUCKETS, registry=registry
+        )
+        self._rejected = Counter(
+            "aidetect_rejected_total", "Requests or images refused, by reason.", ["reason"], registry=registry
+        )
+        self._shadow = Counter(
+            "aidetect_shadow_agreement_total",
+            "Images the challenger judged too, by whether it agreed with the champion.",
+            ["agree"],
+            registry=registry,
+        )
+
+        self._storage_failures = Counter(
+            "aidetect_rate_limit_storage_failures_total",
+            "Times the shared rate limit storage failed and each process limited by itself.",
+            registry=registry,
+        )
+
+    def _define_model_and_load(self) -> None:
+        registry = self.registry
+        # the modes say how the gauges of several workers become one; `live` forgets workers that ended
+        self._loaded = Gauge(
+            "aidetect_model_loaded",
+            "1 when a verified model is loaded (in every worker).",
+            multiprocess_mode="livemin",
+            registry=registry,
+        )
+        self._loaded.set(0)
+        self._info = Gauge(
+            "aidetect_model_info",
+            "1 for the model being served.",
+            ["name", "version", "architecture", "input_px", "digest"],
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+        self._drift_score = Gauge(
+            "aidetect_drift_score",
+            "Distance of the latest window from the reference, by signal.",
+            ["signal"],
+            multiprocess_mode="livemostrecent",
+            registry=registry,
+        )
+        self._drift_alert = Gauge(
+            "aidetect_drift_alert",
+            "1 while drift is alarming.",
+            multiprocess_mode="livemostrecent",
+            registry=registry,
+        )
+        self._queue_depth = Gauge(
+            "aidetect_queue_depth",
+            "Jobs waiting for an engine slot.",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+
+    def _define_http(self) -> None:
+        self._http_requests = Counter(
+            "http_requests_total",
+            "Requests answered; 499 stands for a client that left first.",
+            ["method", "endpoint", "status"],
+            registry=self.registry,
+        )
+        self._http_duration = Histogram(
+            "http_request_duration_seconds",
+            "From the request's headers to the end of the answer.",
+            ["method", "endpoint"],
+            buckets=LATENCY_BUCKETS_S,
+            registry=self.registry,
+        )
+
+    def prediction(self, verdict: Verdict, seconds: float) -> None:
+        """One image was judged, `seconds` after its request's body was complete."""
+        self._predictions.labels("success", verdict.prediction, verdict.confidence).inc()
+        self._latency.observe(seconds)
+        self._probability.observe(verdict.probability)
+
+    def prediction_failed(self) -> None:
+        """One acceptable image got no verdict: a fault of the server, never a refusal of what the client sent."""
+        self._predictions.labels("error", "none", "none").inc()
+
+    def batch(self, size: int) -> None:
+        """A batch request of `size` images was answered."""
+        self._batches.inc()
+        self._batch_size.observe(size)
+
+    def rejected(self, reason: str) -> None:
+        """A request or image was refused; `reason` comes from a fixed set."""
+        self._rejected.labels(reason).inc()
+
+    def queue_depth(self, jobs: int) -> None:
+        """So many jobs of this worker wait for an engine slot."""
+        self._queue_depth.set(jobs)
+
+    def model_loaded(self, manifest: Manifest, version: str) -> None:
+        """This model now serves; the one before it no longer does."""
+        labels = (manifest.name, version, manifest.architecture, str(manifest.input_px), manifest.digest[:12])
+        if self._model_info not in (None, labels):
+            self._retire(self._model_info)
+        self._info.labels(*labels).set(1)
+        self._model_info = labels
+        self._loaded.set(1)
+
+    def model_unloaded(self) -> None:
+        """No model serves any more."""
+        self._retire(self._model_info)
+        self._model_info = None
+        self._loaded.set(0)
+
+    def _retire(self, labels: tuple[str, ...] | None) -> None:
+        if labels is None:
+            return
+        if self._multiproc_dir is None:
+            self._info.remove(*labels)
+        else:
+            # a series cannot be taken back from the shared files
+            self._info.labels(*labels).set(0)
+
+    def rate_limit_storage_failed(self) -> None:
+        """The shared rate limit storage did not answer."""
+        self._storage_failures.inc()
+
+    def shadow(self, agree: bool) -> None:
+        """The challenger judged an image too."""
+        self._shadow.labels("true" if agree else "false").inc()
+
+    def drift(self, scores: Mapping[str, float], alert: bool) -> None:
+        """The latest window's distance by signal, and whether it alarms."""
+        for signal, score in scores.items():
+            self._drift_score.labels(signal).set(score)
+        self._drift_alert.set(int(alert))
+
+    def http(self, method: str, endpoint: str, status: int, seconds: float) -> None:
+        """A request was answered; `endpoint` is a route template."""
+        key = (method if method in METHODS else "OTHER", endpoint, status)
+        found = self._http.get(key)
+        if found is None:
+            found = self._http[key] = (
+                self._http_requests.labels(key[0], endpoint, str(status)),
+                self._http_duration.labels(key[0], endpoint),
+            )
+        found[0].inc()
+        found[1].observe(seconds)
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """The body and content type for a scraper that sent this `Accept` header."""
+        encode, content_type = choose_encoder(accept)
+        registry = self.registry
+        if self._multiproc_dir is not None:
+            _forget_ended_workers(self._multiproc_dir)
+            registry = CollectorRegistry()
+            multiprocess.MultiProcessCollector(registry, path=str(self._multiproc_dir))  # type: ignore[no-untyped-call]  # untyped library
+        return encode(registry), content_type
+
+
+def empty_multiprocess_dir(folder: Path) -> None:
+    """Make the folder of the workers' values, without those of an earlier run; call before any worker starts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.glob("*.db"):
+        file.unlink()
+
+
+def _forget_ended_workers(folder: Path) -> None:
+    # a crashed worker cannot take its gauges along
+    for pid in {int(file.stem.rpartition("_")[2]) for file in folder.glob("gauge_live*_*.db")}:
+        if not _is_alive(pid):
+            multiprocess.mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]  # untyped library
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,120 @@
+"""Around every request: its id, its metrics, its log line, and a problem document if the application crashed."""
+
+import re
+import time
+import uuid
+from typing import Any, Final
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.problems import refusal
+from serving.telemetry.clients import client_address
+from serving.telemetry.endpoints import Endpoints
+from serving.telemetry.logs import trace_fields
+from serving.telemetry.metrics import Telemetry
+
+CLIENT_LEFT: Final = 499
+"""Status under which a request counts whose client left before the answer (nginx's convention)."""
+
+_SANE_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_PROBES: Final = frozenset({"/health", "/healthz", "/readyz", "/startup", "/metrics"})
+_WANTED: Final = frozenset(
+    {b"x-request-id", b"traceparent", b"x-cloud-trace-context", b"user-agent", b"content-length"}
+)
+
+
+class TelemetryMiddleware:
+    """The outermost middleware.
+
+    `scope["state"]` gets `request_id`, `endpoint` (the route template), `client` (its address) and `log`, a dict whose
+    members routes may fill: they join the request's log line. Neither image content nor a key may be put there.
+    """
+
+    def __init__(self, app: ASGIApp, telemetry: Telemetry, project: str, trusted_proxies: int) -> None:
+        self._app = app
+        self._telemetry = telemetry
+        self._project = project
+        self._trusted_proxies = trusted_proxies
+        self._endpoints: Endpoints | None = None
+        self._log = structlog.get_logger("serving")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        headers = {name: value for name, value in scope["headers"] if name in _WANTED}
+        state = self._open(scope, headers)
+        request_id = state["request_id"].encode()
+        status = 0
+        size = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status, size
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message = {**message, "headers": [*message.get("headers", ()), (b"x-request-id", request_id)]}
+            else:
+                size += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception as error:
+            self._log.error("unhandled error", exc_info=error)
+            if status:
+                raise
+            answer = refusal("internal_error", "the server failed; its log has this request_id", scope)
+            await answer(scope, receive, send_with_id)
+        finally:
+            seconds = time.perf_counter() - started
+            self._telemetry.http(scope["method"], state["endpoint"], status or CLIENT_LEFT, seconds)
+            self._write(scope, headers, status or CLIENT_LEFT, size, seconds)
+
+    def _open(self, scope: Scope, headers: dict[bytes, bytes]) -> dict[str, Any]:
+        if self._endpoints is None:
+            # all routes stand by the first request
+            self._endpoints = Endpoints(scope["app"].routes)
+        given = headers.get(b"x-request-id", b"")
+        state: dict[str, Any] = scope.setdefault("state", {})
+        state["request_id"] = given.decode() if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+        state["endpoint"] = self._endpoints.template(scope["path"])
+        state["client"] = client_address(scope, self._trusted_proxies)
+        state["log"] = {}
+        trace = trace_fields(_text(headers, b"traceparent"), _text(headers, b"x-cloud-trace-context"), self._project)
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=state["request_id"], **trace)
+        return state
+
+    def _write(self, scope: Scope, headers: dict[bytes, bytes], status: int, size: int, seconds: float) -> None:
+        state = scope["state"]
+        endpoint: str = state["endpoint"]
+        if status < 400 and (endpoint in _PROBES or endpoint.startswith("/v2/health")):
+            write = self._log.debug
+        elif status >= 500:
+            write = self._log.error if status == 500 else self._log.warning
+        else:
+            write = self._log.info
+        # the query string stays out: people put secrets there
+        write(
+            f"{scope['method']} {endpoint} {status}",
+            httpRequest={
+                "requestMethod": scope["method"],
+                "requestUrl": scope["path"][:256],
+                "status": status,
+                "requestSize": _text(headers, b"content-length") or "0",
+                "responseSize": str(size),
+                "userAgent": (_text(headers, b"user-agent") or "")[:256],
+                "remoteIp": state["client"],
+                "latency": f"{seconds:.6f}s",
+                "protocol": f"HTTP/{scope.get('http_version', '1.1')}",
+            },
+            **state["log"],
+        )
+
+
+def _text(headers: dict[bytes, bytes], name: bytes) -> str | None:
+    value = headers.get(name)
+    return value.decode("latin-1") if value is not None else None
