@@ -1,0 +1,243 @@
+"""The judgement over a survey: offenders by name, classes, balance and shortcuts, each against its tolerance."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from components.artifacts.dataset import SPLITS, TEST, TRAIN, UNSEEN, VAL
+from components.verify_data.config import VerifyDataConfig
+from components.verify_data.duplicates import NearPairs, near_pairs
+from components.verify_data.findings import (
+    KINDS,
+    NAMED_IN_MESSAGE,
+    TITLES,
+    TOLERANCES,
+    Findings,
+    Offender,
+    Shortcut,
+    SplitCounts,
+)
+from components.verify_data.shortcuts import audit
+from components.verify_data.survey import Survey
+from serving.detector.labels import LABELS
+
+KEPT_FIRST: Final = (TEST, UNSEEN, VAL, TRAIN)
+"""Of two copies the one in the earlier split stays: the official test split is never thinned for train's sake."""
+_FLAT_LEVELS: Final = 3.0
+"""Pictures of less contrast are all near duplicates of each other; comparing them says nothing."""
+
+
+class Checked:
+    """A survey with its groups of equal and nearly equal images found."""
+
+    def __init__(self, survey: Survey, config: VerifyDataConfig) -> None:
+        self.survey = survey
+        self.config = config
+        self.names: list[str] = survey.table.column("name").to_pylist()
+        splits = survey.table.column("split").combine_chunks()
+        self.split_ids: npt.NDArray[np.intp] = splits.indices.to_numpy().astype(np.intp)
+        self.labels: npt.NDArray[np.intp] = survey.column("label").astype(np.intp)
+        self.decoded = survey.decoded
+        self.groups = self._groups()
+        self.pairs = self._pairs()
+
+    def split(self, row: int) -> str:
+        """Name of a row's split."""
+        return SPLITS[self.split_ids[row]]
+
+    def _groups(self) -> npt.NDArray[np.intp]:
+        """Number of each row's set of equal pixels; rows that do not decode have numbers of their own."""
+        column = self.survey.table.column("pixel_sha256").combine_chunks().dictionary_encode()
+        codes = column.indices.to_numpy(zero_copy_only=False)
+        groups = np.nan_to_num(codes, nan=-1).astype(np.intp)
+        missing = ~self.decoded
+        groups[missing] = len(column.dictionary) + np.arange(int(missing.sum()))
+        return groups
+
+    def _pairs(self) -> NearPairs:
+        """Near duplicates among one image of each set of equal pixels and split, as row numbers."""
+        eligible = np.flatnonzero(self.decoded & (self.survey.column("contrast") >= _FLAT_LEVELS))
+        _, first = np.unique(self.groups[eligible] * len(SPLITS) + self.split_ids[eligible], return_index=True)
+        rows = eligible[np.sort(first)]
+        if not len(rows):
+            rows = np.empty(0, np.intp)
+        found = near_pairs(
+            self.survey.column("hash")[rows].astype(np.uint64),
+            self.survey.column("mirrored_hash")[rows].astype(np.uint64),
+            self.survey.thumbnails[rows],
+            self.config.near_duplicate_bits,
+            self.config.near_duplicate_levels,
+        )
+        left, right = rows[found.left], rows[found.right]
+        distinct = self.groups[left] != self.groups[right]
+        return NearPairs(left[distinct], right[distinct], found.bits[distinct], found.mirrored[distinct])
+
+
+def check(survey: Survey, config: VerifyDataConfig) -> tuple[Findings, Checked]:
+    """Judge a survey. Never raises for bad data: what stops the run stands in `Findings.problems`."""
+    checked = Checked(survey, config)
+    offenders = [
+        *_corrupt(checked),
+        *_label_conflicts(checked),
+        *_exact_duplicates(checked),
+    ]
+    offenders += _near_duplicates(checked, {offender.row for offender in offenders})
+    splits = _counts(checked)
+    shortcuts = audit(survey, checked.labels, checked.decoded & (checked.split_ids != SPLITS.index(UNSEEN)))
+    problems = _beyond_tolerance(offenders, len(checked.names), config)
+    warnings: list[str] = []
+    _judge_classes(splits, config, problems, warnings)
+    _judge_shortcuts(shortcuts, config, problems, warnings)
+    findings = Findings(
+        rows=len(checked.names),
+        splits=splits,
+        offenders=offenders,
+        duplicates_inside=_duplicates_inside(checked),
+        near_duplicates_inside=_near_inside(checked),
+        shortcuts=shortcuts,
+        problems=problems,
+        warnings=warnings,
+    )
+    return findings, checked
+
+
+def _offender(checked: Checked, kind: Any, row: int, detail: str) -> Offender:
+    return Offender(kind=kind, row=row, split=checked.split(row), name=checked.names[row], detail=detail)
+
+
+def _corrupt(checked: Checked) -> list[Offender]:
+    problems = checked.survey.table.column("problem")
+    return [
+        _offender(checked, "corrupt", row, problems[row].as_py()) for row in np.flatnonzero(~checked.decoded).tolist()
+    ]
+
+
+def _shared_groups(checked: Checked, attribute: npt.NDArray[np.intp]) -> list[npt.NDArray[np.intp]]:
+    """Rows of each set of equal pixels in which `attribute` takes more than one value."""
+    order = np.lexsort((attribute, checked.groups))
+    groups = checked.groups[order]
+    starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
+    ends = np.r_[starts[1:], len(groups)]
+    mixed = attribute[order[starts]] != attribute[order[ends - 1]]
+    return [np.sort(order[a:b]) for a, b in zip(starts[mixed].tolist(), ends[mixed].tolist(), strict=True)]
+
+
+def _label_conflicts(checked: Checked) -> list[Offender]:
+    found = []
+    for rows in _shared_groups(checked, checked.labels):
+        for row in rows.tolist():
+            other = next(o for o in rows.tolist() if checked.labels[o] != checked.labels[row])
+            mine, theirs = LABELS[checked.labels[row]], LABELS[checked.labels[other]]
+            found.append(
+                _offender(checked, "label_conflict", row, f"is {mine} here and {theirs} as {_where(checked, other)}")
+            )
+    return found
+
+
+def _exact_duplicates(checked: Checked) -> list[Offender]:
+    found = []
+    for rows in _shared_groups(checked, checked.split_ids):
+        kept = min(rows.tolist(), key=lambda row: (KEPT_FIRST.index(checked.split(row)), row))
+        for row in rows.tolist():
+            if checked.split(row) != checked.split(kept):
+                found.append(_offender(checked, "exact_duplicate", row, f"same pixels as {_where(checked, kept)}"))
+    return found
+
+
+def _near_duplicates(checked: Checked, known: set[int]) -> list[Offender]:
+    found: dict[int, Offender] = {}
+    pairs = checked.pairs
+    across = np.flatnonzero(checked.split_ids[pairs.left] != checked.split_ids[pairs.right])
+    for i in across.tolist():
+        couple = (int(pairs.left[i]), int(pairs.right[i]))
+        kept, row = sorted(couple, key=lambda row: (KEPT_FIRST.index(checked.split(row)), row))
+        if row in known or row in found or kept in known:
+            continue
+        how = "mirror image of" if pairs.mirrored[i] else "re-encoded or resized copy of"
+        detail = f"{how} {_where(checked, kept)} ({pairs.bits[i]} of 64 hash bits differ)"
+        found[row] = _offender(checked, "near_duplicate", row, detail)
+    return [found[row] for row in sorted(found)]
+
+
+def _where(checked: Checked, row: int) -> str:
+    return f"{checked.names[row]} in {checked.split(row)}"
+
+
+def _duplicates_inside(checked: Checked) -> dict[str, int]:
+    keys = np.unique(checked.groups * len(SPLITS) + checked.split_ids)
+    rows = np.bincount(checked.split_ids, minlength=len(SPLITS))
+    distinct = np.bincount(keys % len(SPLITS), minlength=len(SPLITS))
+    return {name: int(rows[i] - distinct[i]) for i, name in enumerate(SPLITS) if rows[i]}
+
+
+def _near_inside(checked: Checked) -> dict[str, int]:
+    pairs = checked.pairs
+    inside = checked.split_ids[pairs.left] == checked.split_ids[pairs.right]
+    counts = np.bincount(checked.split_ids[pairs.left[inside]], minlength=len(SPLITS))
+    rows = np.bincount(checked.split_ids, minlength=len(SPLITS))
+    return {name: int(counts[i]) for i, name in enumerate(SPLITS) if rows[i]}
+
+
+def _counts(checked: Checked) -> dict[str, SplitCounts]:
+    generators = checked.survey.table.column("generator").to_pylist()
+    counts = {}
+    for i, split in enumerate(SPLITS):
+        rows = np.flatnonzero(checked.split_ids == i)
+        if len(rows):
+            by_class = np.bincount(checked.labels[rows], minlength=len(LABELS))
+            counts[split] = SplitCounts(
+                rows=len(rows),
+                by_class=dict(zip(LABELS, by_class.tolist(), strict=True)),
+                by_generator=dict(sorted(Counter(generators[row] for row in rows.tolist()).items())),
+            )
+    return counts
+
+
+def _beyond_tolerance(offenders: Sequence[Offender], rows: int, config: VerifyDataConfig) -> list[str]:
+    problems = []
+    for kind in KINDS:
+        found = [offender for offender in offenders if offender.kind == kind]
+        allowed = getattr(config, TOLERANCES[kind]) * rows
+        if len(found) > allowed:
+            named = "; ".join(f"{o.name}: {o.detail}" for o in found[:NAMED_IN_MESSAGE])
+            more = f"; and {len(found) - NAMED_IN_MESSAGE} more" if len(found) > NAMED_IN_MESSAGE else ""
+            problems.append(f"{len(found)} {TITLES[kind]} ({TOLERANCES[kind]} allows {int(allowed)}): {named}{more}")
+    return problems
+
+
+def _judge_classes(
+    splits: dict[str, SplitCounts], config: VerifyDataConfig, problems: list[str], warnings: list[str]
+) -> None:
+    for split in (TRAIN, VAL, TEST):
+        if split not in splits:
+            continue
+        floor = max(1, config.min_rows // 10) if split == VAL else config.min_rows
+        by_class = splits[split].by_class
+        for name, rows in by_class.items():
+            if rows == 0:
+                problems.append(f"{split}: no {name} images; both classes are needed")
+            elif rows < floor:
+                problems.append(f"{split}: only {rows} {name} images, at least {floor} are needed (min_rows)")
+        fewest, most = min(by_class.values()), max(by_class.values())
+        if fewest and most / fewest > config.max_imbalance:
+            sentence = (
+                f"{split}: {most / fewest:.1f} images of one class for each of the other (max_imbalance "
+                f"{config.max_imbalance:g})"
+            )
+            (problems if config.on_imbalance == "fail" else warnings).append(sentence)
+
+
+def _judge_shortcuts(
+    shortcuts: Sequence[Shortcut], config: VerifyDataConfig, problems: list[str], warnings: list[str]
+) -> None:
+    beyond = [shortcut for shortcut in shortcuts if shortcut.auc > config.max_shortcut_auc]
+    if beyond:
+        named = ", ".join(f"{shortcut.feature} {shortcut.auc:.3f}" for shortcut in beyond)
+        sentence = (
+            f"format traces alone tell the classes apart (AUC: {named}; max_shortcut_auc {config.max_shortcut_auc:g}): "
+            "encode both classes alike, or the model learns the file format"
+        )
+        (problems if config.on_shortcut == "fail" else warnings).append(sentence)

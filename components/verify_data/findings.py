@@ -1,0 +1,92 @@
+"""What verification found: offenders by name, and whether there are more of them than tolerated."""
+
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from components.artifacts.dataset import DatasetSummary
+
+Kind = Literal["corrupt", "label_conflict", "exact_duplicate", "near_duplicate"]
+
+KINDS: Final[tuple[Kind, ...]] = ("corrupt", "label_conflict", "exact_duplicate", "near_duplicate")
+TITLES: Final[dict[Kind, str]] = {
+    "corrupt": "images that do not decode",
+    "label_conflict": "images under both labels",
+    "exact_duplicate": "exact duplicates across splits",
+    "near_duplicate": "near duplicates across splits",
+}
+TOLERANCES: Final[dict[Kind, str]] = {
+    "corrupt": "max_corrupt_share",
+    "label_conflict": "max_label_conflict_share",
+    "exact_duplicate": "max_exact_duplicate_share",
+    "near_duplicate": "max_near_duplicate_share",
+}
+NAMED_IN_MESSAGE: Final = 3
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Offender(_Frozen):
+    """One row that may not go on."""
+
+    kind: Kind
+    row: int
+    """Position in reading order."""
+    split: str
+    name: str
+    detail: str
+    """Why, naming the other image where there is one."""
+
+
+class Shortcut(_Frozen):
+    """How well one format trace, or all together, tells the classes apart."""
+
+    feature: str
+    auc: float
+    """Cross-fitted area under the ROC curve, 0.5 is chance."""
+
+
+class SplitCounts(_Frozen):
+    """Rows of one split as read."""
+
+    rows: int
+    by_class: dict[str, int]
+    by_generator: dict[str, int]
+
+
+class Findings(_Frozen):
+    """Everything the checks say."""
+
+    rows: int
+    splits: dict[str, SplitCounts]
+    offenders: list[Offender]
+    duplicates_inside: dict[str, int]
+    """Split -> surplus exact copies inside it; reported, kept."""
+    near_duplicates_inside: dict[str, int]
+    """Split -> pairs of near duplicates inside it; reported, kept."""
+    shortcuts: list[Shortcut]
+    """Strongest first; `all together` among them."""
+    problems: list[str]
+    """Sentences that stop the run; empty: the data may be used."""
+    warnings: list[str]
+
+    def count(self, kind: Kind) -> int:
+        """Offenders of one kind."""
+        return sum(offender.kind == kind for offender in self.offenders)
+
+    @property
+    def shortcut_auc(self) -> float:
+        """The strongest shortcut, 0.5 when none could be measured."""
+        return max((shortcut.auc for shortcut in self.shortcuts), default=0.5)
+
+    def figures(self, summary: DatasetSummary) -> dict[str, float]:
+        """Numbers for the pipeline's metrics panel."""
+        return {
+            "rows": float(self.rows),
+            "quarantined": float(summary.quarantined),
+            "shortcut_auc": round(self.shortcut_auc, 4),
+            **{f"rows_{name}": float(split.rows) for name, split in summary.splits.items()},
+            **{kind: float(self.count(kind)) for kind in KINDS},
+        }

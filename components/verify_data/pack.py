@@ -1,0 +1,186 @@
+"""Writing what passed: images stream into Parquet as they are read; what the checks found decides where rows end."""
+
+import json
+import shutil
+from collections.abc import Iterable
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.artifacts.dataset import SCHEMA, SPLITS, SplitSummary
+from components.verify_data.findings import Offender
+from components.verify_data.inspection import Inspection
+from components.verify_data.rows import Batch
+from serving.detector.labels import LABELS
+
+QUARANTINE: Final = "quarantine"
+_ROW_GROUP_BYTES: Final = 32 * 2**20
+_ROW_GROUP_ROWS: Final = 4096
+
+QUARANTINE_SCHEMA: Final = pa.schema(
+    [
+        ("image", SCHEMA.field("image").type),
+        ("label", pa.int64()),
+        ("split", pa.string()),
+        ("kind", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+"""Rows that may not go on, with their bytes: nothing is lost."""
+
+
+def _with_features(schema: pa.Schema) -> pa.Schema:
+    """Hugging Face metadata: `datasets.load_dataset` shows images and class names."""
+    kinds = {"image": {"_type": "Image"}, "label": {"names": list(LABELS), "_type": "ClassLabel"}}
+    features = {field.name: kinds.get(field.name, {"dtype": str(field.type), "_type": "Value"}) for field in schema}
+    return schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+
+
+class ParquetStream:
+    """Appends record batches to one Parquet file in row groups of bounded size."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        # encoded images do not compress further
+        self._writer = pq.ParquetWriter(path, _with_features(schema), compression="none", use_dictionary=["generator"])
+        self._schema = schema
+        self._waiting: list[pa.RecordBatch] = []
+        self._rows = 0
+        self._bytes = 0
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Append rows."""
+        self._waiting.append(batch)
+        self._rows += batch.num_rows
+        self._bytes += batch.nbytes
+        if self._rows >= _ROW_GROUP_ROWS or self._bytes >= _ROW_GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            table = pa.Table.from_batches(self._waiting, schema=self._schema)
+            self._writer.write_table(table, row_group_size=max(1, table.num_rows))
+        self._waiting, self._rows, self._bytes = [], 0, 0
+
+    def close(self) -> None:
+        """Write what waits and the footer."""
+        self._flush()
+        self._writer.close()
+
+
+class Spool:
+    """Receives every batch during the survey; afterwards deals its rows out to the final files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._spool = folder / ".spool"
+        shutil.rmtree(self._spool, ignore_errors=True)
+        self._spool.mkdir(parents=True)
+        self._streams: dict[str, ParquetStream] = {}
+
+    def __enter__(self) -> "Spool":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for stream in self._streams.values():
+            stream.close()
+        shutil.rmtree(self._spool, ignore_errors=True)
+
+    def add(self, batch: Batch, inspection: Inspection) -> None:
+        """Take one inspected batch, damaged images included."""
+        if batch.split not in self._streams:
+            self._streams[batch.split] = ParquetStream(self._spool / f"{batch.split}.parquet", SCHEMA)
+        columns: list[Any] = [
+            pa.StructArray.from_arrays([pa.array(batch.data, pa.binary()), pa.array(batch.names)], ["bytes", "path"]),
+            pa.array(batch.labels, pa.int64()),
+            pa.array(batch.generators, pa.string()),
+            pa.array(batch.sources, pa.string()),
+            *(inspection.table.column(name) for name in ("pixel_sha256", "width", "height")),
+        ]
+        self._streams[batch.split].add(pa.RecordBatch.from_arrays(columns, schema=SCHEMA))
+
+    def deal(
+        self, split_ids: npt.NDArray[np.intp], targets: npt.NDArray[np.intp], offenders: Iterable[Offender]
+    ) -> None:
+        """Write the final files.
+
+        Args:
+            split_ids: split each row was read from, in reading order, shape (n,).
+            targets: split each row goes to, -1 for quarantine, shape (n,).
+            offenders: why rows are quarantined; the first word on a row counts.
+        """
+        for stream in self._streams.values():
+            stream.close()
+        reasons: dict[int, Offender] = {}
+        for offender in offenders:
+            reasons.setdefault(offender.row, offender)
+        outputs: dict[int, ParquetStream] = {}
+        try:
+            for split in self._streams:
+                rows = np.flatnonzero(split_ids == SPLITS.index(split))
+                spooled = self._spool / f"{split}.parquet"
+                if (targets[rows] == SPLITS.index(split)).all() and SPLITS.index(split) not in outputs:
+                    spooled.replace(self.folder / spooled.name)
+                else:
+                    self._redistribute(spooled, rows, targets, reasons, outputs)
+        finally:
+            for stream in outputs.values():
+                stream.close()
+        self._streams = {}
+
+    def _redistribute(
+        self,
+        spooled: Path,
+        rows: npt.NDArray[np.intp],
+        targets: npt.NDArray[np.intp],
+        reasons: dict[int, Offender],
+        outputs: dict[int, ParquetStream],
+    ) -> None:
+        start = 0
+        with pq.ParquetFile(spooled) as file:
+            for batch in file.iter_batches(batch_size=256):
+                here = rows[start : start + batch.num_rows]
+                for target in np.unique(targets[here]).tolist():
+                    name = SPLITS[target] if target >= 0 else QUARANTINE
+                    if target not in outputs:
+                        schema = SCHEMA if target >= 0 else QUARANTINE_SCHEMA
+                        outputs[target] = ParquetStream(self.folder / f"{name}.parquet", schema)
+                    chosen = targets[here] == target
+                    taken = pa.RecordBatch.from_arrays(batch.filter(pa.array(chosen)).columns, schema=SCHEMA)
+                    if target < 0:
+                        taken = _quarantined(taken, [reasons[row] for row in here[chosen].tolist()])
+                    outputs[target].add(taken)
+                start += batch.num_rows
+
+
+def _quarantined(batch: pa.RecordBatch, offenders: list[Offender]) -> pa.RecordBatch:
+    columns = [
+        batch.column("image"),
+        batch.column("label"),
+        pa.array([offender.split for offender in offenders]),
+        pa.array([offender.kind for offender in offenders]),
+        pa.array([offender.detail for offender in offenders]),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=QUARANTINE_SCHEMA)
+
+
+def summarise(digests: list[str], labels: list[int]) -> SplitSummary:
+    """Counts and fingerprint of one split's rows, whatever their order."""
+    lines = sorted(f"{digest} {label}\n" for digest, label in zip(digests, labels, strict=True))
+    return SplitSummary(
+        rows=len(labels),
+        by_class={name: labels.count(i) for i, name in enumerate(LABELS)},
+        fingerprint=sha256("".join(lines).encode()).hexdigest(),
+    )
+
+
+def fingerprint(splits: dict[str, SplitSummary]) -> str:
+    """sha256 over the splits' names and fingerprints."""
+    return sha256("".join(f"{name} {splits[name].fingerprint}\n" for name in sorted(splits)).encode()).hexdigest()

@@ -1,0 +1,211 @@
+"""Where images and labels come from: class folders, Parquet in Hugging Face schema, or a dataset of the hub."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Final, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.artifacts.dataset import TEST, TRAIN, UNSEEN, VAL
+from components.artifacts.failure import StageError
+from components.verify_data.rows import UNKNOWN_GENERATOR, Batch, ImageColumns, read_rows
+from components.verify_data.stores import GCS_SCHEME, GcsStore, LocalStore, Store
+from serving.detector.labels import UnknownLabelError, label_id
+
+HUB_SCHEME: Final = "hf://"
+BATCH_ROWS: Final = 256
+BATCH_BYTES: Final = 16 * 2**20
+
+_SPLIT_NAMES: Final = {
+    "train": TRAIN,
+    "training": TRAIN,
+    "val": VAL,
+    "valid": VAL,
+    "validation": VAL,
+    "test": TEST,
+    "testing": TEST,
+    "unseen_generator": UNSEEN,
+}
+_IMAGE_SUFFIXES: Final = frozenset(
+    ".jpg .jpeg .jfif .png .webp .gif .bmp .tif .tiff .avif .heic .heif".split()  # noqa: SIM905 - reads better so
+)
+"""What counts as an image by name. Those the product refuses stand here too, so that they are named, not skipped."""
+
+
+class Source(Protocol):
+    """A dataset before verification."""
+
+    uri: str
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Splits that the source brings, by the project's names."""
+        ...
+
+    @property
+    def rows(self) -> int | None:
+        """Number of rows, where known before reading."""
+        ...
+
+    def batches(self, split: str) -> Iterator[Batch]:
+        """Rows of a split in a stable order."""
+        ...
+
+
+def open_source(uri: str) -> Source:
+    """The source a URI names: folder path, `gs://BUCKET/PREFIX` or `hf://DATASET`.
+
+    Raises:
+        StageError: nothing there, no known layout, an unknown split or class name, no train or no test split.
+    """
+    if uri.startswith(HUB_SCHEME):
+        from components.verify_data.hub import HubSource
+
+        source: Source = HubSource(uri)
+    else:
+        store: Store = GcsStore(uri) if uri.startswith(GCS_SCHEME) else LocalStore(Path(uri).expanduser())
+        paths = store.paths()
+        if not paths:
+            raise StageError(f"{uri}: no files there; expected train/ and test/ with class folders, or Parquet files")
+        parquet = [path for path in paths if path.endswith(".parquet")]
+        source = ParquetSource(store, parquet) if parquet else FolderSource(store, paths)
+    for split in (TRAIN, TEST):
+        if split not in source.splits:
+            found = ", ".join(source.splits) or "none"
+            raise StageError(f"{uri}: no {split} split (found: {found}); a dataset needs train and test")
+    return source
+
+
+class FolderSource:
+    """`{split}/{class}/**/image` with any known class name or alias; CIFAKE's `{train,test}/{REAL,FAKE}` is one."""
+
+    def __init__(self, store: Store, paths: Sequence[str]) -> None:
+        self.uri = store.uri
+        self._store = store
+        self._images: dict[str, list[tuple[str, int]]] = {}
+        classes: dict[str, int] = {}
+        for path in paths:
+            if PurePosixPath(path).suffix.lower() not in _IMAGE_SUFFIXES:
+                continue
+            parts = path.split("/")
+            split = split_of(parts[0]) if len(parts) > 1 else None
+            if split is None or len(parts) < 3:
+                raise StageError(
+                    f"{self.uri}/{path}: images belong in {{train,val,test}}/{{real,ai_generated}}/"
+                    + _nested_hint(self.uri, parts)
+                )
+            if parts[1] not in classes:
+                try:
+                    classes[parts[1]] = label_id(parts[1])
+                except UnknownLabelError as error:
+                    raise StageError(f"{self.uri}/{parts[0]}/{parts[1]}: {error}") from error
+            self._images.setdefault(split, []).append((path, classes[parts[1]]))
+        if not self._images:
+            raise StageError(f"{self.uri}: no images there; expected {{train,val,test}}/{{real,ai_generated}}/*.jpg")
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Splits that the source brings."""
+        return tuple(self._images)
+
+    @property
+    def rows(self) -> int | None:
+        """Number of images."""
+        return sum(map(len, self._images.values()))
+
+    def batches(self, split: str) -> Iterator[Batch]:
+        """Images of a split by path."""
+        images = self._images[split]
+        start, size = 0, 16
+        while start < len(images):
+            chunk = images[start : start + size]
+            paths = [path for path, _ in chunk]
+            data = self._store.read(paths)
+            yield Batch(
+                split=split,
+                names=paths,
+                data=data,
+                labels=[label for _, label in chunk],
+                generators=[_generator(path) for path in paths],
+                sources=[""] * len(paths),
+            )
+            start += len(chunk)
+            size = rows_within_budget(sum(map(len, data)) / len(data))
+
+
+class ParquetSource:
+    """Parquet files in Hugging Face image schema, one or several a split, named for it (`data/train-00000-of-00002`)."""
+
+    def __init__(self, store: Store, paths: Sequence[str]) -> None:
+        self.uri = store.uri
+        self._store = store
+        self._files: dict[str, list[str]] = {}
+        for path in paths:
+            split = _split_of_file(path)
+            if split is None:
+                raise StageError(f"{self.uri}/{path}: names no split; known: {', '.join(sorted(_SPLIT_NAMES))}")
+            self._files.setdefault(split, []).append(path)
+        self._rows = {split: sum(map(self._rows_of, files)) for split, files in self._files.items()}
+
+    def _rows_of(self, path: str) -> int:
+        try:
+            return int(pq.read_metadata(self._store.local(path)).num_rows)
+        except (pa.ArrowException, OSError) as error:
+            raise StageError(
+                f"{self.uri}/{path}: not a readable Parquet file ({str(error).splitlines()[0]})"
+            ) from error
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Splits that the source brings."""
+        return tuple(self._files)
+
+    @property
+    def rows(self) -> int | None:
+        """Number of rows by the files' footers."""
+        return sum(self._rows.values())
+
+    def batches(self, split: str) -> Iterator[Batch]:
+        """Rows of a split in stored order."""
+        for path in self._files[split]:
+            with pq.ParquetFile(self._store.local(path)) as file:
+                columns = ImageColumns.of(file.schema_arrow, f"{self.uri}/{path}")
+                wanted = [columns.image, columns.label, *columns.extra]
+                prefix = PurePosixPath(path).with_suffix("").as_posix()
+                size = rows_within_budget(_row_bytes(file.metadata))
+                yield from read_rows(split, prefix, columns, file.iter_batches(batch_size=size, columns=wanted))
+
+
+def rows_within_budget(row_bytes: float) -> int:
+    """How many rows a batch holds, so that big photographs do not make big batches."""
+    return int(min(BATCH_ROWS, max(1, BATCH_BYTES // max(1.0, row_bytes))))
+
+
+def _row_bytes(metadata: pq.FileMetaData) -> float:
+    total = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+    return total / max(1, metadata.num_rows)
+
+
+def split_of(name: str) -> str | None:
+    """The project's name of a split, None when unknown: `validation` -> `val`."""
+    return _SPLIT_NAMES.get(name.lower())
+
+
+def _split_of_file(path: str) -> str | None:
+    file = PurePosixPath(path)
+    stem = file.stem.lower()
+    # `train.parquet`, hub shards `train-00000-of-00002.parquet`, and the hub's converted `train/0000.parquet`
+    return split_of(stem) or split_of(stem.split("-")[0]) or (split_of(file.parent.name) if file.parent.name else None)
+
+
+def _generator(path: str) -> str:
+    """A folder below the class folder names the generator (or camera): `train/ai_generated/sdxl/1.jpg`."""
+    parts = path.split("/")
+    return parts[2] if len(parts) > 3 else UNKNOWN_GENERATOR
+
+
+def _nested_hint(uri: str, parts: Sequence[str]) -> str:
+    if len(parts) > 2 and split_of(parts[1]) is not None:
+        return f"; did you mean {uri.rstrip('/')}/{parts[0]}?"
+    return ""
