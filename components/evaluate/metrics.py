@@ -187,7 +187,7 @@ def counted(c: Confusion) -> dict[str, Metric]:
     real, ai, said_ai = c.true_real + c.false_ai, c.false_real + c.true_ai, c.false_ai + c.true_ai
     found = {
         "accuracy": proportion(c.true_real + c.true_ai, real + ai),
-        "precision": proportion(c.true_ai, said_ai) or Metric(value=0.0),
+        "precision": (proportion(c.true_ai, said_ai) or Metric(value=0.0)) if real and ai else None,
         "recall": proportion(c.true_ai, ai),
         "fpr": proportion(c.false_ai, real),
         "fnr": proportion(c.false_real, ai),
@@ -271,3 +271,10 @@ def roc_points(ranking: Ranking) -> list[tuple[float, float, float]]:
     keep = np.unique(np.linspace(0, len(true) - 1, ROC_POINTS - 1).round().astype(np.int64))
     points = zip(false[keep].tolist(), true[keep].tolist(), ranking.p[ranking.ends[keep]].tolist(), strict=True)
     return [(0.0, 0.0, 1.0), *points]
+
+
+def precision_recall_points(ranking: Ranking) -> tuple[Floats, Floats]:
+    """Recall and precision at every distinct threshold, from the highest to the lowest, thinned for plots."""
+    true = np.cumsum(ranking.y)[ranking.ends]
+    keep = np.unique(np.linspace(0, len(true) - 1, ROC_POINTS).round().astype(np.int64))
+    return true[keep] / max(int(ranking.y.sum()), 1), true[keep] / (ranking.ends[keep] + 1)

@@ -17,7 +17,9 @@ from components.evaluate import predictions, robustness
 from components.evaluate.champion import Champion, find_champion, identical
 from components.evaluate.compare import compare
 from components.evaluate.config import EvaluateConfig
+from components.evaluate.gallery import build_gallery
 from components.evaluate.metrics import Judged, score_set, score_unseen
+from components.evaluate.plots import draw_all
 from components.evaluate.progress import progress_bar
 from components.evaluate.report import write_report
 from components.evaluate.sample import caveat
@@ -71,7 +73,10 @@ def evaluate(
     summary, verdicts = _summarise(bench, scores, config, context, champion_note)
     evaluation.mkdir(parents=True, exist_ok=True)
     predictions.write_predictions(evaluation, verdicts)
-    write_report(report, evaluation, summary, bench.candidate, bench.data, verdicts, config)
+    judged = verdicts[0].judged
+    plots = draw_all(summary, judged, config.calibration_bins)
+    mistakes = build_gallery(bench.data, bench.test, judged, bench.candidate, config.gallery_images)
+    write_report(report, evaluation, summary, plots, mistakes)
     write_evaluation(evaluation, summary)
     record(context, metrics=flat_metrics(summary), files=[evaluation / EVALUATION_JSON, report], folder="evaluation")
     return summary
