@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from kfp import dsl
 
 TargetName = Literal["local", "docker", "vertex", "kubeflow"]
+PIPELINE_FILE: Final = "pipeline.json"
+PARAMETERS_FILE: Final = "parameters.json"
 TARGETS: Final[tuple[TargetName, ...]] = ("local", "docker", "vertex", "kubeflow")
 
 

@@ -1,10 +1,12 @@
 """The one way to run the pipeline: configuration, compiled spec, run record, target."""
 
+import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from components.artifacts.context import RunContext
-from pipelines.compile import TargetName, compile_pipeline, stage_parameters
+from pipelines.compile import PARAMETERS_FILE, PIPELINE_FILE, TargetName, compile_pipeline, stage_parameters
 from pipelines.config import PipelineConfig
 from pipelines.runs import RunRecord, new_run
 from pipelines.targets.local import Listener, run_spec
@@ -22,8 +24,15 @@ def launch(
     spec = compile_pipeline(config, target)
     record = new_run(config.paths.workspace, target, profile, reason, git_sha())
     parameters = {**stage_parameters(config), "context": run_context(config, record).model_dump(mode="json")}
-    runner = "docker" if target == "docker" else "subprocess"
-    return run_spec(record, spec, parameters, listener, runner)
+    write_inputs(record, spec, parameters)
+    return run_spec(record, listener, "docker" if target == "docker" else "subprocess")
+
+
+def write_inputs(record: RunRecord, spec: dict[str, Any], parameters: dict[str, Any]) -> None:
+    """Keep what a run is started with in its folder: the very file that is run or submitted."""
+    folder = Path(record.folder)
+    (folder / PIPELINE_FILE).write_text(json.dumps(spec, indent=1))
+    (folder / PARAMETERS_FILE).write_text(json.dumps(parameters, indent=1))
 
 
 def on_this_disk(config: PipelineConfig) -> PipelineConfig:

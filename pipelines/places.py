@@ -79,6 +79,11 @@ class VertexConfig(_Frozen):
     labels: dict[str, str] = {}
     caching: bool = False
     failure_policy: Literal["fast", "slow"] = "fast"
+    api_endpoint: str = ""
+    """Another address of the Vertex AI API, e.g. a private endpoint; empty: Google's own."""
+    request_timeout_s: float = Field(default=60.0, gt=0)
+    poll_s: float = Field(default=15.0, gt=0)
+    """Pause between two looks at a run that is followed (`--sync`)."""
 
 
 class KubeflowConfig(_Frozen):

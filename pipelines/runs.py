@@ -58,6 +58,8 @@ class RunRecord(BaseModel):
     metrics: dict[str, float] = {}
     stages: list[StageRun] = []
     folder: str
+    resource: str = ""
+    """Name of the run at its target, e.g. `projects/…/pipelineJobs/…`."""
     link: str = ""
     """Console page of a run in the cloud."""
 

@@ -4,13 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from components.deploy.component import deploy
+from kfp import dsl
+
 from components.evaluate.component import evaluate
 from components.quality_gate.component import quality_gate
 from components.register.component import register
 from components.train.component import train
 from components.verify_data.component import verify_data
 from pipelines.places import Stage
-from kfp import dsl
 
 PIPELINE_NAME = "ai-product-photo-detector"
 

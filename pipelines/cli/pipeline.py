@@ -39,9 +39,13 @@ def run(
     if as_json:
         typer.echo(record.model_dump_json(indent=1))
     else:
-        from pipelines.cli.summary import print_run
+        from pipelines.cli.summary import print_run, print_showcase
 
         print_run(record, config)
+        if record.exit_code == 0:
+            from pipelines.showcase import show_one
+
+            print_showcase(show_one(record))
     raise typer.Exit(record.exit_code)
 
 

@@ -12,6 +12,7 @@ from pipelines.runs import RunRecord
 
 if TYPE_CHECKING:
     from pipelines.config import PipelineConfig
+    from pipelines.showcase import Showcase
 
 _COLOURS = {"deployed": "green", "registered": "green", "refused": "yellow", "failed": "red", "interrupted": "red"}
 _MARKS = {"passed": "[green]✓[/]", "refused": "[red]✗[/]", "reported": "[dim]·[/]"}
@@ -61,6 +62,18 @@ def _print_places(out: Console, record: RunRecord, config: "PipelineConfig") -> 
     if record.ran("register"):
         out.print(f"  {'registry':<18} {config.tracking_uri}")
     out.print(f"  {'next':<18} {_next_step(record)}")
+
+
+def print_showcase(shown: "Showcase") -> None:
+    """One prediction with its picture."""
+    out = console()
+    verdict = shown.verdict
+    out.print()
+    out.print(
+        f"one prediction: {_shorten(shown.photo)} is {shown.truth}; the detector says [bold]{verdict.prediction}[/], "
+        f"P(ai_generated) = {verdict.probability:.3f}, confidence {verdict.confidence}"
+    )
+    out.print(f"  what spoke for {shown.explained_class}: {_shorten(shown.picture)}")
 
 
 def _next_step(record: RunRecord) -> str:

@@ -1,7 +1,6 @@
 """Run the compiled spec on this machine: the file that would be submitted, under KFP's subprocess runner."""
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -10,10 +9,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from components.artifacts.evaluation import read_evaluation
 from components.artifacts.verdict import VERDICT_JSON, read_verdict
+from pipelines.compile import PARAMETERS_FILE, PIPELINE_FILE
 from pipelines.config import child_environment
 from pipelines.places import STAGES, Stage
 from pipelines.runs import RunRecord
@@ -29,23 +29,14 @@ _ANY_ERROR: Final = re.compile(r"^\s{4}(\w[\w.]*(?:Error|Exception|Interrupt)\b.
 _KFP_NOISE: Final = re.compile(r"^\s*\[KFP Executor|^\d\d:\d\d:\d\d\.\d+ - |^-{20,}$")
 
 
-def run_spec(
-    record: RunRecord,
-    spec: dict[str, Any],
-    parameters: dict[str, Any],
-    listener: Listener,
-    runner: str = "subprocess",
-) -> RunRecord:
-    """Run a spec to its end and complete the record.
+def run_spec(record: RunRecord, listener: Listener, runner: str = "subprocess") -> RunRecord:
+    """Run the spec in the record's folder to its end and complete the record.
 
-    The record's folder receives `pipeline.json`, `parameters.json`, `run.log` (everything the stages printed) and
-    `artifacts/` (KFP's pipeline root).
+    The folder receives `run.log` (everything the stages printed) and `artifacts/` (KFP's pipeline root).
     """
     folder = Path(record.folder)
-    (folder / "pipeline.json").write_text(json.dumps(spec, indent=1))
-    (folder / "parameters.json").write_text(json.dumps(parameters, indent=1))
-    command = [sys.executable, "-m", "pipelines.targets.kfp_process", "--spec", str(folder / "pipeline.json")]
-    command += ["--parameters", str(folder / "parameters.json"), "--root", str(folder / "artifacts")]
+    command = [sys.executable, "-m", "pipelines.targets.kfp_process", "--spec", str(folder / PIPELINE_FILE)]
+    command += ["--parameters", str(folder / PARAMETERS_FILE), "--root", str(folder / "artifacts")]
     command += ["--runner", runner]
     started = time.monotonic()
     # a session of its own: an interrupt must reach every stage's process, and only once
@@ -104,10 +95,7 @@ class _Follower:
             entry = self._record.stage(stage)
             entry.status = "succeeded" if match[2] == "SUCCESS" else "failed"
             entry.seconds = round(time.monotonic() - self._since, 2)
-        elif match := _STAGE_ERROR.match(line):
-            self.last_error = match[1].strip()
-            return
-        elif match := _ANY_ERROR.match(line):
+        elif (match := _STAGE_ERROR.match(line)) or (match := _ANY_ERROR.match(line)):
             self.last_error = match[1].strip()
             return
         else:

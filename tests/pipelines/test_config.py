@@ -57,7 +57,7 @@ def test_mistakes_in_the_file(tmp_path: Path) -> None:
     broken.write_text("epochs: 3")
     with pytest.raises(ConfigError, match="expected the two sections"):
         load_config(file=broken)
-    with pytest.raises(ConfigError, match="unknown profile 'staging'.*sample, local, production"):
+    with pytest.raises(ConfigError, match=r"unknown profile 'staging'.*sample, local, production"):
         load_config("staging", file=FILE)
 
 

@@ -1,0 +1,112 @@
+"""Checks before money is spent: everything about a cloud run that can be known without asking the cloud."""
+
+from typing import Any, Final
+
+from pipelines.compile import CompileError, refuse_movable_tags
+from pipelines.config import PipelineConfig
+from pipelines.places import NEVER_PUSHED, STAGES, Machine
+
+T4_REGIONS: Final = frozenset(
+    {
+        "asia-east1", "asia-northeast1", "asia-northeast3", "asia-south1", "asia-southeast1", "australia-southeast1",
+        "europe-west1", "europe-west2", "europe-west3", "europe-west4", "northamerica-northeast1",
+        "southamerica-east1", "us-central1", "us-east1", "us-east4", "us-west1", "us-west2", "us-west4",
+    }
+)  # fmt: skip
+"""Regions of Vertex AI custom training with T4s (Google Cloud documentation, Vertex AI locations, 2026)."""
+
+ACCELERATOR_REGIONS: Final = {"NVIDIA_TESLA_T4": T4_REGIONS}
+
+T4_SHAPES: Final = {1: (24, 156), 2: (48, 312), 4: (96, 624)}
+"""T4 count -> largest (CPUs, memory in GB) of the N1 machine it attaches to (Compute Engine documentation)."""
+
+
+class PreflightError(ValueError):
+    """A cloud run that would be refused or wasted; one line with every problem found."""
+
+
+def check_cloud(config: PipelineConfig, parameters: dict[str, Any], spec: dict[str, Any]) -> None:
+    """Everything that must hold before a spec is sent to Vertex AI.
+
+    Raises:
+        PreflightError: all problems found, each with its fix.
+    """
+    problems = [*_places(config), *_images(config), *_machines(config), *_parameters(parameters, spec)]
+    if problems:
+        raise PreflightError("; ".join(problems))
+
+
+def _places(config: PipelineConfig) -> list[str]:
+    missing = [f"vertex.{key}" for key in ("project", "bucket") if not getattr(config.vertex, key)]
+    problems = [f"set {' and '.join(missing)}"] if missing else []
+    if config.vertex.bucket and not config.vertex.bucket.startswith("gs://"):
+        problems.append(f"vertex.bucket {config.vertex.bucket!r} must start with gs://")
+    if "://" not in config.data.uri:
+        problems.append(f"data.uri {config.data.uri!r} is on this disk: Vertex AI needs gs:// or hf://")
+    if not config.tracking.uri.startswith(("http://", "https://")):
+        problems.append(
+            "set tracking.uri to an MLflow server (http:// or https://): a run in the cloud cannot write sqlite"
+        )
+    return problems
+
+
+def _images(config: PipelineConfig) -> list[str]:
+    try:
+        refuse_movable_tags(config)
+    except CompileError as error:
+        return [str(error)]
+    names = [name for name, image in config.images.model_dump().items() if image.endswith(NEVER_PUSHED)]
+    return [f"images.{name} was never pushed: build and push it, then pin its digest" for name in names]
+
+
+def _machines(config: PipelineConfig) -> list[str]:
+    problems = []
+    for stage in STAGES:
+        machine = config.machines.of(stage)
+        if bool(machine.accelerator) != bool(machine.accelerator_count):
+            problems.append(f"machines.{stage}: accelerator and accelerator_count go together")
+        elif machine.accelerator:
+            problems += [f"machines.{stage}: {problem}" for problem in _accelerator(machine, config.vertex.region)]
+    return problems
+
+
+def _accelerator(machine: Machine, region: str) -> list[str]:
+    regions = ACCELERATOR_REGIONS.get(machine.accelerator)
+    if regions is None:
+        return [f"{machine.accelerator} is not one this project knows; known: {', '.join(ACCELERATOR_REGIONS)}"]
+    problems = [] if region in regions else [f"{machine.accelerator} is not offered in {region}"]
+    shape = T4_SHAPES.get(machine.accelerator_count)
+    if shape is None:
+        problems.append(f"{machine.accelerator_count} T4s do not attach to one machine; use 1, 2 or 4")
+    elif machine.cpu > shape[0] or machine.memory_gb > shape[1]:
+        problems.append(
+            f"{machine.accelerator_count} T4 attach to at most {shape[0]} CPUs and {shape[1]} GB (N1), "
+            f"not to {machine.cpu} CPUs and {machine.memory_gb} GB"
+        )
+    return problems
+
+
+_KINDS: Final[dict[str, tuple[type, ...]]] = {
+    "STRING": (str,),
+    "BOOLEAN": (bool,),
+    "NUMBER_INTEGER": (int,),
+    "NUMBER_DOUBLE": (int, float),
+    "STRUCT": (dict,),
+    "LIST": (list,),
+}
+
+
+def _parameters(parameters: dict[str, Any], spec: dict[str, Any]) -> list[str]:
+    """Names and types against the spec; the client library accepts a wrong type in silence."""
+    declared = spec["root"]["inputDefinitions"]["parameters"]
+    problems = [f"unknown parameter {name!r}" for name in sorted(set(parameters) - set(declared))]
+    for name, definition in declared.items():
+        if name not in parameters:
+            if "defaultValue" not in definition and not definition.get("isOptional"):
+                problems.append(f"parameter {name!r} has no value")
+            continue
+        kinds = _KINDS[definition["parameterType"]]
+        value = parameters[name]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            problems.append(f"parameter {name!r} must be {definition['parameterType']}, not {type(value).__name__}")
+    return problems

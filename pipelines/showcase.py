@@ -1,0 +1,45 @@
+"""One photo of the test split with its verdict and heatmap: what a run ends with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.artifacts.dataset import TEST, Dataset
+from pipelines.runs import RunRecord
+from serving.detector.decision import Verdict
+from serving.detector.detector import Detector
+from serving.detector.gradcam import encode_png, overlay
+from serving.detector.image import decode
+from serving.detector.labels import LABELS, POSITIVE, Label
+from serving.detector.preprocess import to_input
+
+_SIDE_PX = 512
+_SCANNED = 64
+
+
+@dataclass(frozen=True)
+class Showcase:
+    """One explained prediction."""
+
+    photo: Path
+    truth: Label
+    verdict: Verdict
+    explained_class: Label
+    picture: Path
+
+
+def show_one(record: RunRecord) -> Showcase:
+    """Explain the first generated photo of the test split with the run's own bundle; files go to the run's folder."""
+    dataset = Dataset(record.output("verify_data", "dataset"))
+    detector = Detector.load(record.output("train", "bundle"))
+    batch = next(dataset.batches(TEST, rows=_SCANNED, columns=["image", "label"]))
+    labels = batch.column("label").to_pylist()
+    wanted = LABELS.index(POSITIVE)
+    index = labels.index(wanted) if wanted in labels else 0
+    data: bytes = batch.column("image").field("bytes")[index].as_py()
+    decoded = decode(data, target_px=detector.input_px)
+    explanation = detector.explain(to_input(decoded.rgb, detector.input_px))
+    photo = Path(record.folder) / f"photo.{decoded.info.format.lower().replace('jpeg', 'jpg')}"
+    picture = Path(record.folder) / "explanation.png"
+    photo.write_bytes(data)
+    picture.write_bytes(encode_png(overlay(decoded.rgb, explanation.grid, _SIDE_PX)))
+    return Showcase(photo, LABELS[labels[index]], explanation.verdict, explanation.explained_class, picture)

@@ -1,0 +1,73 @@
+"""Whole pipeline runs through the command line, small enough for a test: real stages, few images, one epoch."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SMALL = {
+    "verify_data.limit": "160",
+    "verify_data.min_rows": "20",
+    "verify_data.workers": "1",
+    "train.input_px": "64",
+    "train.low_res_epochs": "0",
+    "train.epochs": "1",
+    "train.threads": "1",
+    "train.loader_threads": "1",
+    "evaluate.robustness_images": "20",
+    "evaluate.bootstrap_draws": "200",
+    "evaluate.paired_draws": "200",
+    "evaluate.gallery_images": "2",
+    "evaluate.latency_runs": "5",
+    "evaluate.threads": "1",
+    "gate.min_test_images": "1",
+}
+
+
+@dataclass(frozen=True)
+class Cli:
+    """`aidetect` on a workspace of its own."""
+
+    workspace: Path
+
+    def __call__(self, *arguments: str, timeout_s: float = 300) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-c", "from pipelines.cli import main; main()", *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+
+    def run(self, *extra: str, **changes: str) -> "tuple[int, dict[str, Any]]":
+        """`aidetect run` with small settings; returns the exit code and the run's record."""
+        settings = {**SMALL, "paths.workspace": str(self.workspace), **changes}
+        sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+        done = self("run", "--profile", "sample", "--on", "local", "--json", *sets, *extra)
+        assert done.stdout, done.stderr
+        return done.returncode, json.loads(done.stdout)
+
+    def here(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """A verb that reads this workspace."""
+        return self(*arguments, "--set", f"paths.workspace={self.workspace}")
+
+    def models(self) -> list[dict[str, Any]]:
+        """`aidetect models --json`."""
+        done = self.here("models", "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="session")
+def passed(tmp_path_factory: pytest.TempPathFactory) -> "tuple[Cli, dict[str, Any]]":
+    """A run whose gate asks for nothing, so that an hour's training is not needed to see all six stages run."""
+    cli = Cli(tmp_path_factory.mktemp("passed"))
+    code, record = cli.run(**{"gate.min_accuracy": "0", "gate.min_f1": "0"})
+    assert (code, record["status"]) == (0, "deployed"), record
+    return cli, record
