@@ -1,5 +1,7 @@
 """What stands between the network and the routes: API keys, body sizes, rate limits, response headers."""
 
+from typing import Final
+
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
@@ -8,20 +10,30 @@ from serving.security.headers import SecurityHeadersMiddleware
 from serving.security.keys import SecurityConfigError
 from serving.security.policy import Policy
 from serving.settings import Settings
+from serving.telemetry import install as install_telemetry
 from serving.telemetry.metrics import Telemetry
 
 __all__ = ["SecurityConfigError", "install"]
 
-EXPOSED_HEADERS = ("X-Request-ID", "Retry-After", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
+EXPOSED_HEADERS: Final = (
+    "X-Request-ID",
+    "Retry-After",
+    "X-RateLimit-Limit",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
+)
 
 
 def install(app: FastAPI, settings: Settings, telemetry: Telemetry) -> None:
-    """Guard every route of `app`; call before `serving.telemetry.install`, which must end up around this.
+    """Put all middleware around `app`, from the routes outwards: gate, telemetry, CORS, security headers.
+
+    Telemetry sees what the gate refuses; browsers may read every answer, a crash's included.
 
     Raises:
         SecurityConfigError: REQUIRE_AUTH without API_KEYS, or a rate limit that cannot be read.
     """
     app.add_middleware(GateMiddleware, policy=Policy.of(settings), telemetry=telemetry)
+    install_telemetry(app, settings, telemetry)
     if settings.cors_allowed:
         app.add_middleware(
             CORSMiddleware,

@@ -1,10 +1,6 @@
 """What the server says of itself: Prometheus metrics, JSON log lines, request ids.
 
-Wiring, outermost last:
-
-    telemetry = Telemetry(settings.prometheus_multiproc_dir)
-    security.install(app, settings, telemetry)
-    install(app, settings, telemetry)
+`serving.security.install` puts the middleware in its place.
 """
 
 from fastapi import FastAPI
@@ -18,7 +14,7 @@ __all__ = ["Telemetry", "configure_logging", "empty_multiprocess_dir", "install"
 
 
 def install(app: FastAPI, settings: Settings, telemetry: Telemetry) -> None:
-    """Put request ids, HTTP metrics and the access log around everything else; call after all other middleware."""
+    """Put request ids, HTTP metrics, the access log and the answer to crashes around what was added before."""
     app.add_middleware(
         TelemetryMiddleware,
         telemetry=telemetry,

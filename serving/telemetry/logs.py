@@ -62,7 +62,10 @@ def configure_logging(level: str = "INFO", form: Literal["json", "console"] = "j
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(number)
+    # libraries speak up when something is wrong, not at every request they make
+    root.setLevel(max(number, logging.WARNING))
+    for name in ("serving", "uvicorn"):
+        logging.getLogger(name).setLevel(number)
 
 
 def trace_fields(traceparent: str | None, cloud_trace: str | None, project: str) -> dict[str, Any]:

@@ -5,7 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, multiprocess, values
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    multiprocess,
+    values,
+)
 from prometheus_client.exposition import choose_encoder
 
 from serving.detector.bundle import Manifest
@@ -15,6 +24,8 @@ LATENCY_BUCKETS_S: Final = (0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 
 PROBABILITY_BUCKETS: Final = tuple(i / 20 for i in range(1, 21))
 BATCH_BUCKETS: Final = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # untyped library; a time series beside each that nobody reads
 
 
 class Telemetry:
