@@ -4,8 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from components.artifacts.context import RunContext
-from components.artifacts.failure import StageError
+from components.artifacts.failure import StageError, first_problem
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.stage import evaluate, flat_metrics
 
@@ -36,7 +38,10 @@ def main() -> int:
             options.output,
             options.report or options.output / "report.html",
         )
-    except (StageError, ValueError) as error:
+    except ValidationError as error:
+        print(f"--config or --context: {first_problem(error)}", file=sys.stderr)  # noqa: T201 - a command line
+        return 1
+    except StageError as error:
         print(str(error), file=sys.stderr)  # noqa: T201 - a command line
         return 1
     for name, value in flat_metrics(found).items():

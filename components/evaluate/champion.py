@@ -38,12 +38,22 @@ def find_champion(config: EvaluateConfig, context: RunContext, cache_dir: Path) 
     try:
         found = resolve(uri, cache_dir, context.tracking_uri)
         return Champion(Detector.load(found.folder), found.version), ""
-    except ModelNotFoundError as error:
-        if uri.startswith("models:/") and getattr(error.__cause__, "error_code", "") in ABSENT_CODES:
-            return None, f"No champion yet: {uri} is not in the registry."
-        raise StageError(f"champion {uri} cannot be fetched: {error}; repair it, {way_out}") from error
     except BundleError as error:
         raise StageError(f"champion {uri} cannot be scored: {error}; repair it, {way_out}") from error
+    except _fetch_errors(uri) as error:
+        cause = error.__cause__ or error
+        if getattr(cause, "error_code", "") in ABSENT_CODES:
+            return None, f"No champion yet: {uri} is not in the registry."
+        reason = str(cause).partition("\n")[0]
+        raise StageError(f"champion {uri} cannot be fetched: {reason}; repair it, {way_out}") from error
+
+
+def _fetch_errors(uri: str) -> tuple[type[Exception], ...]:
+    if not uri.startswith("models:/"):
+        return ModelNotFoundError, OSError
+    from mlflow.exceptions import MlflowException
+
+    return ModelNotFoundError, OSError, MlflowException
 
 
 def identical(first: Manifest, second: Manifest) -> bool:

@@ -78,7 +78,12 @@ def evaluate(
     mistakes = build_gallery(bench.data, bench.test, judged, bench.candidate, config.gallery_images)
     write_report(report, evaluation, summary, plots, mistakes)
     write_evaluation(evaluation, summary)
-    record(context, metrics=flat_metrics(summary), files=[evaluation / EVALUATION_JSON, report], folder="evaluation")
+    record(
+        context,
+        metrics={f"evaluate/{k}": v for k, v in flat_metrics(summary).items()},
+        files=[evaluation / EVALUATION_JSON, report],
+        folder="evaluation",
+    )
     return summary
 
 

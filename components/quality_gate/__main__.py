@@ -4,7 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from components.artifacts.failure import StageError
+from pydantic import ValidationError
+
+from components.artifacts.failure import StageError, first_problem
 from components.quality_gate.config import GateConfig
 from components.quality_gate.stage import judge_folder
 from components.quality_gate.wording import markdown
@@ -24,7 +26,10 @@ def main() -> int:
     options = parser.parse_args()
     try:
         verdict = judge_folder(options.evaluation, GateConfig.model_validate_json(options.config))
-    except (StageError, ValueError) as error:
+    except ValidationError as error:
+        print(f"--config: {first_problem(error)}", file=sys.stderr)  # noqa: T201 - a command line
+        return 1
+    except StageError as error:
         print(str(error), file=sys.stderr)  # noqa: T201 - a command line
         return 1
     print(verdict.model_dump_json(indent=1) if options.json else markdown(verdict))  # noqa: T201 - a command line

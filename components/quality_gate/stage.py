@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from components.artifacts.context import RunContext
 from components.artifacts.evaluation import EVALUATION_JSON, Evaluation, read_evaluation
-from components.artifacts.failure import StageError
+from components.artifacts.failure import StageError, first_problem
 from components.artifacts.tracking import record
 from components.artifacts.verdict import VERDICT_JSON, VERDICT_MD, GateVerdict
 from components.quality_gate.config import GateConfig
@@ -38,7 +38,7 @@ def quality_gate(
     (verdict / VERDICT_JSON).write_text(found.model_dump_json(indent=1) + "\n")
     record(
         context,
-        metrics={"gate_passed": float(found.passed)},
+        metrics={"gate/passed": float(found.passed)},
         tags={"gate": "passed" if found.passed else "refused", "gate.headline": found.headline},
         files=[verdict / VERDICT_JSON, verdict / VERDICT_MD],
         folder="verdict",
@@ -63,8 +63,6 @@ def _read(folder: Path) -> Evaluation:
             f"{folder}: no readable {EVALUATION_JSON} ({error.strerror}); give the evaluation folder of a run"
         ) from error
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "contents"
         raise StageError(
-            f"{folder / EVALUATION_JSON}: damaged or of another version: {place}: {first['msg']}; run evaluate again"
+            f"{folder / EVALUATION_JSON}: damaged or of another version: {first_problem(error)}; run evaluate again"
         ) from error
