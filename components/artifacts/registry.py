@@ -53,7 +53,7 @@ def open_client(tracking_uri: str) -> "MlflowClient":
     from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
     from mlflow.tracking import MlflowClient
 
-    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
+    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)  # type: ignore[no-untyped-call] # MLflow's settings are untyped
     for chatty in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     with registry_errors(tracking_uri):
@@ -133,7 +133,7 @@ class Registry:
             vertex_resource=found.tags.get("vertex_resource", ""),
         )
 
-    def list(self) -> list[VersionSummary]:
+    def summaries(self) -> list[VersionSummary]:
         """All versions, newest first."""
         aliases = self._aliases()
         return [
@@ -178,4 +178,4 @@ def list_models(tracking_uri: str, name: str) -> list[VersionSummary]:
     Raises:
         StageError: the registry cannot be reached.
     """
-    return Registry(tracking_uri, name).list()
+    return Registry(tracking_uri, name).summaries()

@@ -16,7 +16,7 @@ class RegisterConfig(BaseModel):
     serving_image: str = ""
     """Image of the serving container by digest: `…/serving@sha256:…`."""
     predict_route: str = "/vertex/predict"
-    health_route: str = "/readyz"
+    health_route: str = "/vertex/health"
     container_port: int = Field(default=8080, ge=1, le=65535)
     api_endpoint: str = ""
     """Another address of the Vertex AI API, e.g. a private endpoint; empty: Google's own."""

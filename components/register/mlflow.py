@@ -39,7 +39,8 @@ class Draft:
                 client.delete_registered_model(name)
         with contextlib.suppress(Exception):
             uri = client.get_run(self.run_id).info.artifact_uri
-            get_artifact_repository(uri, tracking_uri=self.registry.tracking_uri).delete_artifacts(self.artifact_path)
+            files = get_artifact_repository(uri, tracking_uri=self.registry.tracking_uri)
+            files.delete_artifacts(self.artifact_path)  # type: ignore[no-untyped-call] # MLflow's stores are untyped
 
 
 def begin(registry: Registry, context: RunContext, digest: str) -> Draft:

@@ -1,0 +1,201 @@
+"""Bring a version into service: try it without users, shift traffic, make it champion, write it down.
+
+Whatever goes wrong, the champion, the traffic and the running servers are afterwards as they were before.
+"""
+
+import getpass
+import logging
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from components.artifacts.deployment import Deployment
+from components.artifacts.failure import StageError, sigterm_raises
+from components.artifacts.model_version import CHAMPION, ModelVersion, read_release
+from components.artifacts.registry import Registry
+from components.artifacts.verdict import VERDICT_JSON, read_verdict
+from components.deploy.config import DeployConfig
+from components.deploy.ledger import Action, LedgerEntry, Outcome, open_ledger, previous_champion
+from components.deploy.rollout import Rollout
+from components.deploy.smoke import Example, Prober, SmokeReport, answer_within, golden_examples, smoke
+from serving.detector.bundle import RELEASE, BundleError, verify
+from serving.registry import ModelNotFoundError, resolve
+
+_log = logging.getLogger(__name__)
+_CANARY_PAUSE_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Who wants a version in service, and why."""
+
+    who: str
+    why: str
+    action: Action = "deploy"
+
+
+class _Promotion:
+    """One attempt; holds what its steps share."""
+
+    def __init__(self, version: ModelVersion, config: DeployConfig, reason: Reason) -> None:
+        self.version, self.config, self.reason = version, config, reason
+        self.registry = Registry(version.tracking_uri, version.name)
+        self.ledger = open_ledger(config.ledger_path)
+        self.before: str | None = None
+
+    def run(self) -> Deployment:
+        self.ledger.check()
+        with sigterm_raises(), self.ledger.exclusive():
+            self.before = self.registry.aliased(CHAMPION)
+            try:
+                with tempfile.TemporaryDirectory() as scratch, ExitStack() as undo:
+                    deployment = self._attempt(Path(scratch), undo)
+                    undo.pop_all()
+            except BaseException as error:
+                self._record("rolled_back", _sentence(error))
+                raise
+        return deployment
+
+    def _attempt(self, scratch: Path, undo: ExitStack) -> Deployment:
+        examples = _approved_examples(self.version, scratch)
+        rollout = open_rollout(self.version, self.config, scratch)
+        undo.callback(rollout.restore)
+        started = rollout.start()
+        report = self._smoke(started.prober, examples, started.answers_as)
+        if rollout.canary:
+            self._shift(rollout, examples, started.answers_as)
+        serving = rollout.finish()
+        self._crown(undo)
+        return Deployment(
+            target=self.config.target,
+            name=self.version.name,
+            version=self.version.version,
+            previous=self.before,
+            smoke=report.sentence,
+            url=serving.url,
+            pid=serving.pid,
+        )
+
+    def _smoke(self, prober: Prober, examples: list[Example], version: str) -> SmokeReport:
+        return smoke(prober, examples, version, self.config.probability_tolerance, self.config.smoke_timeout_s)
+
+    def _shift(self, rollout: Rollout, examples: list[Example], version: str) -> None:
+        if self.config.canary_percent:
+            prober = rollout.shift(self.config.canary_percent)
+            self._watch(prober, examples)
+        self._smoke(rollout.shift(100), examples, version)
+
+    def _watch(self, prober: Prober, examples: list[Example]) -> None:
+        """Ask the shared address until the hold is over: whichever version answers, it must answer."""
+        end = time.monotonic() + self.config.canary_hold_s
+        while True:
+            for example in examples:
+                answer = answer_within(prober, example, self.config.smoke_timeout_s)
+                _log.debug("canary: %s answered by version %s", example.name, answer.version)
+            left = end - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(left, _CANARY_PAUSE_S))
+
+    def _crown(self, undo: ExitStack) -> None:
+        """Move the alias and write the line; either both stand, or neither."""
+        now = self.registry.aliased(CHAMPION)
+        if now != self.before:
+            raise StageError(
+                f"the champion changed from {self.before} to {now} meanwhile; deploy again if still wanted"
+            )
+        undo.callback(self.registry.point, CHAMPION, self.before)
+        self.registry.point(CHAMPION, self.version.version)
+        self._record("promoted", "")
+
+    def _record(self, outcome: Outcome, reason: str) -> None:
+        self.ledger.append(
+            LedgerEntry(
+                who=self.reason.who,
+                action=self.reason.action,
+                why=self.reason.why,
+                target=self.config.target,
+                model=self.version.name,
+                from_version=self.before,
+                to_version=self.version.version,
+                bundle_digest=self.version.bundle_digest,
+                verdict=self.version.headline,
+                outcome=outcome,
+                reason=reason,
+                run_id=self.version.run_id,
+            )
+        )
+
+
+def deploy_version(version: ModelVersion, config: DeployConfig, reason: Reason) -> Deployment:
+    """Try a registered version at the configured target; on success it serves and is champion.
+
+    Raises:
+        StageError: it is not served; champion and traffic are as before, and the ledger says why.
+    """
+    return _Promotion(version, config, reason).run()
+
+
+def promote(tracking_uri: str, name: str, version: str, config: DeployConfig, why: str, who: str = "") -> Deployment:
+    """Make one version of the registry champion, after the same trial as a new one.
+
+    Raises:
+        StageError: no such version, it never passed the gate, or its trial failed.
+    """
+    described = Registry(tracking_uri, name).describe(version)
+    return deploy_version(described, config, Reason(who or getpass.getuser(), why, "promote"))
+
+
+def rollback(tracking_uri: str, name: str, config: DeployConfig, why: str, who: str = "") -> Deployment:
+    """Bring back the version that served before the present champion, by the ledger, after the same trial.
+
+    Raises:
+        StageError: there is no champion, or none before it; or the trial failed.
+    """
+    registry = Registry(tracking_uri, name)
+    champion = registry.aliased(CHAMPION)
+    if champion is None:
+        raise StageError(f"{name} has no champion in {tracking_uri}: nothing to roll back")
+    entries = [entry for entry in open_ledger(config.ledger_path).entries() if entry.model == name]
+    previous = previous_champion(entries, champion)
+    if previous is None:
+        raise StageError(f"the ledger {config.ledger_path} knows no champion of {name} before version {champion}")
+    return deploy_version(registry.describe(previous), config, Reason(who or getpass.getuser(), why, "rollback"))
+
+
+def open_rollout(version: ModelVersion, config: DeployConfig, scratch: Path) -> Rollout:
+    """The adapter of the configured target."""
+    if config.target == "cloud_run":
+        from components.deploy.cloud_run import CloudRunRollout
+
+        return CloudRunRollout(version, config)
+    if config.target == "vertex_endpoint":
+        from components.deploy.vertex_endpoint import VertexEndpointRollout
+
+        return VertexEndpointRollout(version, config)
+    from components.deploy.local import LocalRollout
+
+    return LocalRollout(version, config, scratch)
+
+
+def _approved_examples(version: ModelVersion, scratch: Path) -> list[Example]:
+    """Golden images of the version as the registry holds it, once it is sure that it passed the gate."""
+    try:
+        folder = resolve(version.uri, scratch / "bundles", version.tracking_uri).folder
+        manifest = verify(folder)
+    except (ModelNotFoundError, BundleError) as error:
+        raise StageError(f"{version.uri} cannot be deployed: {error}") from error
+    release = read_release(folder)
+    verdict = read_verdict(folder / RELEASE) if (folder / RELEASE / VERDICT_JSON).is_file() else None
+    if verdict is None or not verdict.passed:
+        raise StageError(f"{version.uri} cannot be deployed: it holds no verdict of the gate that passed")
+    if {manifest.digest, release.bundle_digest, verdict.bundle_digest} != {version.bundle_digest}:
+        raise StageError(f"{version.uri} cannot be deployed: its bundle is not the one that was judged and registered")
+    return golden_examples(folder, manifest)
+
+
+def _sentence(error: BaseException) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
