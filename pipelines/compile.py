@@ -50,12 +50,12 @@ def stage_parameters(config: PipelineConfig) -> dict[str, Any]:
     """Pipeline parameters that the configuration decides (all but `context`)."""
     return {
         "data_uri": config.data.uri,
-        "verify_data_config": config.verify_data.model_dump(mode="json"),
-        "train_config": config.train.model_dump(mode="json"),
-        "evaluate_config": config.evaluate.model_dump(mode="json"),
-        "gate_config": config.gate.model_dump(mode="json"),
-        "register_config": config.register_.model_dump(mode="json"),
-        "deploy_config": config.deploy.model_dump(mode="json", exclude={"auto"}),
+        "verify_data_config": config.verify_data.model_dump(mode="json", exclude_none=True),
+        "train_config": config.train.model_dump(mode="json", exclude_none=True),
+        "evaluate_config": config.evaluate.model_dump(mode="json", exclude_none=True),
+        "gate_config": config.gate.model_dump(mode="json", exclude_none=True),
+        "register_config": config.register_.model_dump(mode="json", exclude_none=True),
+        "deploy_config": config.deploy.model_dump(mode="json", exclude={"auto"}, exclude_none=True),
         "auto_deploy": config.deploy.auto,
     }
 

@@ -23,7 +23,10 @@ def launch(
     config = on_this_disk(config)
     spec = compile_pipeline(config, target)
     record = new_run(config.paths.workspace, target, profile, reason, git_sha())
-    parameters = {**stage_parameters(config), "context": run_context(config, record).model_dump(mode="json")}
+    parameters = {
+        **stage_parameters(config),
+        "context": run_context(config, record.run_id, reason).model_dump(mode="json"),
+    }
     write_inputs(record, spec, parameters)
     return run_spec(record, listener, "docker" if target == "docker" else "subprocess")
 
@@ -53,17 +56,17 @@ def on_this_disk(config: PipelineConfig) -> PipelineConfig:
     )
 
 
-def run_context(config: PipelineConfig, record: RunRecord) -> RunContext:
+def run_context(config: PipelineConfig, run_id: str, reason: str) -> RunContext:
     """What every stage is told about this run."""
     sqlite = config.tracking_uri.startswith("sqlite:")
     return RunContext(
-        run_id=record.run_id,
-        git_sha=record.git_sha,
+        run_id=run_id,
+        git_sha=git_sha(),
         tracking_uri=config.tracking_uri,
         artifact_root=(config.paths.workspace.resolve() / "mlflow-artifacts").as_uri() if sqlite else "",
         experiment=config.tracking.experiment,
         model_name=config.tracking.model_name,
-        reason=record.reason,
+        reason=reason,
     )
 
 

@@ -88,10 +88,15 @@ class RunRecord(BaseModel):
         partial.replace(path)
 
 
+def new_run_id() -> str:
+    """Identity of a run that starts now, in UTC."""
+    return datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+
+
 def new_run(workspace: Path, target: str, profile: str, reason: str, git_sha: str) -> RunRecord:
     """Start a record with a folder of its own under `workspace/runs`."""
     started = datetime.now(UTC)
-    stamp = started.strftime("%Y%m%d-%H%M%S")
+    stamp = new_run_id()
     runs = workspace.resolve() / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     for attempt in range(1000):

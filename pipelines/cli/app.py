@@ -3,10 +3,10 @@
 import traceback
 from typing import Annotated
 
-import click
 import typer
+from typer.exceptions import TyperException
 
-from pipelines.cli import data, detector, models, pipeline, settings
+from pipelines.cli import data, detector, models, pipeline, settings, stages
 
 app = typer.Typer(
     name="aidetect",
@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (pipeline, models, detector, data, settings):
+for module in (pipeline, models, stages, detector, data, settings):
     module.add_to(app)
 
 
@@ -32,13 +32,13 @@ def run_app(arguments: list[str]) -> int:
     """Run one command line; returns the exit code."""
     try:
         code = typer.main.get_command(app).main(arguments, prog_name="aidetect", standalone_mode=False)
-    except click.exceptions.Exit as stop:
+    except typer.Exit as stop:
         return stop.exit_code
-    except click.ClickException as error:
+    except TyperException as error:
         # a missing argument or unknown option: 1, because 2 means that the gate refused
-        error.show()
+        typer.echo(f"error: {error}; see: aidetect --help", err=True)
         return 1
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         typer.echo("interrupted", err=True)
         return 130
     except Exception as error:  # noqa: BLE001 - the last place that can turn it into one line

@@ -1,7 +1,88 @@
 """Verbs about data: import, verify, download."""
 
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
+
+from pipelines.cli.options import DEFAULT_CONFIG, ConfigFile, Json, Overrides, Profile, configuration
+
+if TYPE_CHECKING:
+    from components.artifacts.dataset import DatasetSummary
+    from components.verify_data.findings import Findings
+
+data_app = typer.Typer(help="Check and pack images before training.", no_args_is_help=True)
 
 
 def add_to(app: typer.Typer) -> None:
     """Register this module's verbs."""
+    app.add_typer(data_app, name="data")
+
+
+@data_app.command("verify")
+def verify(
+    uri: Annotated[str, typer.Argument(help="Folder, Parquet folder, gs:// or hf://; default: data.uri.")] = "",
+    report: Annotated[Path | None, typer.Option(help="Write the HTML report here.")] = None,
+    profile: Profile = "sample",
+    overrides: Overrides = [],  # noqa: B006 - Typer reads the default, nothing writes to it
+    config_file: ConfigFile = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Check every image: damage, duplicates, leaks between splits, label conflicts, format shortcuts."""
+    config = configuration(profile, overrides, config_file, uri)
+    from components.verify_data.stage import verify as run
+
+    findings, summary = run(config.data.uri, config.verify_data, report)
+    _show(findings, summary, as_json)
+    if report is not None and not as_json:
+        typer.echo(f"report: {report}")
+    raise typer.Exit(1 if findings.problems else 0)
+
+
+@data_app.command("import")
+def import_(
+    uri: Annotated[str, typer.Argument(help="Folder, Parquet folder, gs:// or hf://.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the packed dataset.")],
+    profile: Profile = "sample",
+    overrides: Overrides = [],  # noqa: B006
+    config_file: ConfigFile = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Check images and pack them into Parquet, to train from as often as wanted."""
+    config = configuration(profile, overrides, config_file)
+    from components.verify_data.importing import import_dataset
+
+    _show(*import_dataset(uri, output, config.verify_data), as_json)
+
+
+@data_app.command("download")
+def download(
+    name: Annotated[str, typer.Argument(help="Short name (cifake) or hf://OWNER/NAME.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the packed dataset.")],
+    as_json: Json = False,
+) -> None:
+    """Fetch a public dataset from the Hugging Face hub and pack it."""
+    from components.verify_data.importing import download as run
+
+    _show(*run(name, output), as_json)
+
+
+def _show(findings: "Findings", summary: "DatasetSummary", as_json: bool) -> None:
+    if as_json:
+        document = {
+            "summary": summary.model_dump(mode="json"),
+            "problems": findings.problems,
+            "warnings": findings.warnings,
+            "offenders": [offender.model_dump(mode="json") for offender in findings.offenders],
+        }
+        typer.echo(json.dumps(document, indent=1))
+        return
+    for name, split in summary.splits.items():
+        classes = ", ".join(f"{count:,} {label}" for label, count in split.by_class.items())
+        typer.echo(f"{name:<17} {split.rows:>7,} images: {classes}")
+    typer.echo(f"fingerprint       {summary.fingerprint[:16]}…")
+    for warning in findings.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    for problem in findings.problems:
+        typer.echo(f"problem: {problem}", err=True)

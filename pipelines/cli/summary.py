@@ -11,6 +11,7 @@ from components.artifacts.verdict import VERDICT_JSON, GateVerdict, read_verdict
 from pipelines.runs import RunRecord
 
 if TYPE_CHECKING:
+    from components.artifacts.registry import VersionSummary
     from pipelines.config import PipelineConfig
     from pipelines.showcase import Showcase
 
@@ -122,5 +123,28 @@ def print_runs(records: list[RunRecord]) -> None:
         status = Text(record.status, style=_COLOURS.get(record.status, ""))
         table.add_row(
             record.run_id, record.target, record.profile, status, *figures, f"{record.seconds:.0f}", record.reason
+        )
+    out.print(table)
+
+
+def print_models(versions: "list[VersionSummary]", tracking_uri: str) -> None:
+    """One row a registered version."""
+    out = console()
+    if not versions:
+        out.print(f"no versions in {tracking_uri}; train one with: aidetect run")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("version", "aliases", "accuracy", "F1", "created (UTC)", "run", "verdict"):
+        table.add_column(column)
+    for version in versions:
+        figures = [f"{version.metrics[name]:.4f}" if name in version.metrics else "" for name in ("accuracy", "f1")]
+        aliases = Text(", ".join(version.aliases), style="green" if "champion" in version.aliases else "")
+        table.add_row(
+            version.version,
+            aliases,
+            *figures,
+            version.created_at[:16].replace("T", " "),
+            version.run_id,
+            version.headline,
         )
     out.print(table)

@@ -1,6 +1,7 @@
 """Run the compiled spec on Vertex AI Pipelines, follow its stages, and map its failures to one line."""
 
 import logging
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -148,10 +149,7 @@ def job_id(record: RunRecord) -> str:
 def run_labels(record: RunRecord) -> dict[str, str]:
     """Labels that say what runs and why, in the characters Google allows."""
     values = {"run-id": record.run_id, "reason": record.reason, "git-sha": record.git_sha[:40]}
-    return {
-        key: "".join(c if c.isalnum() or c in "-_" else "-" for c in value.lower())[:63]
-        for key, value in values.items()
-    }
+    return {key: re.sub(r"[^a-z0-9_-]", "-", value.lower())[:63] for key, value in values.items()}
 
 
 @contextmanager
@@ -183,8 +181,9 @@ def _first(error: Exception) -> str:
 
 
 def _state(job: "PipelineJob") -> tuple[str, list[Any]]:
-    name = job.state.name.removeprefix("PIPELINE_STATE_")
-    return name, list(job.task_details)
+    state = job.state
+    name = state.name if state is not None else "PENDING"
+    return name.removeprefix("PIPELINE_STATE_"), list(job.task_details)
 
 
 def _stage(detail: Any) -> Stage | None:

@@ -1,0 +1,78 @@
+"""Verbs that run one stage alone: train, evaluate."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines.cli.options import DEFAULT_CONFIG, ConfigFile, Json, Overrides, Profile, configuration
+
+if TYPE_CHECKING:
+    from components.artifacts.context import RunContext
+    from pipelines.config import PipelineConfig
+
+DatasetFolder = Annotated[Path, typer.Option("--dataset", help="Folder that `aidetect data import` packed.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register this module's verbs."""
+    app.command()(train)
+    app.command()(evaluate)
+
+
+def train(
+    dataset: DatasetFolder,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the bundle; must not exist.")],
+    curves: Annotated[Path | None, typer.Option(help="Write the training curves (HTML) here.")] = None,
+    profile: Profile = "sample",
+    overrides: Overrides = [],  # noqa: B006 - Typer reads the default, nothing writes to it
+    config_file: ConfigFile = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Train on a packed dataset and export a bundle, without gate or registry."""
+    config = _localised(profile, overrides, config_file)
+    from components.train.stage import train as run
+
+    summary = run(dataset, output, config.train, _context(config), curves)
+    if summary is None:  # another process of this torchrun writes the bundle
+        return
+    typer.echo(json.dumps(asdict(summary), indent=1) if as_json else f"bundle: {output}")
+
+
+def evaluate(
+    dataset: DatasetFolder,
+    bundle: Annotated[Path, typer.Option("--bundle", help="Bundle folder to score.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for evaluation.json and the report.")],
+    profile: Profile = "sample",
+    overrides: Overrides = [],  # noqa: B006
+    config_file: ConfigFile = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Score a bundle on the frozen test split; `aidetect gate` judges the result."""
+    config = _localised(profile, overrides, config_file)
+    from components.evaluate.stage import evaluate as run
+
+    report = output / "report.html"
+    found = run(bundle, dataset, config.evaluate, _context(config), output, report)
+    if as_json:
+        typer.echo(found.model_dump_json(indent=1))
+        return
+    for name, metric in found.test.metrics.items():
+        interval = "" if metric.low is None or metric.high is None else f"  [{metric.low:.4f}, {metric.high:.4f}]"
+        typer.echo(f"{name:<16} {metric.value:.4f}{interval}")
+    typer.echo(f"report: {report}")
+
+
+def _localised(profile: str, overrides: list[str], config_file: Path) -> "PipelineConfig":
+    from pipelines.launch import on_this_disk
+
+    return on_this_disk(configuration(profile, overrides, config_file))
+
+
+def _context(config: "PipelineConfig") -> "RunContext":
+    from pipelines.launch import run_context
+    from pipelines.runs import new_run_id
+
+    return run_context(config, new_run_id(), "manual")
