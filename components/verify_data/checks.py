@@ -52,14 +52,14 @@ class Checked:
         """Number of each row's set of equal pixels; rows that do not decode have numbers of their own."""
         column = self.survey.table.column("pixel_sha256").combine_chunks().dictionary_encode()
         codes = column.indices.to_numpy(zero_copy_only=False)
-        groups = np.nan_to_num(codes, nan=-1).astype(np.intp)
+        groups: npt.NDArray[np.intp] = np.nan_to_num(codes, nan=-1).astype(np.intp)
         missing = ~self.decoded
         groups[missing] = len(column.dictionary) + np.arange(int(missing.sum()))
         return groups
 
     def _pairs(self) -> NearPairs:
         """Near duplicates among one image of each set of equal pixels and split, as row numbers."""
-        eligible = np.flatnonzero(self.decoded & (self.survey.column("contrast") >= _FLAT_LEVELS))
+        eligible = np.flatnonzero(self.decoded & (self.survey.column("contrast").astype(np.float64) >= _FLAT_LEVELS))
         _, first = np.unique(self.groups[eligible] * len(SPLITS) + self.split_ids[eligible], return_index=True)
         rows = eligible[np.sort(first)]
         if not len(rows):
@@ -141,9 +141,9 @@ def _exact_duplicates(checked: Checked) -> list[Offender]:
     found = []
     for rows in _shared_groups(checked, checked.split_ids):
         kept = min(rows.tolist(), key=lambda row: (KEPT_FIRST.index(checked.split(row)), row))
-        for row in rows.tolist():
-            if checked.split(row) != checked.split(kept):
-                found.append(_offender(checked, "exact_duplicate", row, f"same pixels as {_where(checked, kept)}"))
+        detail = f"same pixels as {_where(checked, kept)}"
+        leaving = [row for row in rows.tolist() if checked.split(row) != checked.split(kept)]
+        found += [_offender(checked, "exact_duplicate", row, detail) for row in leaving]
     return found
 
 

@@ -23,7 +23,7 @@ class VerifyDataConfig(BaseModel):
 
     near_duplicate_bits: int = Field(default=6, ge=0, le=15)
     """Two images are compared closely when their 64-bit perceptual hashes differ in at most so many bits."""
-    near_duplicate_levels: float = Field(default=2.5, ge=0)
+    near_duplicate_levels: float = Field(default=3.0, ge=0)
     """And are near duplicates when their 16x16 grey thumbnails then differ by at most so many of 255 levels (mean)."""
 
     max_shortcut_auc: float = Field(default=0.9, gt=0.5, le=1)

@@ -1,6 +1,7 @@
-"""Near duplicates among many images without comparing all with all: banded Hamming search, then a look at the pixels."""
+"""Near duplicates among many images without comparing all with all: banded Hamming search, then the pixels."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -73,7 +74,7 @@ def near_pairs(
 def _bands(count: int) -> list[tuple[int, int]]:
     """(shift, width) of `count` bands over 64 bits. Hashes within count - 1 bits agree in one band at least."""
     edges = np.linspace(0, HASH_BITS, count + 1).round().astype(int)
-    return [(int(low), int(high - low)) for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    return [(low, high - low) for low, high in pairwise(edges.tolist())]
 
 
 def _band(queries: Hashes, n: int, band: tuple[int, int], max_bits: int) -> tuple[Rows, Rows]:

@@ -139,4 +139,4 @@ def _grey(rgb: Image.Image) -> Image.Image:
 def _sharpness(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     g = grey.astype(np.int16)
     laplacian = 4 * g[:, 1:-1, 1:-1] - g[:, :-2, 1:-1] - g[:, 2:, 1:-1] - g[:, 1:-1, :-2] - g[:, 1:-1, 2:]
-    return np.abs(laplacian).mean((1, 2), dtype=np.float32)
+    return np.asarray(np.abs(laplacian).mean((1, 2)), np.float32)

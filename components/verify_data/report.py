@@ -1,17 +1,116 @@
-"""The data report: one HTML page that stands alone."""
+"""The data report: one HTML page that stands alone, pictures included."""
 
+import random
 from base64 import b64encode
 from io import BytesIO
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
+from components.artifacts.dataset import SPLITS
 from components.verify_data.checks import Checked
-from components.verify_data.findings import Findings
+from components.verify_data.findings import KINDS, TITLES, Findings
+from components.verify_data.inspection import Inspection
+from components.verify_data.rows import Batch
+from serving.detector.image import decode
+from serving.detector.labels import LABELS
+
+OFFENDERS_SHOWN: Final = 500
+_PICTURES: Final = 12
+"""For each split and class."""
+_PICTURE_PX: Final = 96
+_STATISTICS: Final = {
+    "width": "width, px",
+    "height": "height, px",
+    "encoded_bytes": "file size, bytes",
+    "luma_quality": "JPEG quality, estimated",
+    "brightness": "brightness, 0-255",
+    "contrast": "contrast, levels",
+    "sharpness": "sharpness, levels",
+}
 
 
-def write_report(path: Path, uri: str, findings: Findings, checked: Checked, targets: npt.NDArray[np.intp]) -> None:
-    """Write the page."""
+class Gallery:
+    """Keeps a few random pictures of each split and class while the images pass (reservoir sampling)."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self._random = random.Random(seed)
+        self._seen: dict[tuple[str, int], int] = {}
+        self.pictures: dict[tuple[str, int], list[tuple[str, bytes]]] = {}
+
+    def add(self, batch: Batch, inspection: Inspection) -> None:
+        """See one inspected batch."""
+        readable = inspection.table.column("problem").is_null().to_pylist()
+        for name, data, label, ok in zip(batch.names, batch.data, batch.labels, readable, strict=True):
+            if not ok:
+                continue
+            key = (batch.split, label)
+            seen = self._seen[key] = self._seen.get(key, 0) + 1
+            kept = self.pictures.setdefault(key, [])
+            if len(kept) < _PICTURES:
+                kept.append((name, data))
+            elif (place := self._random.randrange(seen)) < _PICTURES:
+                kept[place] = (name, data)
+
+
+def write_report(path: Path, uri: str, findings: Findings, checked: Checked, gallery: Gallery) -> None:
+    """Write the page of a survey's findings, whether or not they stop the run."""
+    from jinja2 import Environment, PackageLoader
+
+    page = Environment(loader=PackageLoader("components.verify_data", "."), autoescape=True).get_template(
+        "report.html.j2"
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(findings.model_dump_json(indent=1))
+    path.write_text(
+        page.render(
+            uri=uri,
+            findings=findings,
+            labels=LABELS,
+            kinds=[(kind, TITLES[kind], findings.count(kind)) for kind in KINDS],
+            offenders=findings.offenders[:OFFENDERS_SHOWN],
+            statistics=_statistics(checked),
+            formats=_formats(checked),
+            pictures=[
+                (split, LABELS[label], [(name, _picture(data)) for name, data in sorted(kept)])
+                for (split, label), kept in sorted(gallery.pictures.items(), key=lambda item: _order(item[0]))
+            ],
+        ),
+        encoding="utf-8",
+    )
+
+
+def _order(key: tuple[str, int]) -> tuple[int, int]:
+    return SPLITS.index(key[0]), key[1]
+
+
+def _picture(data: bytes) -> str:
+    """A small PNG as a data URI; PNG, so that the report adds no artefacts of its own."""
+    picture = decode(data).rgb
+    picture.thumbnail((_PICTURE_PX, _PICTURE_PX))
+    buffer = BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{b64encode(buffer.getvalue()).decode()}"
+
+
+def _statistics(checked: Checked) -> list[dict[str, Any]]:
+    """5th, 50th and 95th percentile of each measurement by class."""
+    rows = []
+    for column, title in _STATISTICS.items():
+        values = checked.survey.column(column).astype(np.float64)
+        by_class = []
+        for label in range(len(LABELS)):
+            known = values[(checked.labels == label) & ~np.isnan(values)]
+            by_class.append(np.percentile(known, [5, 50, 95]).tolist() if len(known) else None)
+        rows.append({"title": title, "by_class": by_class})
+    return rows
+
+
+def _formats(checked: Checked) -> list[tuple[str, list[int]]]:
+    """Images of each file type by class."""
+    column = checked.survey.table.column("format").combine_chunks().dictionary_encode()
+    codes = np.nan_to_num(column.indices.to_numpy(zero_copy_only=False).astype(np.float64), nan=-1)
+    return [
+        (name, [int(((codes == i) & (checked.labels == label)).sum()) for label in range(len(LABELS))])
+        for i, name in enumerate(column.dictionary.to_pylist())
+    ]

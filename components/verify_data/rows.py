@@ -97,7 +97,7 @@ class ImageColumns:
                 raise StageError(f"{where}: {error}") from error
         if not 0 <= value < len(self.class_ids):
             raise StageError(f"{where}: label {value} names no class; the classes are 0-{len(self.class_ids) - 1}")
-        return self.class_ids[value]
+        return self.class_ids[int(value)]
 
 
 def read_rows(

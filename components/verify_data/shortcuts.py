@@ -42,7 +42,7 @@ def audit(survey: Survey, labels: npt.NDArray[np.intp], rows: npt.NDArray[np.boo
 
 def _features(survey: Survey, rows: npt.NDArray[np.intp]) -> dict[str, Floats]:
     def numbers(name: str) -> Floats:
-        return survey.table.column(name).cast("float64").to_numpy()[rows].astype(np.float64)
+        return np.asarray(survey.table.column(name).cast("float64").to_numpy(), np.float64)[rows]
 
     def codes(name: str) -> Floats:
         values = survey.table.column(name).combine_chunks().dictionary_encode().indices

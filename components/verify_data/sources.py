@@ -135,7 +135,7 @@ class FolderSource:
 
 
 class ParquetSource:
-    """Parquet files in Hugging Face image schema, one or several a split, named for it (`data/train-00000-of-00002`)."""
+    """Parquet files in Hugging Face image schema, one or several a split and named for it (`train-00000-of-00002`)."""
 
     def __init__(self, store: Store, paths: Sequence[str]) -> None:
         self.uri = store.uri
@@ -184,7 +184,7 @@ def rows_within_budget(row_bytes: float) -> int:
 
 def _row_bytes(metadata: pq.FileMetaData) -> float:
     total = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
-    return total / max(1, metadata.num_rows)
+    return float(total / max(1, metadata.num_rows))
 
 
 def split_of(name: str) -> str | None:

@@ -1,6 +1,6 @@
 """The stage: survey, judge, report, pack. A folder gets its `dataset.json` only when everything before went well."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from components.verify_data.config import VerifyDataConfig
 from components.verify_data.findings import Findings
 from components.verify_data.pack import QUARANTINE, Spool, fingerprint, summarise
 from components.verify_data.progress import progress
-from components.verify_data.report import write_report
+from components.verify_data.report import Gallery, write_report
 from components.verify_data.sources import open_source
 from components.verify_data.survey import Sink, survey
 from components.verify_data.validation_split import choose_validation
@@ -28,11 +28,12 @@ def verify(uri: str, config: VerifyDataConfig, report: Path | None = None) -> tu
     Raises:
         StageError: nothing readable at `uri`.
     """
-    checked, findings = _survey(uri, config, None)
+    gallery = Gallery()
+    checked, findings = _survey(uri, config, [gallery])
     targets = _targets(checked, findings, config)
     if report is not None:
-        write_report(report, uri, findings, checked, targets)
-    return findings, _summary(uri, checked, findings, targets)
+        write_report(report, uri, findings, checked, gallery)
+    return findings, _summary(uri, checked, targets)
 
 
 def verify_and_pack(uri: str, config: VerifyDataConfig, dataset: Path, report: Path) -> tuple[Findings, DatasetSummary]:
@@ -52,14 +53,15 @@ def verify_and_pack(uri: str, config: VerifyDataConfig, dataset: Path, report: P
     for old in (DATASET_JSON, *(f"{split}.parquet" for split in (*SPLITS, QUARANTINE))):
         (dataset / old).unlink(missing_ok=True)
     with Spool(dataset) as spool:
-        checked, findings = _survey(uri, config, spool)
+        gallery = Gallery()
+        checked, findings = _survey(uri, config, [spool, gallery])
         targets = _targets(checked, findings, config)
-        write_report(report, uri, findings, checked, targets)
+        write_report(report, uri, findings, checked, gallery)
         with _all_or_nothing(dataset):
             spool.deal(checked.split_ids, targets, findings.offenders)
             if findings.problems:
                 raise StageError(f"{uri}: {' | '.join(findings.problems)} - full list: {report}")
-            summary = _summary(uri, checked, findings, targets)
+            summary = _summary(uri, checked, targets)
             write_summary(dataset, summary)
     return findings, summary
 
@@ -74,10 +76,10 @@ def _all_or_nothing(dataset: Path) -> Iterator[None]:
         raise
 
 
-def _survey(uri: str, config: VerifyDataConfig, sink: Sink | None) -> tuple[Checked, Findings]:
+def _survey(uri: str, config: VerifyDataConfig, sinks: Sequence[Sink]) -> tuple[Checked, Findings]:
     source = open_source(uri)
     with progress("verify_data", None if config.limit else source.rows) as advance:
-        surveyed = survey(source, config.workers, config.limit, sink, advance)
+        surveyed = survey(source, config.workers, config.limit, sinks, advance)
     findings, checked = check(surveyed, config)
     return checked, findings
 
@@ -104,7 +106,7 @@ def _targets(checked: Checked, findings: Findings, config: VerifyDataConfig) -> 
     return targets
 
 
-def _summary(uri: str, checked: Checked, findings: Findings, targets: npt.NDArray[np.intp]) -> DatasetSummary:
+def _summary(uri: str, checked: Checked, targets: npt.NDArray[np.intp]) -> DatasetSummary:
     column = checked.survey.table.column("pixel_sha256")
     splits = {}
     for i, name in enumerate(SPLITS):

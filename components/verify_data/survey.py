@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -52,7 +52,7 @@ def survey(
     source: Source,
     workers: int,
     limit: int = 0,
-    sink: Sink | None = None,
+    sinks: Sequence[Sink] = (),
     advance: Callable[[int], None] | None = None,
 ) -> Survey:
     """Read and inspect every row of every split.
@@ -61,7 +61,7 @@ def survey(
         source: where the rows come from.
         workers: decoding processes; 0 means one for each core.
         limit: rows of each split, balanced between the classes; 0 reads all.
-        sink: is given each batch with its inspection, in order.
+        sinks: are given each batch with its inspection, in order.
         advance: called with the number of rows done since the last call.
     """
     workers = workers or len(os.sched_getaffinity(0))
@@ -78,7 +78,7 @@ def survey(
             ]
             tables.append(pa.RecordBatch.from_arrays([*rows, *inspection.table.columns], [*ROW_COLUMNS, *SCHEMA.names]))
             scratch.write(inspection.thumbnails.tobytes())
-            if sink is not None:
+            for sink in sinks:
                 sink.add(batch, inspection)
             if advance is not None:
                 advance(len(batch.names))

@@ -1,0 +1,76 @@
+"""Datasets of the Hugging Face hub, streamed: rows arrive as they are needed, nothing is unpacked to disk first."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from components.artifacts.dataset import SPLITS
+from components.artifacts.failure import StageError
+from components.verify_data.rows import Batch, ImageColumns, read_rows
+from components.verify_data.sources import BATCH_ROWS, HUB_SCHEME, split_of
+
+_FIX: Final = "check the name and the network, or give a downloaded copy as a folder"
+
+
+class HubSource:
+    """`hf://NAME[@REVISION]` of the hub, or `hf:///folder` in hub layout. Official splits are kept."""
+
+    def __init__(self, uri: str) -> None:
+        import datasets
+
+        name, _, revision = uri.removeprefix(HUB_SCHEME).partition("@")
+        if not name:
+            raise StageError(f"{uri}: no dataset name; write hf://OWNER/NAME")
+        if name.startswith(("/", ".")) and not Path(name).is_dir():
+            raise StageError(f"{uri}: no such folder")
+        self.uri = uri
+        # the hub's client tells of each retry; the one line below says it all
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+        try:
+            found = datasets.load_dataset(name, revision=revision or None, streaming=True)
+        except Exception as error:  # the library raises its own, the hub's and the network's errors
+            raise StageError(f"{uri}: cannot be opened ({_one_line(error)}); {_FIX}") from error
+        self._splits: dict[str, Any] = {}
+        for key, split in found.items():
+            known = split_of(str(key))
+            if known is None:
+                raise StageError(f"{uri}: unknown split {key!r}; known: {', '.join(SPLITS)}")
+            self._splits[known] = split
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Splits that the dataset brings."""
+        return tuple(self._splits)
+
+    @property
+    def rows(self) -> int | None:
+        """Number of rows, where the dataset's card says it."""
+        counts = []
+        for name, stream in self._splits.items():
+            declared = (stream.info.splits or {}).get(name)
+            if declared is None or not declared.num_examples:
+                return None
+            counts.append(int(declared.num_examples))
+        return sum(counts)
+
+    def batches(self, split: str) -> Iterator[Batch]:
+        """Rows of a split in stored order, with the encoded bytes as they came."""
+        import datasets
+
+        stream = self._splits[split]
+        if stream.features is None:
+            stream = stream._resolve_features()
+        for name, feature in stream.features.items():
+            if isinstance(feature, datasets.Image):
+                stream = stream.cast_column(name, datasets.Image(decode=False))
+        columns = ImageColumns.of(stream.features.arrow_schema, self.uri)
+        tables = stream.with_format("arrow").iter(batch_size=BATCH_ROWS)
+        try:
+            yield from read_rows(split, split, columns, tables)
+        except (OSError, ValueError) as error:
+            raise StageError(f"{self.uri}: reading {split} broke off ({_one_line(error)}); {_FIX}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
