@@ -1,6 +1,5 @@
 """The one error shape: RFC 9457 `application/problem+json`, the same for every status and every route."""
 
-import logging
 import uuid
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -9,7 +8,7 @@ from typing import Any, Final, Literal, get_args
 import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope
@@ -73,8 +72,6 @@ STATUS: Final[dict[Reason, int]] = {
 
 RETRY_AFTER_S: Final = 1
 """Said with every 503 of a busy server: the queue empties within a second at its longest."""
-
-_log = logging.getLogger(__name__)
 
 
 class ProblemDocument(BaseModel):
@@ -178,16 +175,9 @@ def responses(*reasons: Reason) -> dict[int | str, dict[str, Any]]:
 
 
 def install(app: FastAPI) -> None:
-    """Give every error of `app` this shape, the framework's own included."""
-    app.add_exception_handler(ProblemError, _on_problem)
+    """Give the framework's own errors this shape."""
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
-    app.add_exception_handler(Exception, _on_crash)
-
-
-async def _on_problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ProblemError)
-    return refusal(error.reason, error.detail, request.scope, error.headers, **error.extra)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
@@ -207,11 +197,6 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
     found = [{"field": ".".join(map(str, e["loc"])), "message": e["msg"]} for e in error.errors()]
     first = f"{found[0]['field']}: {found[0]['message']}" if found else "the request does not fit its schema"
     return refusal("invalid_request", first, request.scope, errors=found)
-
-
-async def _on_crash(request: Request, error: Exception) -> Response:
-    _log.error("unhandled error", exc_info=error, extra={"request_id": request_id(request.scope)})
-    return refusal("internal_error", "the server failed; its log has this request_id", request.scope)
 
 
 _EXAMPLES: Final[dict[Reason, str]] = {

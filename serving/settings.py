@@ -1,6 +1,7 @@
 """The server's settings, from the environment and from nowhere else."""
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Final, Literal
 
@@ -145,3 +146,11 @@ def pin_numerical_threads() -> None:
     """One thread per call in every numerical library, before any of them loads: slots are the parallelism here."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
+
+
+def share_metrics_between_processes() -> None:
+    """Give the worker processes a folder for their metrics, before the metrics library loads."""
+    folder = os.environ.setdefault(
+        "PROMETHEUS_MULTIPROC_DIR", str(Path(tempfile.gettempdir()) / f"aidetect-{os.getpid()}")
+    )
+    Path(folder).mkdir(parents=True, exist_ok=True)

@@ -96,6 +96,10 @@ class Detector:
                 self._head = gradcam.PoolingHead(self.folder / bundle.HEAD)
             return self._head
 
+    def warm_up_explanations(self) -> None:
+        """Explain one golden image, so that torch and Captum are loaded before a user waits for them."""
+        self.explain(self.pixels((self.folder / self.manifest.golden[0].file).read_bytes()))
+
     def replay_golden(self) -> None:
         """Score the golden images and compare with what training recorded.
 

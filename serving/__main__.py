@@ -1,0 +1,121 @@
+"""`python -m serving`: serve a model over HTTP until told to stop."""
+
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from serving.settings import Settings, pin_numerical_threads, share_metrics_between_processes
+
+if TYPE_CHECKING:
+    from serving.served import Served
+
+
+def main() -> int:
+    """Start the server; 0 after SIGTERM or SIGINT and an orderly end, 1 for what the operator must fix."""
+    pin_numerical_threads()
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "_".join(map(str, first["loc"])).upper()
+        return _fail(f"{name}: {first['msg']}")
+    if not settings.champion_uri:
+        return _fail("MODEL_URI is not set; give a bundle folder, gs://bucket/folder or models:/name@alias")
+    try:
+        return _serve(settings)
+    except StartError as error:
+        return _fail(str(error))
+
+
+class StartError(Exception):
+    """The server cannot start; one line with the problem and the fix."""
+
+
+def _serve(settings: Settings) -> int:
+    # bound before anything is loaded: a port in use is known at once
+    listener = _bind(settings.host, settings.listen_port)
+    several = settings.workers > 1
+    if several:
+        share_metrics_between_processes()
+    served = _load(settings)
+
+    import uvicorn
+
+    from serving.app import create_app
+    from serving.security import SecurityConfigError
+    from serving.security.policy import Policy
+    from serving.telemetry import configure_logging
+
+    configure_logging(settings.log_level, settings.log_format)
+    try:
+        Policy.of(settings)
+        # several processes make an application each
+        app = "serving.app:create_worker" if several else create_app(settings, served)
+    except (SecurityConfigError, ValueError) as error:
+        raise StartError(str(error)) from error
+    config = uvicorn.Config(
+        app,
+        factory=several,
+        workers=settings.workers,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=settings.shutdown_timeout_s,
+    )
+    # uvicorn re-raises the signal that stopped it; ours ends the process with 0, as an orderly stop should
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    try:
+        listener.listen(config.backlog)
+    except OSError as error:
+        raise StartError(f"cannot listen: {error.strerror}; choose another PORT") from error
+    if several:
+        from uvicorn.supervisors import Multiprocess
+
+        supervisor = Multiprocess(config, sockets=[listener])
+        supervisor.run()
+        return max(abs(process.exitcode or 0) for process in supervisor.processes)
+    server = uvicorn.Server(config)
+    server.run(sockets=[listener])
+    return 0 if server.started else 1
+
+
+def _load(settings: Settings) -> "Served":
+    from serving.detector.bundle import BundleError
+    from serving.registry import ModelNotFoundError, resolve
+    from serving.served import Served
+
+    try:
+        found = resolve(settings.champion_uri, settings.model_cache_dir, settings.mlflow_tracking_uri)
+        return Served.load(found, settings.model_version)
+    except (ModelNotFoundError, BundleError, OSError) as error:
+        raise StartError(str(error)) from error
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise StartError(f"cannot listen on {host}:{port}: {error.strerror}; choose another PORT or HOST") from error
+    listener.set_inheritable(True)
+    return listener
+
+
+def _fail(problem: str) -> int:
+    sys.stderr.write(f"error: {problem}\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

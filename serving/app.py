@@ -1,0 +1,144 @@
+"""The application: its parts wired together, and their lifespan."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from importlib.metadata import version
+from typing import Final
+
+from fastapi import FastAPI, Request, Response
+from fastapi.routing import APIRoute
+
+from serving import problems, security
+from serving.detector.image import ImageRefusedError
+from serving.predictor import Predictor
+from serving.problems import ProblemError, refusal
+from serving.routes import ops, predict, protocols
+from serving.served import ModelHolder, Served
+from serving.service import Service
+from serving.settings import Settings
+from serving.shadow import Shadow
+from serving.telemetry import Telemetry, configure_logging
+from serving.uploads import BodyBudget
+
+DESCRIPTION: Final = """\
+Tells whether an e-commerce product photo is real or AI-generated, and shows where the score came from.
+
+Every error is an RFC 9457 `application/problem+json` document; its member `reason` is stable and meant for programs.
+No image is kept. All routes are also served under `/v1`.
+"""
+
+
+def create_app(settings: Settings | None = None, served: Served | None = None) -> FastAPI:
+    """The HTTP application.
+
+    Args:
+        settings: where and how to serve; read from the environment when not given.
+        served: a model that is loaded already; otherwise the lifespan loads the settings' own.
+    """
+    settings = settings or Settings()
+    app = FastAPI(
+        title="AI Product Photo Detector",
+        description=DESCRIPTION,
+        version=version("ai-product-photo-detector"),
+        generate_unique_id_function=_operation_id,
+        lifespan=_lifespan,
+    )
+    service = build_service(settings)
+    app.state.service = service
+    app.state.preloaded = served
+    for prefix in ("", "/v1"):
+        app.include_router(predict.router, prefix=prefix)
+        app.include_router(ops.router, prefix=prefix)
+    app.include_router(protocols.v2)
+    app.include_router(protocols.vertex_router(settings.aip_predict_route, settings.aip_health_route))
+    _install_errors(app, service.telemetry)
+    security.install(app, settings, service.telemetry)
+    return app
+
+
+def create_worker() -> FastAPI:
+    """The application of one of several processes: settings and model are its own."""
+    settings = Settings()
+    configure_logging(settings.log_level, settings.log_format)
+    return create_app(settings)
+
+
+def build_service(settings: Settings) -> Service:
+    """The working parts, not yet started."""
+    telemetry = Telemetry(settings.prometheus_multiproc_dir)
+    predictor = Predictor(
+        settings.slots_per_process, settings.queue_length, settings.request_timeout_s, telemetry.queue_depth
+    )
+
+    def holder(uri: str, label: str = "", on_load: Callable[[Served], None] | None = None) -> ModelHolder:
+        return ModelHolder(uri, settings.model_cache_dir, settings.mlflow_tracking_uri, label, on_load)
+
+    champion = holder(
+        settings.champion_uri,
+        settings.model_version,
+        lambda served: telemetry.model_loaded(served.detector.manifest, served.version),
+    )
+    service = Service(settings, telemetry, champion, predictor, BodyBudget(settings.max_buffered_bytes))
+    if settings.shadow_model_uri:
+        service.challenger = holder(settings.shadow_model_uri)
+        service.shadow = Shadow(
+            service.challenger, settings.shadow_sample, lambda: predictor.waiting == 0, telemetry.shadow
+        )
+    return service
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    service: Service = app.state.service
+    settings = service.settings
+    loop = asyncio.get_running_loop()
+    if app.state.preloaded is not None:
+        service.champion.take(app.state.preloaded)
+    else:
+        await loop.run_in_executor(None, service.champion.load)
+    if service.challenger is not None:
+        await loop.run_in_executor(None, service.challenger.load)
+    if settings.explain_warmup:
+        await loop.run_in_executor(None, service.champion.current.detector.warm_up_explanations)
+    refresher = asyncio.create_task(_refresh(service)) if settings.model_refresh_s else None
+    try:
+        yield
+    finally:
+        if refresher is not None:
+            refresher.cancel()
+            with suppress(asyncio.CancelledError):
+                await refresher
+        if service.shadow is not None:
+            service.shadow.close()
+        service.predictor.close()
+
+
+async def _refresh(service: Service) -> None:
+    holders = [holder for holder in (service.champion, service.challenger) if holder is not None]
+    while True:
+        await asyncio.sleep(service.settings.model_refresh_s)
+        for holder in holders:
+            await asyncio.to_thread(holder.refresh)
+
+
+def _install_errors(app: FastAPI, telemetry: Telemetry) -> None:
+    problems.install(app)
+
+    async def on_problem(request: Request, error: Exception) -> Response:
+        assert isinstance(error, ProblemError)
+        telemetry.rejected(error.reason)
+        return refusal(error.reason, error.detail, request.scope, error.headers, **error.extra)
+
+    async def on_refused_image(request: Request, error: Exception) -> Response:
+        assert isinstance(error, ImageRefusedError)
+        telemetry.rejected(error.reason)
+        return refusal(error.reason, str(error), request.scope)
+
+    app.add_exception_handler(ProblemError, on_problem)
+    app.add_exception_handler(ImageRefusedError, on_refused_image)
+
+
+def _operation_id(route: APIRoute) -> str:
+    path = route.path_format.strip("/").replace("/", "_").replace("{", "").replace("}", "") or "root"
+    return f"{min(route.methods or {'any'}).lower()}_{path}"

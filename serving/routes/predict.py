@@ -1,0 +1,219 @@
+"""The user routes: one image, several, an explanation, a comparison."""
+
+import base64
+import time
+from typing import Any, Final
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from serving.detector.image import ImageRefusedError
+from serving.predictor import Judgement
+from serving.problems import STATUS, ProblemError, Reason, request_id, responses
+from serving.schemas import (
+    BatchItem,
+    BatchPrediction,
+    ComparedVerdict,
+    Comparison,
+    Explanation,
+    ItemProblem,
+    Prediction,
+)
+from serving.service import Service, service_of
+from serving.uploads import Upload
+
+router = APIRouter(tags=["predict"])
+
+HEATMAP_DIGITS: Final = 6
+
+_EVERY_ROUTE: Final[tuple[Reason, ...]] = (
+    "malformed_request",
+    "unauthorized",
+    "body_timeout",
+    "request_too_large",
+    "unsupported_media_type",
+    "missing_file",
+    "too_many_files",
+    "rate_limited",
+    "internal_error",
+    "not_ready",
+    "overloaded",
+    "deadline_exceeded",
+)
+_OF_THE_PICTURE: Final[tuple[Reason, ...]] = (
+    "file_too_large",
+    "unsupported_type",
+    "empty",
+    "corrupt",
+    "too_many_pixels",
+    "too_small",
+)
+
+
+def _form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
+    form = {"type": "object", "required": [field], "properties": {field: schema}}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}}}
+
+
+_FILE: Final = {"type": "string", "format": "binary", "description": "JPEG, PNG or WebP."}
+_ONE: Final = _form("file", _FILE)
+_MANY: Final = _form("files", {"type": "array", "items": _FILE, "minItems": 1, "maxItems": 10})
+
+
+@router.post(
+    "/predict",
+    summary="Is this photo real or AI-generated?",
+    response_model=Prediction,
+    responses=responses(*_EVERY_ROUTE, *_OF_THE_PICTURE),
+    openapi_extra=_ONE,
+)
+async def predict(request: Request) -> Response:
+    """Judge the image in the form field `file`."""
+    service = service_of(request)
+    async with service.admitted() as account:
+        data = await service.upload(request, account)
+        started = time.perf_counter()
+        judgement = await service.predictor.predict(service.champion.current, data)
+        service.observe(judgement, data, time.perf_counter() - started)
+        return json_response(Prediction(**_prediction(judgement, request)))
+
+
+@router.post(
+    "/predict/batch",
+    summary="Judge up to 10 photos in one request",
+    response_model=BatchPrediction,
+    responses=responses(*_EVERY_ROUTE),
+    openapi_extra=_MANY,
+)
+async def predict_batch(request: Request) -> Response:
+    """Judge the images in the repeated form field `files`; each gets a verdict or an error of its own."""
+    service = service_of(request)
+    async with service.admitted() as account:
+        uploads = await service.uploads(request, account)
+        started = time.perf_counter()
+        served = service.champion.current
+        accepted = [(index, upload) for index, upload in enumerate(uploads) if not upload.too_large]
+        outcomes = await service.predictor.predict_many(served, [upload.data for _, upload in accepted])
+        seconds = time.perf_counter() - started
+        items = {
+            index: _item(service, index, upload, outcome, seconds)
+            for (index, upload), outcome in zip(accepted, outcomes, strict=True)
+        }
+        for index, upload in enumerate(uploads):
+            if upload.too_large:
+                items[index] = _failed(service, index, upload, "file_too_large", service.too_large_detail())
+        results = [items[index] for index in range(len(uploads))]
+        successful = sum(item.error is None for item in results)
+        service.telemetry.batch(len(results))
+        return json_response(
+            BatchPrediction(
+                results=results,
+                total=len(results),
+                successful=successful,
+                failed=len(results) - successful,
+                total_inference_time_ms=round(sum(item.inference_time_ms or 0.0 for item in results), 3),
+                model_version=served.version,
+                threshold=served.detector.rule.threshold,
+                request_id=request_id(request.scope),
+            )
+        )
+
+
+@router.post(
+    "/predict/explain",
+    summary="Judge a photo and show where the score came from",
+    response_model=Explanation,
+    responses=responses(*_EVERY_ROUTE, *_OF_THE_PICTURE),
+    openapi_extra=_ONE,
+)
+async def predict_explain(request: Request) -> Response:
+    """Judge the image in the form field `file` and explain the predicted class with Grad-CAM."""
+    service = service_of(request)
+    async with service.admitted() as account:
+        data = await service.upload(request, account)
+        started = time.perf_counter()
+        explained = await service.predictor.explain(service.champion.current, data)
+        service.observe(explained.judgement, data, time.perf_counter() - started)
+        return json_response(
+            Explanation(
+                **_prediction(explained.judgement, request),
+                explained_class=explained.explained_class,
+                heatmap=explained.grid.astype(float).round(HEATMAP_DIGITS).tolist(),
+                heatmap_base64=base64.b64encode(explained.overlay_png).decode(),
+            )
+        )
+
+
+@router.post(
+    "/predict/compare",
+    summary="The champion's verdict beside the challenger's",
+    response_model=Comparison,
+    responses=responses(*_EVERY_ROUTE, *_OF_THE_PICTURE, "no_challenger"),
+    openapi_extra=_ONE,
+)
+async def predict_compare(request: Request) -> Response:
+    """Judge the image in the form field `file` with both models."""
+    service = service_of(request)
+    if service.challenger is None:
+        raise ProblemError("no_challenger", "no challenger is loaded; set SHADOW_MODEL_URI")
+    async with service.admitted() as account:
+        data = await service.upload(request, account)
+        started = time.perf_counter()
+        champion = await service.predictor.predict(service.champion.current, data)
+        service.telemetry.prediction(champion.verdict, time.perf_counter() - started)
+        challenger = await service.predictor.predict(service.challenger.current, data)
+        agree = champion.verdict.prediction == challenger.verdict.prediction
+        service.telemetry.shadow(agree)
+        return json_response(
+            Comparison(
+                champion=_compared(champion),
+                challenger=_compared(challenger),
+                agreement=agree,
+                probability_difference=challenger.verdict.probability - champion.verdict.probability,
+                request_id=request_id(request.scope),
+            )
+        )
+
+
+def verdict_fields(judgement: Judgement) -> dict[str, Any]:
+    """The fields every dialect's JSON shares."""
+    verdict = judgement.verdict
+    return {
+        "prediction": verdict.prediction,
+        "probability": verdict.probability,
+        "confidence": verdict.confidence,
+        "inference_time_ms": round(judgement.seconds * 1000, 3),
+    }
+
+
+def model_fields(judgement: Judgement) -> dict[str, Any]:
+    """Which model said it, and at what threshold."""
+    return {"model_version": judgement.served.version, "threshold": judgement.served.detector.rule.threshold}
+
+
+def _prediction(judgement: Judgement, request: Request) -> dict[str, Any]:
+    return {**verdict_fields(judgement), **model_fields(judgement), "request_id": request_id(request.scope)}
+
+
+def _compared(judgement: Judgement) -> ComparedVerdict:
+    return ComparedVerdict(**verdict_fields(judgement), **model_fields(judgement))
+
+
+def _item(
+    service: Service, index: int, upload: Upload, outcome: Judgement | ImageRefusedError, seconds: float
+) -> BatchItem:
+    if isinstance(outcome, ImageRefusedError):
+        return _failed(service, index, upload, outcome.reason, str(outcome))
+    service.observe(outcome, upload.data, seconds)
+    return BatchItem(index=index, filename=upload.filename, **verdict_fields(outcome))
+
+
+def _failed(service: Service, index: int, upload: Upload, reason: Reason, detail: str) -> BatchItem:
+    service.telemetry.rejected(reason)
+    error = ItemProblem(reason=reason, detail=detail, status=STATUS[reason])
+    return BatchItem(index=index, filename=upload.filename, error=error)
+
+
+def json_response(answer: BaseModel, status: int = 200) -> Response:
+    """A schema as the body of an answer."""
+    return Response(answer.model_dump_json(), status, media_type="application/json")

@@ -1,0 +1,207 @@
+"""The same predictor in two more dialects: Vertex AI's custom container and the Open Inference Protocol V2.
+
+Both answer all or nothing: their formats have no place for one image's error, so the first refused image refuses the
+request and is named by its index.
+"""
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from importlib.metadata import version as installed_version
+from typing import Any, Final
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from serving.codecs import BYTES, HEADER_LENGTH, INPUT, OUTPUTS, decode_base64, decode_v2, encode_v2, parse
+from serving.detector.image import ImageRefusedError
+from serving.predictor import Judgement
+from serving.problems import ProblemError, Reason, responses
+from serving.routes.predict import json_response, model_fields, verdict_fields
+from serving.schemas import (
+    TensorMetadata,
+    V2Live,
+    V2ModelMetadata,
+    V2Ready,
+    V2Request,
+    V2Response,
+    V2ServerMetadata,
+    VertexPrediction,
+    VertexRequest,
+    VertexResponse,
+)
+from serving.served import Served
+from serving.service import Service, service_of
+
+DISTRIBUTION: Final = "ai-product-photo-detector"
+
+_JSON_PER_BYTE: Final = 4 / 3
+"""Base64 takes four characters for three bytes."""
+
+_REASONS: Final[tuple[Reason, ...]] = (
+    "malformed_request",
+    "unauthorized",
+    "body_timeout",
+    "request_too_large",
+    "file_too_large",
+    "invalid_request",
+    "too_many_files",
+    "unsupported_type",
+    "empty",
+    "corrupt",
+    "too_many_pixels",
+    "too_small",
+    "rate_limited",
+    "internal_error",
+    "not_ready",
+    "overloaded",
+    "deadline_exceeded",
+)
+
+v2 = APIRouter(prefix="/v2", tags=["open inference protocol"])
+
+
+def vertex_router(predict_route: str, health_route: str) -> APIRouter:
+    """The two routes of Vertex AI's custom container contract, at the paths it asks for."""
+    router = APIRouter(tags=["vertex ai"])
+    router.add_api_route(
+        predict_route,
+        vertex_predict,
+        methods=["POST"],
+        response_model=VertexResponse,
+        responses=responses(*_REASONS),
+        openapi_extra=_json_body(VertexRequest),
+    )
+    router.add_api_route(
+        health_route, vertex_health, methods=["GET"], response_model=V2Ready, responses=responses("not_ready")
+    )
+    return router
+
+
+def _json_body(model: type[BaseModel]) -> dict[str, Any]:
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    for name in ("$defs",):
+        schema.pop(name, None)
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+async def vertex_predict(request: Request) -> Response:
+    """Judge each instance `{"b64": ...}`; predictions stand in their order."""
+    service = service_of(request)
+    async with service.admitted() as account:
+        settings = service.settings
+        limit = int(settings.max_batch_bytes * _JSON_PER_BYTE)
+        body = parse(VertexRequest, await service.body(request, account, limit))
+        images = [decode_base64(item.b64, f"instances.{i}.b64") for i, item in enumerate(body.instances)]
+        judgements = await _judge(service, service.champion.current, images)
+        predictions = [VertexPrediction(**verdict_fields(j), **model_fields(j)) for j in judgements]
+        return json_response(VertexResponse(predictions=predictions))
+
+
+async def vertex_health(request: Request) -> Response:
+    """200 while requests can be answered."""
+    _ = service_of(request).champion.current
+    return json_response(V2Ready(ready=True))
+
+
+@v2.get("", response_model=V2ServerMetadata)
+async def server_metadata() -> Response:
+    """Name, version and protocol extensions of the server."""
+    return json_response(
+        V2ServerMetadata(name=DISTRIBUTION, version=installed_version(DISTRIBUTION), extensions=["binary_tensor_data"])
+    )
+
+
+@v2.get("/health/live", response_model=V2Live)
+async def live() -> Response:
+    """200 while the event loop turns."""
+    return json_response(V2Live(live=True))
+
+
+@v2.get("/health/ready", response_model=V2Ready, responses=responses("not_ready"))
+async def ready(request: Request) -> Response:
+    """200 while requests can be answered."""
+    _ = service_of(request).champion.current
+    return json_response(V2Ready(ready=True))
+
+
+@v2.get("/models/{name}", response_model=V2ModelMetadata, responses=responses("not_found", "not_ready"))
+@v2.get(
+    "/models/{name}/versions/{version}", response_model=V2ModelMetadata, responses=responses("not_found", "not_ready")
+)
+async def model_metadata(request: Request, name: str, version: str | None = None) -> Response:
+    """Tensors of the model: encoded images in, verdicts out."""
+    served = _served(request, name, version)
+    return json_response(
+        V2ModelMetadata(
+            name=name,
+            versions=[served.version],
+            platform="onnxruntime_onnx",
+            inputs=[TensorMetadata(name=INPUT, datatype=BYTES, shape=[-1])],
+            outputs=[TensorMetadata(name=n, datatype=kind, shape=[-1]) for n, kind in OUTPUTS.items()],
+        )
+    )
+
+
+@v2.get("/models/{name}/ready", response_model=V2Ready, responses=responses("not_found", "not_ready"))
+@v2.get(
+    "/models/{name}/versions/{version}/ready", response_model=V2Ready, responses=responses("not_found", "not_ready")
+)
+async def model_ready(request: Request, name: str, version: str | None = None) -> Response:
+    """200 while this model answers."""
+    _ = _served(request, name, version)
+    return json_response(V2Ready(ready=True, name=name))
+
+
+_infer_route = partial(
+    v2.post,
+    response_model=V2Response,
+    responses=responses(*_REASONS, "not_found"),
+    openapi_extra=_json_body(V2Request),
+)
+
+
+@_infer_route("/models/{name}/infer")
+@_infer_route("/models/{name}/versions/{version}/infer")
+async def infer(request: Request, name: str, version: str | None = None) -> Response:
+    """Judge the encoded images of the BYTES tensor `image`, in base64 or as raw binary data."""
+    service = service_of(request)
+    served = _served(request, name, version)
+    async with service.admitted() as account:
+        settings = service.settings
+        body = await service.body(request, account, int(settings.max_batch_bytes * _JSON_PER_BYTE))
+        asked, images = decode_v2(body, request.headers.get(HEADER_LENGTH))
+        judgements = await _judge(service, served, images)
+        head = {"model_name": name, "model_version": served.version, **({"id": asked.id} if asked.id else {})}
+        content, json_bytes = encode_v2(head, asked, [j.verdict for j in judgements])
+        if json_bytes is None:
+            return Response(content, media_type="application/json")
+        return Response(content, headers={HEADER_LENGTH: str(json_bytes)}, media_type="application/octet-stream")
+
+
+def _served(request: Request, name: str, version: str | None) -> Served:
+    served = service_of(request).champion.current
+    manifest = served.detector.manifest
+    if name != manifest.name or version not in (None, served.version):
+        asked = name if version is None else f"{name} version {version}"
+        raise ProblemError("not_found", f"{asked} is not served here; {manifest.name} version {served.version} is")
+    return served
+
+
+async def _judge(service: Service, served: Served, images: Sequence[bytes]) -> list[Judgement]:
+    most = service.settings.max_batch_files
+    if len(images) > most:
+        raise ProblemError("too_many_files", f"{len(images)} images; at most {most} a request")
+    if any(len(data) > service.settings.max_file_bytes for data in images):
+        raise ProblemError("file_too_large", service.too_large_detail())
+    started = time.perf_counter()
+    outcomes = await service.predictor.predict_many(served, images)
+    judgements: list[Judgement] = []
+    for index, outcome in enumerate(outcomes):
+        if isinstance(outcome, ImageRefusedError):
+            raise ProblemError(outcome.reason, f"image {index}: {outcome}", index=index)
+        judgements.append(outcome)
+    seconds = time.perf_counter() - started
+    for judgement, data in zip(judgements, images, strict=True):
+        service.observe(judgement, data, seconds)
+    return judgements

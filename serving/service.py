@@ -1,0 +1,104 @@
+"""What the routes of one application share: models, predictor, limits and observers."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from fastapi import Request
+
+from serving.detector.statistics import InputQuality
+from serving.drift.monitor import DriftMonitor
+from serving.predictor import Judgement, Predictor
+from serving.problems import ProblemError
+from serving.served import ModelHolder
+from serving.settings import Settings
+from serving.shadow import Shadow
+from serving.telemetry import Telemetry
+from serving.uploads import BodyAccount, BodyBudget, Upload, UploadLimits, read_body, read_files
+
+
+@dataclass(slots=True)
+class Service:
+    """One application's working parts; routes find it in `app.state.service`."""
+
+    settings: Settings
+    telemetry: Telemetry
+    champion: ModelHolder
+    predictor: Predictor
+    budget: BodyBudget
+    challenger: ModelHolder | None = None
+    shadow: Shadow | None = None
+    drift: DriftMonitor | None = None
+    started_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def uptime_s(self) -> float:
+        """Seconds since the application was made."""
+        return time.monotonic() - self.started_at
+
+    @asynccontextmanager
+    async def admitted(self) -> AsyncIterator[BodyAccount]:
+        """An account for a body that is worth reading.
+
+        Raises:
+            ProblemError: `not_ready`, `overloaded`.
+        """
+        _ = self.champion.current
+        self.predictor.refuse_if_full()
+        with self.budget.account() as account:
+            yield account
+
+    async def upload(self, request: Request, account: BodyAccount) -> bytes:
+        """The one image of a multipart body, from the field `file`.
+
+        Raises:
+            ProblemError: see `uploads.read_files`; also `file_too_large`.
+        """
+        limit = self.settings.max_file_bytes
+        limits = UploadLimits("file", 1, limit, limit, self.settings.body_timeout_s)
+        (upload,) = await read_files(request, account, limits)
+        if upload.too_large:
+            raise ProblemError("file_too_large", self.too_large_detail())
+        return upload.data
+
+    async def uploads(self, request: Request, account: BodyAccount) -> list[Upload]:
+        """The images of a multipart body, from the field `files`; those over the file limit are marked."""
+        settings = self.settings
+        limits = UploadLimits(
+            "files",
+            settings.max_batch_files,
+            settings.max_file_bytes,
+            settings.max_batch_bytes,
+            settings.body_timeout_s,
+        )
+        return await read_files(request, account, limits)
+
+    async def body(self, request: Request, account: BodyAccount, max_bytes: int) -> bytes:
+        """A whole JSON (or JSON and binary) body."""
+        return await read_body(request, account, max_bytes, self.settings.body_timeout_s)
+
+    def too_large_detail(self) -> str:
+        """Says the file limit."""
+        return f"the file has more than {self.settings.max_file_bytes:,} bytes, the limit"
+
+    def observe(self, judgement: Judgement, data: bytes, seconds: float) -> None:
+        """Tell every observer of a verdict that is about to be answered.
+
+        Args:
+            judgement: the verdict.
+            data: the image's bytes; only a challenger of another input size looks at them.
+            seconds: from the complete body to the verdict.
+        """
+        self.telemetry.prediction(judgement.verdict, seconds)
+        if self.drift is not None:
+            quality = InputQuality.of(judgement.info)
+            self.drift.observe(judgement.verdict, judgement.logit, quality, judgement.served.version)
+        if self.shadow is not None:
+            self.shadow.offer(judgement, data)
+
+
+def service_of(request: Request) -> Service:
+    """The service of the application that handles `request`."""
+    service: Service = request.app.state.service
+    return service

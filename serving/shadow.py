@@ -1,0 +1,85 @@
+"""A challenger judges a sample of the traffic, off the request path: it never slows, delays or breaks an answer."""
+
+import logging
+import os
+import random
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from serving.detector.image import ImageLimits, ImageRefusedError
+from serving.predictor import Judgement, judge
+from serving.problems import ProblemError
+from serving.served import ModelHolder, Served
+
+MOST_WAITING: Final = 8
+"""Images that may wait for the challenger; under load the sample gets thinner, never the queue longer."""
+
+NICENESS: Final = 15
+"""The challenger's thread takes what processor time the champion leaves."""
+
+_log = logging.getLogger(__name__)
+
+
+class Shadow:
+    """Offers judged images to the challenger and reports whether it agreed."""
+
+    def __init__(
+        self,
+        challenger: ModelHolder,
+        sample: float,
+        is_idle: Callable[[], bool],
+        on_judged: Callable[[bool], None],
+        limits: ImageLimits | None = None,
+    ) -> None:
+        self._challenger = challenger
+        self._sample = sample
+        self._is_idle = is_idle
+        self._on_judged = on_judged
+        self._limits = limits or ImageLimits()
+        self._places = threading.Semaphore(MOST_WAITING)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="shadow", initializer=_step_back)
+
+    def offer(self, champion: Judgement, data: bytes) -> None:
+        """Perhaps let the challenger judge this image too; returns at once.
+
+        Dropped when it is not in the sample, when requests wait for a slot, or when enough images wait already.
+        """
+        if random.random() >= self._sample or not self._is_idle() or not self._places.acquire(blocking=False):
+            return
+        try:
+            self._thread.submit(self._judge, champion, data)
+        except RuntimeError:
+            # the server is closing
+            self._places.release()
+
+    def _judge(self, champion: Judgement, data: bytes) -> None:
+        try:
+            challenger = self._challenger.current
+            verdict = _verdict(challenger, champion, data, self._limits)
+            if verdict is not None:
+                self._on_judged(verdict == champion.verdict.prediction)
+        except ProblemError as error:
+            _log.warning("shadow: %s", error)
+        except Exception:  # noqa: BLE001 - nothing the challenger does may reach the champion's users
+            _log.exception("shadow: the challenger failed")
+        finally:
+            self._places.release()
+
+    def close(self) -> None:
+        """Drop what waits and stop."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+
+def _verdict(challenger: Served, champion: Judgement, data: bytes, limits: ImageLimits) -> str | None:
+    detector = challenger.detector
+    if detector.input_px == champion.served.detector.input_px:
+        return detector.predict([champion.pixels])[0].prediction
+    (outcome,) = judge(challenger, [data], limits)
+    return None if isinstance(outcome, ImageRefusedError) else outcome.verdict.prediction
+
+
+def _step_back() -> None:
+    # on Linux a niceness belongs to the thread
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
