@@ -1,0 +1,174 @@
+"""Each defect that ruins a detector, planted in a copy of the sample, is named and stops the run."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from components.artifacts.dataset import DATASET_JSON, Dataset
+from tests.components.verify_data.conftest import reencode
+
+Run = Callable[..., tuple[int, str, Path]]
+
+
+def _refused(run: Run, folder: Path, *parts: str) -> Path:
+    status, error, out = run(folder)
+    assert status == 1
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1, "one line"
+    for part in parts:
+        assert part in error
+    assert not (out / DATASET_JSON).exists()
+    assert not (out / "train.parquet").exists()
+    assert not (out / ".spool").exists()
+    report = (out / "report.html").read_text()
+    assert "REFUSED" in report
+    for part in parts:
+        assert part.split(":")[0] in report
+    return out
+
+
+def test_a_clean_folder_passes(run: Run, folder: Path) -> None:
+    status, _, out = run(folder)
+    assert status == 0
+    summary = Dataset(out).summary
+    assert {name: split.rows for name, split in summary.splits.items()} == {"train": 120, "val": 24, "test": 100}
+    assert summary.quarantined == 0
+    assert "PASSED" in (out / "report.html").read_text()
+
+
+def test_exact_duplicate_across_train_and_test(run: Run, folder: Path) -> None:
+    data = (folder / "test/real/007.jpg").read_bytes()
+    (folder / "train/real/copied.jpg").write_bytes(data)
+    out = _refused(run, folder, "exact duplicates across splits", "train/real/copied.jpg", "test/real/007.jpg")
+    quarantined = pq.read_table(out / "quarantine.parquet").to_pylist()
+    assert [row["image"]["path"] for row in quarantined] == ["train/real/copied.jpg"]
+    assert quarantined[0]["image"]["bytes"] == data, "nothing is lost"
+    assert quarantined[0]["kind"] == "exact_duplicate"
+
+
+@pytest.mark.parametrize(("mirror", "word"), [(False, "re-encoded"), (True, "mirror image")])
+@pytest.mark.parametrize("name", ["000.jpg", "021.jpg", "042.jpg"])
+def test_near_duplicate_across_train_and_test(run: Run, folder: Path, mirror: bool, word: str, name: str) -> None:
+    data = (folder / "test/ai_generated" / name).read_bytes()
+    (folder / "train/ai_generated/stolen.jpg").write_bytes(reencode(data, 75, mirror))
+    _refused(run, folder, "1 near duplicates", "train/ai_generated/stolen.jpg", word, f"test/ai_generated/{name}")
+
+
+def test_truncated_file(run: Run, folder: Path) -> None:
+    path = folder / "val/real/003.jpg"
+    path.write_bytes(path.read_bytes()[:-400])
+    _refused(run, folder, "do not decode", "val/real/003.jpg: the JPEG data is damaged")
+
+
+def test_zero_byte_file_and_a_file_that_is_no_image(run: Run, folder: Path) -> None:
+    (folder / "test/real/empty.jpg").write_bytes(b"")
+    (folder / "train/real/page.png").write_bytes(b"<html>not found</html>")
+    (folder / "train/real/old.gif").write_bytes(b"GIF89a" + bytes(40))
+    _refused(run, folder, "3 images", "test/real/empty.jpg: the file is empty", "train/real/page.png", "old.gif")
+
+
+def test_one_image_under_both_labels(run: Run, folder: Path) -> None:
+    (folder / "train/ai_generated/twin.jpg").write_bytes((folder / "train/real/010.jpg").read_bytes())
+    _refused(run, folder, "both labels", "train/ai_generated/twin.jpg", "train/real/010.jpg")
+
+
+def test_one_class_saved_as_png(run: Run, folder: Path) -> None:
+    for path in sorted(folder.glob("*/ai_generated/*.jpg")):
+        path.with_suffix(".png").write_bytes(reencode(path.read_bytes(), fmt="PNG"))
+        path.unlink()
+    _refused(run, folder, "format traces alone tell the classes apart", "format 1.000")
+
+
+def test_one_class_saved_at_another_quality(run: Run, folder: Path) -> None:
+    for path in sorted(folder.glob("*/real/*.jpg")):
+        path.write_bytes(reencode(path.read_bytes(), 60))
+    _refused(run, folder, "luminance quantisation 1.000")
+
+
+def test_the_sample_has_no_shortcut(sample_dir: Path) -> None:
+    from components.verify_data.config import VerifyDataConfig
+    from components.verify_data.stage import verify
+
+    findings, summary = verify(str(sample_dir), VerifyDataConfig())
+    assert findings.problems == []
+    assert findings.offenders == []
+    assert findings.shortcut_auc < 0.6
+    assert {name: split.rows for name, split in summary.splits.items()} == {
+        "train": 3200,
+        "val": 640,
+        "test": 1200,
+        "unseen_generator": 150,
+    }
+
+
+def test_within_tolerance_offenders_are_quarantined_and_test_stays_whole(run: Run, folder: Path) -> None:
+    test_image = (folder / "test/real/001.jpg").read_bytes()
+    (folder / "train/real/leak.jpg").write_bytes(test_image)
+    (folder / "val/real/near.jpg").write_bytes(reencode((folder / "test/real/002.jpg").read_bytes(), 70))
+    (folder / "train/real/broken.jpg").write_bytes(test_image[:100])
+    (folder / "train/ai_generated/twin.jpg").write_bytes((folder / "train/real/010.jpg").read_bytes())
+    tolerant = dict.fromkeys(
+        ("max_corrupt_share", "max_exact_duplicate_share", "max_near_duplicate_share", "max_label_conflict_share"), 0.05
+    )
+    status, error, out = run(folder, json.dumps(tolerant))
+    assert (status, error) == (0, "")
+    dataset = Dataset(out)
+    assert {name: split.rows for name, split in dataset.summary.splits.items()} == {
+        "train": 119,
+        "val": 24,
+        "test": 100,
+    }
+    quarantined = {row["image"]["path"]: row["kind"] for row in pq.read_table(out / "quarantine.parquet").to_pylist()}
+    assert quarantined == {
+        "train/real/leak.jpg": "exact_duplicate",
+        "val/real/near.jpg": "near_duplicate",
+        "train/real/broken.jpg": "corrupt",
+        "train/ai_generated/twin.jpg": "label_conflict",
+        "train/real/010.jpg": "label_conflict",
+    }
+    assert dataset.summary.quarantined == 5
+    kept = [row["image"]["path"] for split in ("train", "val", "test") for row in dataset.table(split).to_pylist()]
+    assert not set(kept) & set(quarantined)
+
+
+def test_packed_bytes_and_labels_are_those_of_the_files(run: Run, folder: Path) -> None:
+    _, _, out = run(folder)
+    dataset = Dataset(out)
+    for split in ("train", "val", "test"):
+        for row in dataset.table(split).to_pylist():
+            path = row["image"]["path"]
+            assert row["image"]["bytes"] == (folder / path).read_bytes()
+            assert row["label"] == int("/ai_generated/" in path)
+            assert (row["width"], row["height"]) == (64, 64)
+
+
+def test_a_failed_run_removes_the_earlier_dataset(run: Run, folder: Path) -> None:
+    assert run(folder)[0] == 0
+    (folder / "train/real/empty.jpg").write_bytes(b"")
+    _refused(run, folder, "empty.jpg")
+
+
+def test_imbalance_is_reported_or_stops_the_run(run: Run, folder: Path) -> None:
+    config = {"min_rows": 5, "max_imbalance": 5.0}
+    for path in sorted((folder / "train/real").iterdir())[6:]:
+        path.unlink()
+    status, _, out = run(folder, json.dumps(config))
+    assert status == 0
+    assert "10.0 images of one class" in (out / "report.html").read_text()
+    status, error, _ = run(folder, json.dumps({**config, "on_imbalance": "fail"}))
+    assert status == 1
+    assert "train: 10.0 images of one class" in error
+
+
+def test_shuffled_formats_are_no_shortcut(run: Run, folder: Path) -> None:
+    generator = np.random.default_rng(0)
+    for path in sorted(folder.glob("*/*/*.jpg")):
+        if generator.random() < 0.5:
+            path.with_suffix(".png").write_bytes(reencode(path.read_bytes(), fmt="PNG"))
+            path.unlink()
+    status, error, _ = run(folder)
+    assert (status, error) == (0, "")
