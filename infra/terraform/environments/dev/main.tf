@@ -1,0 +1,22 @@
+# Small, asleep when nobody asks, closed to the public, easily thrown away.
+module "platform" {
+  source = "../../modules/platform"
+
+  environment             = "dev"
+  project                 = var.project
+  region                  = var.region
+  github_repository       = var.github_repository
+  image                   = var.image
+  model_uri               = var.model_uri
+  service_environment     = var.service_environment
+  metrics_sidecar_image   = var.metrics_sidecar_image
+  alert_emails            = var.alert_emails
+  billing_account         = var.billing_account
+  monthly_budget          = 50
+  public                  = false
+  min_instances           = 0
+  max_instances           = 2
+  deletion_protection     = false
+  artifact_retention_days = 14
+  availability_goal       = 0.95
+}

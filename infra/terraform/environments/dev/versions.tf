@@ -1,0 +1,21 @@
+terraform {
+  required_version = ">= 1.9"
+  required_providers {
+    google = {
+      source  = "hashicorp/google"
+      version = "~> 6.50"
+    }
+  }
+
+  # terraform init -backend-config="bucket=YOUR-STATE-BUCKET"
+  backend "gcs" {
+    prefix = "ai-product-photo-detector/dev"
+  }
+}
+
+provider "google" {
+  project               = var.project
+  region                = var.region
+  billing_project       = var.project
+  user_project_override = true
+}

@@ -1,0 +1,49 @@
+variable "project" {
+  description = "Project id."
+  type        = string
+}
+
+variable "region" {
+  description = "Region of everything."
+  type        = string
+  default     = "europe-west1"
+}
+
+variable "github_repository" {
+  description = "OWNER/NAME of the repository whose workflows deploy here."
+  type        = string
+}
+
+variable "image" {
+  description = "Serving image of the first revision, by digest."
+  type        = string
+}
+
+variable "model_uri" {
+  description = "Model of the first revision: gs://bucket/folder or models:/name@alias."
+  type        = string
+}
+
+variable "service_environment" {
+  description = "Further settings of the service, e.g. MLFLOW_TRACKING_URI."
+  type        = map(string)
+  default     = {}
+}
+
+variable "metrics_sidecar_image" {
+  description = "Google's Managed Prometheus sidecar by digest; empty for none."
+  type        = string
+  default     = ""
+}
+
+variable "alert_emails" {
+  description = "Addresses that alerts go to."
+  type        = list(string)
+  default     = []
+}
+
+variable "billing_account" {
+  description = "Billing account of the budget; empty for no budget."
+  type        = string
+  default     = ""
+}

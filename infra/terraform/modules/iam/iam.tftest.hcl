@@ -1,0 +1,59 @@
+mock_provider "google" {
+  mock_resource "google_service_account" {
+    defaults = {
+      member = "serviceAccount:account@example-project.iam.gserviceaccount.com"
+      name   = "projects/example-project/serviceAccounts/account@example-project.iam.gserviceaccount.com"
+    }
+  }
+}
+
+variables {
+  project           = "example-project"
+  name              = "aidetect"
+  github_repository = "example/ai-product-photo-detector"
+}
+
+run "only_this_repository_signs_in" {
+  command = apply
+
+  assert {
+    condition     = google_iam_workload_identity_pool_provider.github.attribute_condition == "assertion.repository == 'example/ai-product-photo-detector'"
+    error_message = "other repositories could sign in"
+  }
+  assert {
+    condition     = endswith(google_service_account_iam_member.github["deploy 0"].member, "subject/repo:example/ai-product-photo-detector:environment:production")
+    error_message = "deploying is not bound to the protected environment"
+  }
+}
+
+run "no_project_wide_power" {
+  command = plan
+
+  assert {
+    condition = alltrue([
+      for grant in google_project_iam_member.this :
+      contains(["roles/logging.logWriter", "roles/monitoring.metricWriter", "roles/aiplatform.user"], grant.role)
+    ])
+    error_message = "a role is granted on the whole project that could be granted on one resource"
+  }
+  assert {
+    condition     = length([for grant in google_project_iam_member.this : grant if grant.role == "roles/aiplatform.user"]) == 2
+    error_message = "only the pipeline and who submits it use Vertex AI"
+  }
+}
+
+run "a_wildcard_repository_is_refused" {
+  command = plan
+  variables {
+    github_repository = "example/*"
+  }
+  expect_failures = [var.github_repository]
+}
+
+run "a_name_too_long_for_an_account_is_refused" {
+  command = plan
+  variables {
+    name = "ai-product-photo-detector"
+  }
+  expect_failures = [var.name]
+}

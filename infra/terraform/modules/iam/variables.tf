@@ -1,0 +1,24 @@
+variable "project" {
+  description = "Project id."
+  type        = string
+}
+
+variable "name" {
+  description = "Short name; service accounts are NAME-{serving,pipeline,build,deploy,train,preview}."
+  type        = string
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{2,19}$", var.name))
+    error_message = "name must be 3 to 20 lower-case letters, digits and hyphens: an account id has 30 at most."
+  }
+}
+
+variable "github_repository" {
+  description = "OWNER/NAME of the repository whose workflows may sign in."
+  type        = string
+
+  validation {
+    condition     = can(regex("^[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$", var.github_repository))
+    error_message = "github_repository must be written OWNER/NAME; anything wider would let foreign repositories in."
+  }
+}

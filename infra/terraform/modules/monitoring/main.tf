@@ -1,0 +1,190 @@
+# What pages: the public address does not answer, the error budget burns too fast, the model is gone, drift stays. The metrics
+# named here are those of the service's own /metrics, which the sidecar brings into Managed Service for Prometheus.
+locals {
+  runbook  = trimsuffix(var.runbook_url, "/")
+  channels = [for channel in google_monitoring_notification_channel.email : channel.name]
+
+  # name -> PromQL that is true when someone must look; the same conditions as infra/prometheus
+  policies = var.metrics_scraped ? {
+    model-not-loaded = {
+      query    = "min(aidetect_model_loaded) < 1"
+      duration = "120s"
+      severity = "CRITICAL"
+      text     = "An instance serves without a verified model."
+    }
+    drift-alarm = {
+      query    = "max(aidetect_drift_alert) >= 2"
+      duration = "0s"
+      severity = "WARNING"
+      text     = "Two of three windows of predictions differ from the baseline: see /drift, then `aidetect retrain`."
+    }
+    saturated = {
+      query    = "sum(rate(aidetect_rejected_total{reason=\"queue_full\"}[5m])) / sum(rate(http_requests_total[5m])) > 0.05"
+      duration = "300s"
+      severity = "WARNING"
+      text     = "More than 5 % of the requests found the queue full."
+    }
+  } : {}
+}
+
+resource "google_monitoring_notification_channel" "email" {
+  for_each = toset(var.alert_emails)
+
+  project      = var.project
+  display_name = "${var.name} ${each.value}"
+  type         = "email"
+  labels       = { email_address = each.value }
+}
+
+resource "google_monitoring_uptime_check_config" "ready" {
+  project      = var.project
+  display_name = "${var.name} ready"
+  timeout      = "10s"
+  period       = "60s"
+
+  http_check {
+    path           = "/readyz"
+    port           = 443
+    use_ssl        = true
+    validate_ssl   = true
+    request_method = "GET"
+  }
+
+  monitored_resource {
+    type = "uptime_url"
+    labels = {
+      project_id = var.project
+      host       = var.host
+    }
+  }
+}
+
+resource "google_monitoring_service" "this" {
+  project      = var.project
+  service_id   = var.name
+  display_name = var.name
+
+  basic_service {
+    service_type = "CLOUD_RUN"
+    service_labels = {
+      service_name = var.service
+      location     = var.region
+    }
+  }
+}
+
+resource "google_monitoring_slo" "availability" {
+  project             = var.project
+  service             = google_monitoring_service.this.service_id
+  slo_id              = "availability"
+  display_name        = "${var.availability_goal * 100} % of requests answered without a server error"
+  goal                = var.availability_goal
+  rolling_period_days = 28
+
+  basic_sli {
+    availability {
+      enabled = true
+    }
+  }
+}
+
+resource "google_monitoring_slo" "latency" {
+  project             = var.project
+  service             = google_monitoring_service.this.service_id
+  slo_id              = "latency"
+  display_name        = "${var.latency_goal * 100} % of requests within ${var.latency_threshold_ms} ms"
+  goal                = var.latency_goal
+  rolling_period_days = 28
+
+  basic_sli {
+    latency {
+      threshold = "${var.latency_threshold_ms / 1000}s"
+    }
+  }
+}
+
+resource "google_monitoring_alert_policy" "down" {
+  project               = var.project
+  display_name          = "${var.name}: the public address does not answer"
+  combiner              = "OR"
+  severity              = "CRITICAL"
+  notification_channels = local.channels
+
+  conditions {
+    display_name = "uptime check fails from two regions"
+    condition_threshold {
+      filter          = "resource.type = \"uptime_url\" AND metric.type = \"monitoring.googleapis.com/uptime_check/check_passed\" AND metric.labels.check_id = \"${google_monitoring_uptime_check_config.ready.uptime_check_id}\""
+      comparison      = "COMPARISON_GT"
+      threshold_value = 1
+      duration        = "120s"
+      aggregations {
+        alignment_period     = "120s"
+        per_series_aligner   = "ALIGN_NEXT_OLDER"
+        cross_series_reducer = "REDUCE_COUNT_FALSE"
+        group_by_fields      = ["resource.label.host"]
+      }
+    }
+  }
+
+  documentation {
+    mime_type = "text/markdown"
+    content   = "Runbook: ${local.runbook}/service-down.md"
+  }
+}
+
+# Two burn rates for each objective: a fast one that pages within minutes, a slow one that finds a leak.
+resource "google_monitoring_alert_policy" "burn" {
+  for_each = {
+    availability = google_monitoring_slo.availability.name
+    latency      = google_monitoring_slo.latency.name
+  }
+
+  project               = var.project
+  display_name          = "${var.name}: ${each.key} budget burns too fast"
+  combiner              = "OR"
+  severity              = "ERROR"
+  notification_channels = local.channels
+
+  dynamic "conditions" {
+    for_each = { fast = { lookback = "3600s", rate = 14.4 }, slow = { lookback = "21600s", rate = 6 } }
+    content {
+      display_name = "${conditions.key}: ${conditions.value.rate} times the sustainable rate"
+      condition_threshold {
+        filter          = "select_slo_burn_rate(\"${each.value}\", \"${conditions.value.lookback}\")"
+        comparison      = "COMPARISON_GT"
+        threshold_value = conditions.value.rate
+        duration        = "0s"
+      }
+    }
+  }
+
+  documentation {
+    mime_type = "text/markdown"
+    content   = "Runbook: ${local.runbook}/${each.key}-burn.md"
+  }
+}
+
+resource "google_monitoring_alert_policy" "model" {
+  for_each = local.policies
+
+  project               = var.project
+  display_name          = "${var.name}: ${each.key}"
+  combiner              = "OR"
+  severity              = each.value.severity
+  notification_channels = local.channels
+
+  conditions {
+    display_name = each.key
+    condition_prometheus_query_language {
+      query                     = each.value.query
+      duration                  = each.value.duration
+      evaluation_interval       = "60s"
+      disable_metric_validation = true # the metrics appear with the first revision
+    }
+  }
+
+  documentation {
+    mime_type = "text/markdown"
+    content   = "${each.value.text} Runbook: ${local.runbook}/${each.key}.md"
+  }
+}

@@ -1,0 +1,44 @@
+mock_provider "google" {}
+
+variables {
+  project         = "example-project"
+  name            = "aidetect"
+  region          = "europe-west1"
+  service         = "ai-product-photo-detector"
+  host            = "service.example.test"
+  metrics_scraped = true
+  alert_emails    = ["oncall@example.test"]
+  runbook_url     = "https://docs.example.test/runbooks/"
+}
+
+run "alerts_reach_someone_and_name_their_runbook" {
+  command = apply
+
+  assert {
+    condition     = length(google_monitoring_alert_policy.model) == 3 && length(google_monitoring_alert_policy.down.notification_channels) == 1
+    error_message = "an alert is missing, or reaches nobody"
+  }
+  assert {
+    condition     = alltrue([for name, policy in google_monitoring_alert_policy.model : strcontains(policy.documentation[0].content, "https://docs.example.test/runbooks/")])
+    error_message = "an alert names no runbook"
+  }
+}
+
+run "no_alert_on_metrics_that_nobody_reads" {
+  command = plan
+  variables {
+    metrics_scraped = false
+  }
+  assert {
+    condition     = length(google_monitoring_alert_policy.model) == 0
+    error_message = "without the sidecar these alerts could never fire"
+  }
+}
+
+run "a_perfect_goal_is_refused" {
+  command = plan
+  variables {
+    availability_goal = 1
+  }
+  expect_failures = [var.availability_goal]
+}
