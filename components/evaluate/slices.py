@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from components.artifacts.dataset import Dataset
+from components.artifacts.failure import StageError
 from serving.detector.labels import LABELS, POSITIVE
 
 CAMERA_NAMES: Final = ("", "camera", "real", "none")
@@ -16,6 +17,8 @@ CAMERA_NAMES: Final = ("", "camera", "real", "none")
 
 SIDE_EDGES: Final = (64, 128, 256, 512, 1024)
 """Shorter side in pixels where one resolution band ends and the next begins."""
+
+_COLUMNS: Final = ["image", "label", "generator", "source", "pixel_sha256", "width", "height"]
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,17 @@ class Frame:
 
     @classmethod
     def read(cls, dataset: Dataset, split: str) -> "Frame":
-        """The metadata columns of a packed split."""
-        columns = ["image.path", "label", "generator", "source", "pixel_sha256", "width", "height"]
-        table = pa.Table.from_batches(dataset.batches(split, columns=columns))
+        """The metadata columns of a packed split.
+
+        Raises:
+            StageError: its file is missing, damaged or of another schema.
+        """
+        columns = ["image.path" if name == "image" else name for name in _COLUMNS]
+        try:
+            table = pa.Table.from_batches(dataset.batches(split, columns=columns)).select(_COLUMNS)
+        except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are these
+            reason = str(error).partition("\n")[0]
+            raise StageError(f"{dataset.path(split)}: cannot be read: {reason}; run verify_data again") from error
         width, height = (np.asarray(table.column(c).to_numpy(), dtype=np.int64) for c in ("width", "height"))
         return cls(
             split=split,

@@ -7,11 +7,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from pydantic import ValidationError
 
 from components.artifacts.context import RunContext
 from components.artifacts.dataset import TEST, UNSEEN, Dataset
 from components.artifacts.evaluation import EVALUATION_JSON, CorruptionCell, Evaluation, write_evaluation
-from components.artifacts.failure import StageError
+from components.artifacts.failure import StageError, first_problem
 from components.artifacts.tracking import record
 from components.evaluate import predictions, robustness
 from components.evaluate.champion import Champion, find_champion, identical
@@ -106,8 +107,10 @@ def _prepare(
 ) -> tuple[Bench, str]:
     try:
         candidate, data = Detector.load(bundle), Dataset(dataset)
-    except (BundleError, FileNotFoundError, ValueError) as error:
+    except (BundleError, FileNotFoundError) as error:
         raise StageError(f"{error}; run the stage that makes it again") from error
+    except ValidationError as error:
+        raise StageError(f"{dataset}: damaged: {first_problem(error)}; run verify_data again") from error
     test = _test_frame(data)
     champion, note = find_champion(config, context, cache_dir)
     detectors = [candidate] if champion is None else [candidate, champion.detector]

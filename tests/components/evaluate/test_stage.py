@@ -1,0 +1,375 @@
+"""The stage through its front doors: the function, the command line, the KFP component."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from kfp.dsl import HTML, Artifact, ClassificationMetrics, Metrics, Model
+from kfp.dsl import Dataset as DatasetArtifact
+from onnx import helper, numpy_helper
+from sklearn import metrics as reference
+
+from components.artifacts.context import RunContext
+from components.artifacts.evaluation import EVALUATION_JSON, PREDICTIONS_PARQUET, read_evaluation
+from components.artifacts.failure import StageError
+from components.evaluate.champion import find_champion
+from components.evaluate.component import evaluate as component
+from components.evaluate.config import EvaluateConfig
+from components.evaluate.sample import caveat
+from components.evaluate.stage import evaluate, flat_metrics
+from serving.detector.bundle import MODEL, read_manifest, seal
+from tests.bundles import jpeg
+from tests.components.evaluate.conftest import Outcome, make_rows
+from tests.components.evaluate.packed import pack, row, sample_rows
+
+CONTEXT = RunContext(run_id="run-1")
+
+
+def run(bundle: Path, dataset: Path, config: EvaluateConfig, out: Path, context: RunContext = CONTEXT) -> Outcome:
+    found = evaluate(bundle, dataset, config, context, out / "evaluation", out / "report.html")
+    return Outcome(found, out / "evaluation", out / "report.html")
+
+
+def test_the_written_evaluation_is_the_returned_one(toy_outcome: Outcome, toy_bundle: Path) -> None:
+    assert read_evaluation(toy_outcome.folder) == toy_outcome.evaluation
+    assert toy_outcome.evaluation.bundle_digest == read_manifest(toy_bundle).digest
+    assert toy_outcome.evaluation.bundle_bytes == sum(
+        (toy_bundle / name).stat().st_size for name in read_manifest(toy_bundle).files
+    )
+    assert toy_outcome.evaluation.latency_ms is not None
+    assert toy_outcome.evaluation.latency_ms > 0
+
+
+def test_every_figure_can_be_recomputed_from_the_predictions(toy_outcome: Outcome) -> None:
+    rows = pq.read_table(toy_outcome.folder / PREDICTIONS_PARQUET).to_pylist()
+    for model, scores in (
+        ("candidate", toy_outcome.evaluation.test),
+        ("champion", toy_outcome.evaluation.champion.champion),
+    ):
+        part = [r for r in rows if r["model"] == model and r["split"] == "test"]
+        y = np.array([r["label"] == "ai_generated" for r in part])
+        said = np.array([r["prediction"] == "ai_generated" for r in part])
+        p = np.array([r["probability"] for r in part])
+        assert len(part) == scores.n == 180
+        assert scores.metrics["accuracy"].value == pytest.approx(np.mean(y == said))
+        assert scores.metrics["f1"].value == pytest.approx(reference.f1_score(y, said))
+        assert scores.metrics["roc_auc"].value == pytest.approx(reference.roc_auc_score(y, p))
+        assert {r["confidence"] for r in part} <= {"high", "medium", "low"}
+        assert len({r["pixel_sha256"] for r in part}) == 180
+    assert sum(r["split"] == "unseen_generator" for r in rows) == toy_outcome.evaluation.unseen_generator.n == 24
+
+
+def test_the_opposite_model_has_the_opposite_accuracy(toy_outcome: Outcome, inverted_bundle: Path) -> None:
+    found = toy_outcome.evaluation
+    # the calibration bias of 0.05 is not mirrored: the few scores it moves across the threshold are allowed for
+    assert found.test.metrics["accuracy"].value + found.champion.champion.metrics["accuracy"].value == pytest.approx(
+        1, abs=0.05
+    )
+    assert found.test.metrics["accuracy"].value > 0.65
+    assert found.champion.accuracy_difference.low > 0
+    assert found.champion.mcnemar_p < 1e-6
+    assert not found.champion.identical
+    assert found.champion.champion_version == read_manifest(inverted_bundle).digest[:12]
+
+
+def test_slices_hold_each_image_of_their_kind(toy_outcome: Outcome) -> None:
+    slices = {(s.dimension, s.name): s for s in toy_outcome.evaluation.test.slices}
+    assert slices[("class", "real")].n == slices[("class", "ai_generated")].n == 90
+    assert {name for dimension, name in slices if dimension == "generator"} == {"gan", "diffusion"}
+    assert {name for dimension, name in slices if dimension == "source"} == {f"shop_{i}" for i in range(4)}
+    # every image has its shorter side in one band, and a slice that is the whole split says nothing
+    assert not [name for dimension, name in slices if dimension == "resolution"]
+    for dimension in ("class", "source"):
+        assert sum(s.n for (d, _), s in slices.items() if d == dimension) == 180
+    keys = {f"{dimension}={name}" for dimension, name in slices}
+    assert set(toy_outcome.evaluation.champion.slice_differences) == keys
+
+
+def test_robustness_says_what_it_stands_on(toy_outcome: Outcome) -> None:
+    found = toy_outcome.evaluation
+    assert {cell.n for cell in found.robustness} == {40}
+    assert "40 of the 180" in found.robustness_note
+    assert all(cell.champion_difference is not None for cell in found.robustness)
+
+
+def test_the_report_stands_alone_and_shows_the_worst_mistakes(toy_outcome: Outcome) -> None:
+    page = toy_outcome.report.read_text()
+    assert not re.search(r"""(src|href)=["'](?!data:)""", page)
+    assert page.count("data:image/svg+xml;base64,") == 6
+    assert {p.name for p in (toy_outcome.folder / "plots").iterdir()} == {
+        f"{name}.svg" for name in ("roc", "precision_recall", "reliability", "scores", "confusion", "robustness")
+    }
+    rows = pq.read_table(toy_outcome.folder / PREDICTIONS_PARQUET).to_pylist()
+    mine = [r for r in rows if r["model"] == "candidate" and r["split"] == "test"]
+    false_ai = sorted(
+        (r for r in mine if (r["label"], r["prediction"]) == ("real", "ai_generated")), key=lambda r: -r["probability"]
+    )
+    false_real = sorted(
+        (r for r in mine if (r["label"], r["prediction"]) == ("ai_generated", "real")), key=lambda r: r["probability"]
+    )
+    shown = re.findall(r"test/(\d+) \(\d{4}\.jpg\)", page)
+    assert [int(row) for row in shown] == [r["row"] for r in false_ai[:3] + false_real[:3]]
+    assert page.count("data:image/png;base64,") == 2 * len(shown) == 12
+    accuracy = toy_outcome.evaluation.test.metrics["accuracy"]
+    assert f"{accuracy.value * 100:.1f} %" in page
+    assert f"{accuracy.low * 100:.1f}–{accuracy.high * 100:.1f}" in page
+
+
+def test_without_a_champion_it_says_so(dataset: Path, toy_bundle: Path, quick: EvaluateConfig, tmp_path: Path) -> None:
+    found = run(toy_bundle, dataset, quick.model_copy(update={"robustness": {}}), tmp_path)
+    assert found.evaluation.champion is None
+    assert found.evaluation.champion_note == "No comparison: evaluate.champion_uri is empty."
+    assert found.evaluation.champion_note in found.report.read_text()
+    assert found.evaluation.robustness == []
+    assert not (found.folder / "plots" / "robustness.svg").exists()
+
+
+def test_the_same_bundle_as_champion_is_identical(
+    dataset: Path, toy_bundle: Path, quick: EvaluateConfig, tmp_path: Path
+) -> None:
+    found = run(toy_bundle, dataset, quick.model_copy(update={"champion_uri": str(toy_bundle)}), tmp_path)
+    assert found.evaluation.champion.identical
+    assert found.evaluation.champion.mcnemar_p == 1.0
+    assert "the same bundle" in found.report.read_text()
+
+
+def test_the_champion_comes_from_the_registry_and_the_figures_go_to_the_run(
+    dataset: Path, toy_bundle: Path, inverted_bundle: Path, quick: EvaluateConfig, tmp_path: Path
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    context = RunContext(run_id="run-7", tracking_uri=uri, artifact_root=(tmp_path / "artifacts").as_uri())
+    config = quick.model_copy(update={"champion_uri": EvaluateConfig().champion_uri, "robustness": {}})
+    first = run(toy_bundle, dataset, config, tmp_path / "first", context)
+    assert (
+        first.evaluation.champion_note
+        == "No champion yet: models:/ai-product-photo-detector@champion is not in the registry."
+    )
+
+    client = MlflowClient(uri, uri)
+    client.create_registered_model(context.model_name)
+    version = client.create_model_version(context.model_name, str(inverted_bundle))
+    assert find_champion(config, context, tmp_path) == (None, first.evaluation.champion_note)
+    client.set_registered_model_alias(context.model_name, "champion", version.version)
+    second = run(toy_bundle, dataset, config, tmp_path / "second", context)
+    assert second.evaluation.champion.champion_version == str(version.version)
+
+    experiment = client.get_experiment_by_name(context.experiment)
+    (tracked,) = client.search_runs([experiment.experiment_id], "tags.run_id = 'run-7'")
+    assert tracked.data.metrics["evaluate/test_accuracy"] == pytest.approx(
+        second.evaluation.test.metrics["accuracy"].value
+    )
+    assert {f.path for f in client.list_artifacts(tracked.info.run_id, "evaluation")} == {
+        "evaluation/evaluation.json",
+        "evaluation/report.html",
+    }
+
+
+def test_an_unreachable_registry_is_no_missing_champion(
+    dataset: Path, toy_bundle: Path, quick: EvaluateConfig, tmp_path: Path
+) -> None:
+    context = RunContext(run_id="run-1", tracking_uri=f"sqlite:///{tmp_path / 'no' / 'such' / 'folder' / 'mlflow.db'}")
+    (tmp_path / "no").write_text("a file where a folder is wanted")
+    config = quick.model_copy(update={"champion_uri": EvaluateConfig().champion_uri})
+    with pytest.raises(StageError, match="cannot be fetched"):
+        run(toy_bundle, dataset, config, tmp_path, context)
+
+
+def damaged_champion(folder: Path) -> Path:
+    with (folder / MODEL).open("r+b") as file:
+        file.write(b"X")
+    return folder
+
+
+def test_a_champion_that_cannot_be_scored_is_not_passed_over(
+    dataset: Path, toy_bundle: Path, toy_copy: Path, quick: EvaluateConfig, tmp_path: Path
+) -> None:
+    for champion, problem in (
+        (damaged_champion(toy_copy), "cannot be scored: .*sha256"),
+        (tmp_path / "none", "no such folder"),
+    ):
+        with pytest.raises(StageError, match=problem) as caught:
+            run(toy_bundle, dataset, quick.model_copy(update={"champion_uri": str(champion)}), tmp_path)
+        assert "set evaluate.champion_uri to ''" in str(caught.value)
+    assert not (tmp_path / "evaluation").exists()
+
+
+def test_a_tampered_candidate_is_refused(dataset: Path, toy_copy: Path, quick: EvaluateConfig, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"model\.onnx: sha256"):
+        run(damaged_champion(toy_copy), dataset, quick, tmp_path)
+
+
+def test_scores_that_are_not_numbers_are_refused(toy_copy: Path, quick: EvaluateConfig, tmp_path: Path) -> None:
+    """A network that passes its golden examples and has no answer for nearly black pictures."""
+    graph = onnx.load(toy_copy / MODEL)
+    graph.graph.node[-1].output[0] = "sound"
+    graph.graph.initializer.append(numpy_helper.from_array(np.float32(0.08), "least"))
+    graph.graph.initializer.append(numpy_helper.from_array(np.float32(0.0), "nothing"))
+    graph.graph.node.extend(
+        [
+            helper.make_node("ReduceMean", ["pooled"], ["light"], axes=[1], keepdims=0),
+            helper.make_node("Sub", ["light", "least"], ["margin"]),
+            helper.make_node("Sqrt", ["margin"], ["root"]),
+            helper.make_node("Mul", ["root", "nothing"], ["zero"]),
+            helper.make_node("Add", ["sound", "zero"], ["logit"]),
+        ]
+    )
+    onnx.save(graph, toy_copy / MODEL)
+    manifest = read_manifest(toy_copy)
+    fields = ("name", "architecture", "input_px", "decision", "golden", "provenance")
+    seal(toy_copy, **{name: getattr(manifest, name) for name in fields})
+    rows = make_rows(20, 1)
+    rows[7] = row(jpeg(5), 1, "gan", "shop_1", "black.jpg")
+    with pytest.raises(StageError, match=r"NaN or infinity on 1 of 20 images, first test/7 \(black\.jpg\)"):
+        run(toy_copy, pack(tmp_path / "dark", {"test": rows}), quick, tmp_path)
+
+
+def broken(tmp_path: Path, case: str) -> Path:
+    rows = make_rows(20, 1)
+    if case == "no test split":
+        return pack(tmp_path / "d", {"train": rows})
+    if case == "one class":
+        return pack(tmp_path / "d", {"test": [r for r in rows if r["label"] == 1]})
+    if case == "corrupt image":
+        rows[13]["image"] = {"bytes": rows[13]["image"]["bytes"][:400], "path": "shop/torn.jpg"}
+        return pack(tmp_path / "d", {"test": rows})
+    folder = pack(tmp_path / "d", {"test": rows})
+    if case == "not a dataset":
+        (folder / "dataset.json").unlink()
+    if case == "damaged summary":
+        (folder / "dataset.json").write_text('{"splits": 3}')
+    if case == "damaged parquet":
+        (folder / "test.parquet").write_bytes(b"PAR1 nothing")
+    if case == "lost column":
+        pq.write_table(pa.table({"label": [0, 1]}), folder / "test.parquet")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("case", "problem"),
+    [
+        ("no test split", "no test split"),
+        ("one class", "the test split has no real image"),
+        ("corrupt image", r"test/13 \(torn\.jpg\): the JPEG data is damaged"),
+        ("not a dataset", "not a dataset packed by verify_data"),
+        ("damaged summary", "dataset|damaged"),
+        ("damaged parquet", r"test\.parquet: cannot be read"),
+        ("lost column", r"test\.parquet: cannot be read"),
+    ],
+)
+def test_bad_data_stops_the_stage_in_one_line_and_leaves_nothing(
+    case: str, problem: str, toy_bundle: Path, quick: EvaluateConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(StageError, match=problem) as caught:
+        run(toy_bundle, broken(tmp_path, case), quick, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "evaluation").exists()
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_equal_inputs_give_equal_evaluations(
+    dataset: Path, toy_bundle: Path, quick: EvaluateConfig, tmp_path: Path
+) -> None:
+    first, second = (
+        run(toy_bundle, dataset, quick.model_copy(update={"threads": threads}), tmp_path / str(threads))
+        for threads in (1, 3)
+    )
+    same = {"latency_ms": None}
+    assert first.evaluation.model_copy(update=same) == second.evaluation.model_copy(update=same)
+    for name in ("roc.svg", "robustness.svg"):
+        assert (first.folder / "plots" / name).read_bytes() == (second.folder / "plots" / name).read_bytes()
+
+
+def test_figures_of_the_shipped_sample_carry_their_caveat(
+    sample_dir: Path, toy_bundle: Path, quick: EvaluateConfig, tmp_path: Path
+) -> None:
+    copied = pack(tmp_path / "d", {"test": sample_rows(sample_dir, "test")[:40]}, "gs://bucket/some-copy")
+    found = run(toy_bundle, copied, quick.model_copy(update={"robustness": {}}), tmp_path)
+    assert "not a detector for shop photos" in found.evaluation.caveat
+    assert "not a detector for shop photos" in found.report.read_text()
+
+
+@pytest.mark.parametrize("uri", ["data/sample", "/somewhere/data/sample/", "/tmp/unpacked/sample_cifake32"])
+def test_the_shipped_sample_is_known_by_its_place(uri: str) -> None:
+    assert caveat(uri, [])
+
+
+def test_other_data_carries_no_caveat(toy_outcome: Outcome) -> None:
+    assert toy_outcome.evaluation.caveat == ""
+
+
+def test_the_component_fills_the_viewers_metrics(
+    dataset: Path, toy_bundle: Path, quick: EvaluateConfig, tmp_path: Path
+) -> None:
+    outputs = {
+        "evaluation": Artifact(uri=str(tmp_path / "evaluation")),
+        "report": HTML(uri=str(tmp_path / "report")),
+        "metrics": Metrics(uri=str(tmp_path / "metrics")),
+        "classification": ClassificationMetrics(uri=str(tmp_path / "classification")),
+    }
+    as_floats = json.loads(json.dumps(quick.model_dump(mode="json")), parse_int=float)
+    component.python_func(
+        bundle=Model(uri=str(toy_bundle)),
+        dataset=DatasetArtifact(uri=str(dataset)),
+        config=as_floats,
+        context={"run_id": "run-1"},
+        **outputs,
+    )
+    found = read_evaluation(tmp_path / "evaluation")
+    assert outputs["metrics"].metadata == pytest.approx(flat_metrics(found))
+    viewer = outputs["classification"].metadata
+    rows = [row["row"] for row in viewer["confusionMatrix"]["rows"]]
+    c = found.test.confusion
+    assert rows == [[c.true_real, c.false_ai], [c.false_real, c.true_ai]]
+    assert [s["displayName"] for s in viewer["confusionMatrix"]["annotationSpecs"]] == ["real", "ai_generated"]
+    assert len(viewer["confidenceMetrics"]) == len(found.test.roc)
+    json.dumps(viewer, allow_nan=False)
+    assert (tmp_path / "report").read_text().startswith("<!doctype html>")
+
+
+def test_the_command_line_evaluates(dataset: Path, toy_bundle: Path, quick: EvaluateConfig, tmp_path: Path) -> None:
+    config = quick.model_copy(update={"robustness": {}})
+    command = [sys.executable, "-m", "components.evaluate", "--bundle", str(toy_bundle), "--dataset", str(dataset)]
+    command += ["--output", str(tmp_path / "out"), "--champion", str(toy_bundle), "--config", config.model_dump_json()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found = read_evaluation(tmp_path / "out")
+    assert f"test_accuracy {found.test.metrics['accuracy'].value:.4f}" in done.stdout
+    assert found.champion.identical
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--config", '{"epochs": 3}'], "epochs: Extra inputs are not permitted"),
+        (["--config", "{"], "Invalid JSON"),
+        (["--dataset", "nowhere"], "nowhere: no dataset.json"),
+    ],
+)
+def test_the_command_line_names_the_problem_in_one_line(
+    arguments: list[str],
+    problem: str,
+    dataset: Path,
+    toy_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from components.evaluate.__main__ import main
+
+    command = ["evaluate", "--bundle", str(toy_bundle), "--dataset", str(dataset), "--output", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", [*command, *arguments])
+    assert main() == 1
+    error = capsys.readouterr().err
+    assert problem in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out" / EVALUATION_JSON).exists()
