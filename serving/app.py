@@ -11,6 +11,8 @@ from fastapi.routing import APIRoute
 
 from serving import problems, security
 from serving.detector.image import ImageRefusedError
+from serving.detector.statistics import read_reference
+from serving.drift.monitor import DriftMonitor, DriftPolicy, tell
 from serving.predictor import Predictor
 from serving.problems import ProblemError, refusal
 from serving.routes import ops, predict, protocols
@@ -74,12 +76,14 @@ def build_service(settings: Settings) -> Service:
     def holder(uri: str, label: str = "", on_load: Callable[[Served], None] | None = None) -> ModelHolder:
         return ModelHolder(uri, settings.model_cache_dir, settings.mlflow_tracking_uri, label, on_load)
 
-    champion = holder(
-        settings.champion_uri,
-        settings.model_version,
-        lambda served: telemetry.model_loaded(served.detector.manifest, served.version),
-    )
-    service = Service(settings, telemetry, champion, predictor, BodyBudget(settings.max_buffered_bytes))
+    drift = DriftMonitor(DriftPolicy.of(settings), settings.drift_state, lambda report: tell(telemetry, report))
+
+    def on_champion(served: Served) -> None:
+        telemetry.model_loaded(served.detector.manifest, served.version)
+        drift.serve(served.version, read_reference(served.detector.folder), served.detector.rule)
+
+    champion = holder(settings.champion_uri, settings.model_version, on_champion)
+    service = Service(settings, telemetry, champion, predictor, BodyBudget(settings.max_buffered_bytes), drift=drift)
     if settings.shadow_model_uri:
         service.challenger = holder(settings.shadow_model_uri)
         service.shadow = Shadow(
@@ -101,6 +105,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await loop.run_in_executor(None, service.challenger.load)
     if settings.explain_warmup:
         await loop.run_in_executor(None, service.champion.current.detector.warm_up_explanations)
+    assert service.drift is not None
+    service.drift.start()
     refresher = asyncio.create_task(_refresh(service)) if settings.model_refresh_s else None
     try:
         yield
@@ -112,6 +118,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         if service.shadow is not None:
             service.shadow.close()
         service.predictor.close()
+        service.drift.close()
 
 
 async def _refresh(service: Service) -> None:

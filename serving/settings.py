@@ -94,6 +94,28 @@ class Settings(BaseSettings):
     prometheus_multiproc_dir: Path | None = None
     """Where several processes keep their metrics; set before the process starts."""
 
+    # --- what it remembers to watch the model -------------------------------------------------------------
+    drift_window: int = Field(1000, ge=50)
+    """Predictions in a tested window and in the sliding view of /drift."""
+    drift_min_n: int = Field(200, ge=50)
+    drift_max_age_s: float = Field(86400.0, gt=0.0)
+    """A window this old is tested with what it has, once that is DRIFT_MIN_N."""
+    drift_alpha: float = Field(0.001, gt=0.0, lt=1.0)
+    """Chance that a healthy window is called moved, over all signals together."""
+    drift_min_effect: float = Field(0.05, ge=0.0, le=1.0)
+    """Share of the traffic that must have moved, however significant it is."""
+    drift_min_psi: float = Field(0.02, ge=0.0)
+    drift_state_path: Path | None = None
+    """SQLite file that keeps windows over restarts; not on a network file system. Empty: they end with the server."""
+    feedback_dir: Path | None = None
+    """Where POST /feedback keeps labels, append-only; empty: the route refuses."""
+    feedback_keep_images: bool = False
+    """Also keep the judged images themselves there, for the next training set."""
+    feedback_retention_days: float = Field(30.0, gt=0.0)
+    """How long a prediction waits for its label."""
+    pipeline_runs_dir: Path | None = None
+    """The pipeline's `workspace/runs`: lets /metrics tell of refused runs."""
+
     @field_validator("aip_predict_route", "aip_health_route")
     @classmethod
     def _is_path(cls, route: str) -> str:
@@ -120,6 +142,13 @@ class Settings(BaseSettings):
     def champion_uri(self) -> str:
         """The model to serve."""
         return self.model_uri or self.aip_storage_uri
+
+    @property
+    def drift_state(self) -> Path | None:
+        """The drift monitor's file; several processes need one to report one truth."""
+        if self.drift_state_path is None and self.workers > 1 and self.prometheus_multiproc_dir is not None:
+            return self.prometheus_multiproc_dir / "drift.sqlite"
+        return self.drift_state_path
 
     @property
     def slots_per_process(self) -> int:

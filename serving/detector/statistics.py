@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from serving.detector.bundle import REFERENCE
 from serving.detector.decision import CONFIDENCES, DecisionRule
 from serving.detector.engine import Floats
 from serving.detector.image import ImageInfo
@@ -15,6 +17,9 @@ from serving.detector.labels import LABELS
 
 REFERENCE_SIZE: Final = 10_000
 """At most so many reference values are kept per signal; enough for a 1,000-image window by a wide margin."""
+
+DIGITS: Final = 5
+"""Decimals of every kept value. Live values are rounded alike: a tie broken by rounding would look like drift."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +81,18 @@ def build_reference(logits: Floats, rule: DecisionRule, qualities: Sequence[Inpu
     chosen = [qualities[i] for i in kept]
     return Reference(
         n=len(logits),
-        logits=[round(float(logits[i]), 5) for i in kept],
+        logits=[round(float(logits[i]), DIGITS) for i in kept],
         prediction_counts={name: predictions[name] for name in LABELS},
         confidence_counts={name: confidences[name] for name in CONFIDENCES},
         mean_probability=float(probabilities.mean()),
-        log2_min_side=[round(q.log2_min_side, 5) for q in chosen],
-        log2_megapixels=[round(q.log2_megapixels, 5) for q in chosen],
-        log2_aspect=[round(q.log2_aspect, 5) for q in chosen],
-        jpeg_quality=[round(q.jpeg_quality, 2) for q in chosen if q.jpeg_quality is not None],
+        log2_min_side=[round(q.log2_min_side, DIGITS) for q in chosen],
+        log2_megapixels=[round(q.log2_megapixels, DIGITS) for q in chosen],
+        log2_aspect=[round(q.log2_aspect, DIGITS) for q in chosen],
+        jpeg_quality=[round(q.jpeg_quality, DIGITS) for q in chosen if q.jpeg_quality is not None],
         format_counts=dict(sorted(Counter(q.format for q in qualities).items())),
     )
+
+
+def read_reference(folder: Path) -> Reference:
+    """Reference statistics of a verified bundle."""
+    return Reference.model_validate_json((folder / REFERENCE).read_bytes())

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 
+from serving.drift.report import DriftReport
 from serving.problems import ProblemError, responses
 from serving.routes.predict import json_response
 from serving.schemas import About, Health, ModelDescription, ModelStatus, Privacy, Probe
@@ -125,6 +126,17 @@ async def model(request: Request) -> Response:
             manifest=manifest.model_dump(mode="json"),
         )
     )
+
+
+@router.get("/drift", summary="Has the traffic moved?", response_model=DriftReport, responses=responses("not_ready"))
+async def drift(request: Request) -> Response:
+    """The latest predictions against the model's reference: a sliding view, and the tests of the last full window."""
+    service = service_of(request)
+    _ = service.champion.current
+    report = await asyncio.to_thread(service.drift.report) if service.drift is not None else None
+    if report is None:
+        raise ProblemError("not_ready", "the drift state cannot be read now; the server's log says why")
+    return json_response(report)
 
 
 def _status(holder: ModelHolder) -> ModelStatus:

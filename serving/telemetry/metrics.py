@@ -118,7 +118,7 @@ class Telemetry:
         )
         self._drift_alert = Gauge(
             "aidetect_drift_alert",
-            "1 while drift is alarming.",
+            "0 quiet, 1 the latest window moved, 2 alarm: two of the last three windows moved.",
             multiprocess_mode="livemostrecent",
             registry=registry,
         )
@@ -199,11 +199,11 @@ class Telemetry:
         """The challenger judged an image too."""
         self._shadow.labels("true" if agree else "false").inc()
 
-    def drift(self, scores: Mapping[str, float], alert: bool) -> None:
-        """The latest window's distance by signal, and whether it alarms."""
+    def drift(self, scores: Mapping[str, float], level: int) -> None:
+        """The latest window's distance by signal, and how loud it is (see `aidetect_drift_alert`)."""
         for signal, score in scores.items():
             self._drift_score.labels(signal).set(score)
-        self._drift_alert.set(int(alert))
+        self._drift_alert.set(level)
 
     def http(self, method: str, endpoint: str, status: int, seconds: float) -> None:
         """A request was answered; `endpoint` is a route template."""

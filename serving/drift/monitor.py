@@ -1,0 +1,261 @@
+"""The drift monitor: an append on the request path, everything else on its own thread."""
+
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import structlog
+
+from serving.detector.decision import CONFIDENCES, DecisionRule, Verdict
+from serving.detector.labels import LABELS
+from serving.detector.statistics import InputQuality, Reference
+from serving.drift.diagnosis import diagnose
+from serving.drift.report import ALERT_LEVELS, DriftAlert, DriftReport, DriftState, DriftSummary, SignalReport
+from serving.drift.signals import SIGNALS, Baseline, Floors
+from serving.drift.store import ClosedWindow, DriftStore, Observation, Rows, format_id
+from serving.settings import Settings
+from serving.telemetry.metrics import Telemetry
+
+log = structlog.get_logger(__name__)
+
+PERSISTENCE: Final = (2, 3)
+"""An alarm stands while 2 of the last 3 windows moved."""
+
+_PREDICTION_ID: Final = {name: i for i, name in enumerate(LABELS)}
+_CONFIDENCE_ID: Final = {name: i for i, name in enumerate(CONFIDENCES)}
+
+
+@dataclass(frozen=True, slots=True)
+class DriftPolicy:
+    """When a window is closed and what it takes to call it moved."""
+
+    window: int = 1000
+    min_n: int = 200
+    max_age_s: float = 24 * 3600.0
+    """A window this old is closed with what it has, once that is `min_n`."""
+    alpha: float = 0.001
+    """Chance that a healthy window is called moved, over all signals together."""
+    floors: Floors = field(default_factory=Floors)
+    flush_s: float = 0.5
+
+    @classmethod
+    def of(cls, settings: Settings) -> "DriftPolicy":
+        """The policy the environment asks for."""
+        return cls(
+            window=settings.drift_window,
+            min_n=min(settings.drift_min_n, settings.drift_window),
+            max_age_s=settings.drift_max_age_s,
+            alpha=settings.drift_alpha,
+            floors=Floors(settings.drift_min_effect, settings.drift_min_psi),
+        )
+
+
+Listener = Callable[[DriftReport], None]
+
+
+class DriftMonitor:
+    """Watches the served model version. `observe` costs a microsecond; tests run when a window is full."""
+
+    def __init__(self, policy: DriftPolicy, path: Path | None = None, listener: Listener | None = None) -> None:
+        """Open the state.
+
+        Args:
+            policy: window, level and floors.
+            path: SQLite file shared by all workers of this server and kept over restarts; None: memory.
+            listener: told the report on every refresh, on the monitor's thread (the gauges hang here).
+
+        Raises:
+            DriftStateError: the path cannot be used.
+        """
+        self.policy = policy
+        self._store = DriftStore(path, view=policy.window)
+        self._listener = listener
+        # bounded: with a full disk the oldest observations go, not the server
+        self._buffer: deque[Observation] = deque(maxlen=10 * policy.window)
+        self._served: tuple[str, Baseline] | None = None
+        self._report: DriftReport | None = None
+        self._work = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def serve(self, version: str, reference: Reference, rule: DecisionRule) -> None:
+        """Watch another model version from now on; its windows continue where they were left."""
+        self._served = (version, Baseline(reference, rule))
+        self.refresh()
+
+    def observe(self, verdict: Verdict, logit: float, quality: InputQuality, version: str) -> None:
+        """Remember one prediction; O(1), no lock, no I/O."""
+        self._buffer.append(
+            Observation(
+                version,
+                time.time(),
+                float(logit),
+                verdict.probability,
+                _PREDICTION_ID[verdict.prediction],
+                _CONFIDENCE_ID[verdict.confidence],
+                quality.log2_min_side,
+                quality.log2_megapixels,
+                quality.log2_aspect,
+                quality.jpeg_quality,
+                format_id(quality.format),
+            )
+        )
+
+    def start(self) -> None:
+        """Start the thread that stores observations and closes windows."""
+        self._thread = threading.Thread(target=self._run, name="drift", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Store what is buffered and stop; call after the last prediction."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+        self.refresh()
+        self._store.close()
+
+    def report(self) -> DriftReport | None:
+        """Drift now, with this process's buffer included; None before a model is served. Milliseconds: off the loop."""
+        self.refresh()
+        return self._report
+
+    def status(self) -> dict[str, Any]:
+        """`report` as JSON-ready fields; empty before a model is served."""
+        report = self.report()
+        return report.model_dump(mode="json") if report else {}
+
+    def summary(self) -> DriftSummary | None:
+        """The last refreshed state (at most `flush_s` old); costs nothing."""
+        report = self._report
+        if report is None:
+            return None
+        return DriftSummary(state=report.state, drift_detected=report.drift_detected, drift_score=report.drift_score)
+
+    def refresh(self) -> None:
+        """Store the buffer, close full windows, tell the listener. Trouble with the state is logged, never raised."""
+        with self._work:
+            served = self._served
+            try:
+                self._flush()
+                if served is None:
+                    return
+                while self._close_window(*served):
+                    pass
+                self._report = self._compose(*served)
+            except sqlite3.Error as error:
+                log.error("drift_state_unusable", path=str(self._store.path), error=str(error))
+                return
+            if self._listener is not None:
+                self._listener(self._report)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self.policy.flush_s):
+            self.refresh()
+
+    def _flush(self) -> None:
+        taken = [self._buffer.popleft() for _ in range(len(self._buffer))]
+        if not taken:
+            return
+        try:
+            self._store.append(taken)
+        except sqlite3.Error:
+            self._buffer.extendleft(reversed(taken))
+            raise
+
+    def _close_window(self, version: str, baseline: Baseline) -> bool:
+        before = _state(self._store.windows(version, PERSISTENCE[1]))
+        closed = self._store.close_window(
+            version,
+            self.policy.window,
+            self.policy.min_n,
+            self.policy.max_age_s,
+            lambda rows: self._judge(baseline, rows),
+        )
+        if closed is None:
+            return False
+        now = _state(self._store.windows(version, PERSISTENCE[1]))
+        event = {"model_version": version, "n": closed.n, "state": now, "diagnosis": closed.result["diagnosis"]}
+        if now != before:
+            log.warning("drift_state_changed", previous=before, moved=closed.result["moved"], **event)
+        else:
+            log.info("drift_window_closed", **event)
+        return True
+
+    def _judge(self, baseline: Baseline, rows: Rows) -> tuple[bool, dict[str, Any]]:
+        window = rows.window()
+        assessment = baseline.assess(window)
+        flags = assessment.moved(self.policy.alpha, self.policy.floors)[0]
+        moved = [name for name, flag in zip(SIGNALS, flags, strict=True) if flag]
+        signals = {
+            name: SignalReport(
+                score=float(assessment.distances[0, i]),
+                p_value=_number(assessment.p_values[0, i]),
+                adjusted_p_value=_number(assessment.adjusted[0, i]),
+                drifted=bool(flags[i]),
+            ).model_dump()
+            for i, name in enumerate(SIGNALS)
+        }
+        return bool(moved), {"moved": moved, "diagnosis": diagnose(moved, baseline, window), "signals": signals}
+
+    def _compose(self, version: str, baseline: Baseline) -> DriftReport:
+        windows = self._store.windows(version, 100)
+        state = _state(windows[: PERSISTENCE[1]])
+        last: dict[str, Any] = windows[0].result if windows else {"moved": [], "diagnosis": "", "signals": {}}
+        # an alarm outlives one good window; its words are those of the window that moved
+        spoken = next((w.result for w in windows[: PERSISTENCE[1]] if w.drifted), last) if state == "alarm" else last
+        rows = self._store.recent(version)
+        signals = {name: SignalReport(**fields) for name, fields in last["signals"].items()}
+        return DriftReport(
+            timestamp=datetime.now(UTC).isoformat(timespec="seconds"),
+            model_version=version,
+            state=state,
+            window_size=rows.n,
+            mean_probability=_mean(rows.probabilities),
+            std_probability=float(rows.probabilities.std()) if rows.n else None,
+            low_confidence_ratio=_mean(rows.confidences == _CONFIDENCE_ID["low"]),
+            prediction_ratio=_mean(rows.predictions),
+            drift_detected=state in ("drift", "alarm"),
+            drift_score=max((s.score for name, s in signals.items() if name != "score_psi"), default=0.0),
+            diagnosis=spoken["diagnosis"],
+            alerts=[
+                DriftAlert(
+                    signal=name,
+                    severity="alarm" if state == "alarm" else "warning",
+                    message=f"{name} moved by {spoken['signals'][name]['score']:.3f}",
+                )
+                for name in spoken["moved"]
+            ],
+            signals=signals,
+            windows_closed=len(windows),
+            open_window=self._store.waiting(version),
+            reference_size=baseline.size,
+        )
+
+
+def tell(telemetry: Telemetry, report: DriftReport) -> None:
+    """Set the gauges; a model version without a closed window shows every signal at rest."""
+    scores = dict.fromkeys(SIGNALS, 0.0) | {name: signal.score for name, signal in report.signals.items()}
+    telemetry.drift(scores, ALERT_LEVELS[report.state])
+
+
+def _state(newest_first: list[ClosedWindow]) -> DriftState:
+    if not newest_first:
+        return "collecting"
+    if sum(window.drifted for window in newest_first) >= PERSISTENCE[0]:
+        return "alarm"
+    return "drift" if newest_first[0].drifted else "ok"
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _mean(values: np.ndarray[Any, Any]) -> float | None:
+    return float(values.mean()) if len(values) else None
