@@ -1,9 +1,26 @@
-"""MODEL_URI to a local, verified bundle folder: a path, `gs://`, or `models:/name@alias` in MLflow."""
+"""MODEL_URI to a local, verified bundle folder: a path, `gs://`, or `models:/name@alias` in MLflow.
 
+Downloads land in a folder of their own, are verified there, and take their place in the cache by one rename: a cached
+bundle is whole, however a download ended and however many processes raced.
+"""
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Final
 
-from serving.detector.bundle import read_manifest
+from serving.detector.bundle import BundleError, read_manifest, verify
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+GS: Final = "gs://"
+MODELS: Final = "models:/"
+
+_KEY_DIGITS: Final = 16
 
 
 class ModelNotFoundError(LookupError):
@@ -24,16 +41,18 @@ def resolve(uri: str, cache_dir: Path, tracking_uri: str = "") -> ResolvedModel:
     """Find a model and bring its bundle to this disk.
 
     Args:
-        uri: local folder, `models:/name@alias` or `models:/name/version`.
+        uri: local folder, `gs://bucket/folder`, `models:/name@alias` or `models:/name/version`.
         cache_dir: where downloaded bundles are kept.
         tracking_uri: MLflow server or sqlite URI for `models:/`.
 
     Raises:
-        ModelNotFoundError: nothing is there.
+        ModelNotFoundError: nothing is there, or it cannot be reached.
         BundleError: something is there, but it is no bundle.
     """
-    if uri.startswith("models:/"):
+    if uri.startswith(MODELS):
         return _from_mlflow(uri, cache_dir, tracking_uri)
+    if uri.startswith(GS):
+        return _from_cloud_storage(uri, cache_dir)
     folder = Path(uri.removeprefix("file://"))
     if not folder.is_dir():
         raise ModelNotFoundError(f"{uri}: no such folder")
@@ -41,25 +60,103 @@ def resolve(uri: str, cache_dir: Path, tracking_uri: str = "") -> ResolvedModel:
 
 
 def _from_mlflow(uri: str, cache_dir: Path, tracking_uri: str) -> ResolvedModel:
-    from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
-    from mlflow.tracking import MlflowClient
-
-    client = MlflowClient(tracking_uri, tracking_uri)
-    name, _, alias = uri.removeprefix("models:/").partition("@")
     try:
-        if alias:
-            found = client.get_model_version_by_alias(name, alias)
-        else:
-            name, _, number = name.rpartition("/")
-            found = client.get_model_version(name, number)
+        from mlflow.exceptions import MlflowException
+        from mlflow.tracking import MlflowClient
+
+        name, found = _model_version(MlflowClient(tracking_uri or None, tracking_uri or None), uri)
+    except ImportError as error:
+        raise ModelNotFoundError(f"{uri}: models:/ needs the package mlflow-skinny (mlflow for sqlite)") from error
     except MlflowException as error:
-        raise ModelNotFoundError(f"{uri}: not in the registry at {tracking_uri or 'the default URI'}") from error
-    folder = cache_dir / name / str(found.version)
-    if not folder.is_dir():
-        partial = cache_dir / name / f".{found.version}.partial"
-        partial.mkdir(parents=True, exist_ok=True)
-        download_artifacts(artifact_uri=found.source, dst_path=str(partial), tracking_uri=tracking_uri)
-        inner = partial / Path(str(found.source)).name
-        (inner if inner.is_dir() else partial).rename(folder)
+        where = tracking_uri or "the default registry; set MLFLOW_TRACKING_URI"
+        raise ModelNotFoundError(f"{uri}: not in the registry at {where}: {_first_line(error)}") from error
+
+    def download(folder: Path) -> None:
+        from mlflow.artifacts import download_artifacts
+
+        try:
+            download_artifacts(artifact_uri=found.source, dst_path=str(folder), tracking_uri=tracking_uri or None)
+        except (MlflowException, OSError) as error:
+            raise ModelNotFoundError(f"{uri}: version {found.version} cannot be read: {_first_line(error)}") from error
+
+    # the number alone is no identity: another registry, or one made anew, has a version 1 too
+    key = _key(tracking_uri, found.source, found.creation_timestamp)
+    folder = _cached(cache_dir / "models" / name / f"{found.version}-{key}", download)
     return ResolvedModel(uri, folder, str(found.version))
+
+
+def _model_version(client: "MlflowClient", uri: str) -> tuple[str, Any]:
+    name, _, alias = uri.removeprefix(MODELS).partition("@")
+    if alias:
+        return name, client.get_model_version_by_alias(name, alias)
+    name, _, number = name.rpartition("/")
+    if not name or not number.isdigit():
+        raise ModelNotFoundError(f"{uri}: say models:/name@alias or models:/name/version")
+    return name, client.get_model_version(name, number)
+
+
+def _from_cloud_storage(uri: str, cache_dir: Path) -> ResolvedModel:
+    try:
+        from google.api_core.exceptions import GoogleAPIError
+        from google.auth.exceptions import GoogleAuthError
+        from google.cloud import storage
+    except ImportError as error:
+        raise ModelNotFoundError(f"{uri}: gs:// needs the package google-cloud-storage") from error
+
+    bucket, _, prefix = uri.removeprefix(GS).strip("/").partition("/")
+    try:
+        client = storage.Client()
+        blobs = [b for b in client.list_blobs(bucket, prefix=f"{prefix}/" if prefix else "") if b.name[-1] != "/"]
+        if not blobs:
+            raise ModelNotFoundError(f"{uri}: no such folder")
+        names = {blob.name: PurePosixPath(blob.name).relative_to(prefix or ".") for blob in blobs}
+
+        def download(folder: Path) -> None:
+            for blob in blobs:
+                target = folder / names[blob.name]
+                target.parent.mkdir(parents=True, exist_ok=True)
+                blob.download_to_filename(str(target), checksum="crc32c")
+
+        # generations change when an object is written again, so the key names exactly this content
+        key = _key(uri, *sorted(f"{blob.name}#{blob.generation}" for blob in blobs))
+        folder = _cached(cache_dir / "gs" / key, download)
+    except (GoogleAPIError, GoogleAuthError, OSError) as error:
+        raise ModelNotFoundError(f"{uri}: cannot be read: {_first_line(error)}") from error
+    return ResolvedModel(uri, folder, read_manifest(folder).digest[:12])
+
+
+def _cached(place: Path, download: Callable[[Path], None]) -> Path:
+    """The verified bundle at `place`, downloaded if it is not there yet or no longer whole."""
+    if place.is_dir():
+        try:
+            verify(place)
+        except BundleError:
+            shutil.rmtree(place, ignore_errors=True)
+        else:
+            return place
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".partial-") as partial:
+        download(Path(partial))
+        bundle = _bundle_root(Path(partial))
+        verify(bundle)
+        try:
+            bundle.rename(place)
+        except OSError:
+            # another process was first; its copy was verified as well
+            if not place.is_dir():
+                raise
+    return place
+
+
+def _bundle_root(folder: Path) -> Path:
+    """The downloaded bundle: MLflow puts it in a folder of its own inside the target."""
+    inner = [path for path in folder.iterdir() if path.is_dir()]
+    return inner[0] if len(inner) == 1 and not any(path.is_file() for path in folder.iterdir()) else folder
+
+
+def _key(*parts: object) -> str:
+    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:_KEY_DIGITS]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__

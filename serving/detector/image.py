@@ -6,7 +6,9 @@ from io import BytesIO
 from typing import Final, Literal
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps
+
+from serving.detector.cost import MAX_JPEG_SCANS, decode_bytes, is_buffered, jpeg_scans
 
 ImageFormat = Literal["JPEG", "PNG", "WEBP"]
 Refusal = Literal["empty", "unsupported_type", "corrupt", "too_many_pixels", "too_small"]
@@ -29,8 +31,8 @@ class ImageLimits:
 
     min_side_px: int = 16
     max_pixels: int = 50_000_000
-    max_pixels_undraftable: int = 24_000_000
-    """PNG and WebP cannot be decoded at reduced scale, so they meet a lower cap."""
+    max_decode_bytes: int = 144 * 1024 * 1024
+    """Memory one decode may take: about 30 megapixels of opaque PNG, 9 of WebP, 50 of JPEG at reduced scale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,29 +92,46 @@ def decode(data: bytes, limits: ImageLimits | None = None, target_px: int | None
         raise ImageRefusedError("unsupported_type", "not a JPEG, PNG or WebP image (judged by its bytes)")
     try:
         image = Image.open(BytesIO(data), formats=[fmt])
-        check_size(image.size, fmt, limits)
+        check_size(image.size, limits)
         info = _describe(image, fmt)
-        if target_px is not None and fmt == "JPEG":
-            image.draft(None, (JPEG_DRAFT_FACTOR * target_px, JPEG_DRAFT_FACTOR * target_px))
+        _check_cost(image, fmt, data, limits, target_px)
         image.load()
-        return DecodedImage(_to_srgb(ImageOps.exif_transpose(image)), info)
+        ImageOps.exif_transpose(image, in_place=True)
+        return DecodedImage(_to_srgb(image), info)
     except ImageRefusedError:
         raise
     except Image.DecompressionBombError as error:
         raise ImageRefusedError("too_many_pixels", str(error)) from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
-        # Pillow's decoders answer damage with any of these
+    except Exception as error:
+        # Pillow's plugins answer damage with nearly any exception
         raise ImageRefusedError("corrupt", f"the {fmt} data is damaged: {error}") from error
 
 
-def check_size(size: tuple[int, int], fmt: ImageFormat, limits: ImageLimits) -> None:
+def check_size(size: tuple[int, int], limits: ImageLimits) -> None:
     """Refuse a header's claim of (width, height) in pixels that is out of bounds."""
     width, height = size
-    cap = limits.max_pixels if fmt == "JPEG" else limits.max_pixels_undraftable
-    if width * height > cap:
-        raise ImageRefusedError("too_many_pixels", f"{width}x{height} has more than {cap:,} pixels, the cap for {fmt}")
+    if width * height > limits.max_pixels:
+        raise ImageRefusedError("too_many_pixels", f"{width}x{height} has more than {limits.max_pixels:,} pixels")
     if min(width, height) < limits.min_side_px:
         raise ImageRefusedError("too_small", f"{width}x{height}: each side needs at least {limits.min_side_px} px")
+
+
+def _check_cost(image: Image.Image, fmt: ImageFormat, data: bytes, limits: ImageLimits, target_px: int | None) -> None:
+    """Set a JPEG to reduced scale where that is allowed; refuse what would still cost too much."""
+    if fmt == "JPEG" and is_buffered(image, data) and (scans := jpeg_scans(data)) > MAX_JPEG_SCANS:
+        raise ImageRefusedError("corrupt", f"the JPEG has {scans} scans; at most {MAX_JPEG_SCANS} are decoded")
+    full = image.size
+    width, height = full
+    if target_px is not None and fmt == "JPEG":
+        image.draft(None, (JPEG_DRAFT_FACTOR * target_px, JPEG_DRAFT_FACTOR * target_px))
+        width, height = image.size
+    need = decode_bytes(image, fmt, full, width * height, data)
+    if need > limits.max_decode_bytes:
+        raise ImageRefusedError(
+            "too_many_pixels",
+            f"decoding {full[0]}x{full[1]} pixels of this {fmt} takes {need >> 20} MiB, more than the "
+            f"{limits.max_decode_bytes >> 20} allowed; send it smaller or as a baseline JPEG",
+        )
 
 
 def _describe(image: Image.Image, fmt: ImageFormat) -> ImageInfo:
@@ -150,27 +169,36 @@ def estimate_jpeg_quality(table: list[int], standard_sum: int = _STANDARD_LUMA_S
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
-    """Any mode Pillow decodes to 8-bit sRGB over white. `convert("RGB")` alone clips 16 bit and shows hidden colour."""
-    if image.mode.startswith("I") or image.mode == "F":
-        samples = np.asarray(image).astype(np.int64)
-        image = Image.fromarray((samples >> 8).clip(0, 255).astype(np.uint8))
+    """Any mode Pillow decodes to 8-bit sRGB over white. `convert("RGB")` alone clips 16 bit and shows hidden colour.
+
+    Works in place where the mode allows it: at most two pictures of the image's size exist at once.
+    """
     profile = image.info.get("icc_profile")
-    alpha = None
-    if image.mode in ("RGBA", "LA", "PA", "P") or "transparency" in image.info:
+    if image.mode.startswith("I") or image.mode == "F":
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    elif image.mode in ("LA", "PA", "P") or (image.mode != "RGBA" and "transparency" in image.info):
         image = image.convert("RGBA")
-        alpha = image.getchannel("A")
-        image = image.convert("RGB")
-    if profile and image.mode in ("RGB", "L", "CMYK"):
-        transform = _srgb_transform(profile, image.mode)
-        if transform is not None:
-            image = ImageCms.applyTransform(image, transform) or image
-    if image.mode != "RGB":
-        image = image.convert("RGB")
-    if alpha is not None and alpha.getextrema() != (255, 255):
+    if profile:
+        image = _apply_profile(image, profile)
+    if image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255):
         white = Image.new("RGB", image.size, (255, 255, 255))
-        white.paste(image, mask=alpha)
-        image = white
-    return image
+        white.paste(image, mask=image)
+        return white
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _apply_profile(image: Image.Image, profile: bytes) -> Image.Image:
+    """The image in sRGB; as it is where the profile is sRGB already, does not fit the mode, or is broken."""
+    transform = _srgb_transform(profile, image.mode) if image.mode in ("RGB", "RGBA", "L", "CMYK") else None
+    if transform is None:
+        return image
+    try:
+        if image.mode in ("RGB", "RGBA"):
+            ImageCms.applyTransform(image, transform, inPlace=True)
+            return image
+        return ImageCms.applyTransform(image, transform) or image
+    except (ImageCms.PyCMSError, ValueError):
+        return image
 
 
 @lru_cache(maxsize=64)
@@ -178,8 +206,8 @@ def _srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | N
     """Transform from an embedded profile to sRGB; None when it already is sRGB or is broken (then sRGB is assumed)."""
     try:
         source = ImageCms.ImageCmsProfile(BytesIO(profile))
-        if mode == "RGB" and "srgb" in ImageCms.getProfileDescription(source).lower():
+        if mode in ("RGB", "RGBA") and "srgb" in ImageCms.getProfileDescription(source).lower():
             return None
-        return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+        return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, mode if mode == "RGBA" else "RGB")
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
