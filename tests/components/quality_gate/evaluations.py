@@ -1,0 +1,66 @@
+"""Evaluations with chosen figures, for the tests of the gate."""
+
+from components.artifacts.evaluation import Comparison, Confusion, CorruptionCell, Evaluation, Metric, ScoreSet, Slice
+
+
+def metric(value: float, half: float = 0.02) -> Metric:
+    """A figure with a symmetric interval."""
+    return Metric(value=value, low=value - half, high=value + half)
+
+
+def scores(n: int = 2000, slices: tuple[Slice, ...] = (), floor: float | None = None, **figures: Metric) -> ScoreSet:
+    """Figures of one model; good ones unless named."""
+    good = {"accuracy": metric(0.94), "f1": metric(0.93), "fpr": metric(0.05), "ece": metric(0.03)}
+    return ScoreSet(
+        n=n,
+        metrics=good | figures,
+        confusion=Confusion(true_real=n // 2, false_ai=0, false_real=0, true_ai=n - n // 2),
+        slices=list(slices),
+        ece_noise_floor=floor,
+    )
+
+
+def part(dimension: str, name: str, accuracy: float, n: int = 200, fpr: float | None = None) -> Slice:
+    """One slice."""
+    return Slice(
+        dimension=dimension, name=name, n=n, accuracy=metric(accuracy), fpr=None if fpr is None else metric(fpr)
+    )
+
+
+def cell(name: str, level: str, accuracy: float, fpr: float | None = None) -> CorruptionCell:
+    """One cell of the robustness grid."""
+    return CorruptionCell(
+        corruption=name, level=level, n=400, accuracy=metric(accuracy), fpr=None if fpr is None else metric(fpr)
+    )
+
+
+def against(
+    accuracy: Metric, f1: Metric | None = None, slices: dict[str, Metric] | None = None, **fields: object
+) -> Comparison:
+    """A comparison with champion version 3."""
+    values: dict[str, object] = {
+        "champion_version": "3",
+        "n": 2000,
+        "champion": scores(),
+        "accuracy_difference": accuracy,
+        "f1_difference": f1 or accuracy,
+        "only_candidate_right": 40,
+        "only_champion_right": 30,
+        "mcnemar_p": 0.28,
+        "slice_differences": slices or {},
+    }
+    return Comparison.model_validate(values | fields)
+
+
+def evaluation(test: ScoreSet | None = None, **fields: object) -> Evaluation:
+    """A whole evaluation."""
+    values: dict[str, object] = {
+        "run_id": "run-1",
+        "bundle_digest": "d" * 64,
+        "data_fingerprint": "a" * 64,
+        "test_fingerprint": "b" * 64,
+        "threshold": 0.5,
+        "test": test or scores(),
+        "champion_note": "No champion yet.",
+    }
+    return Evaluation.model_validate(values | fields)
