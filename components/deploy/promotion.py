@@ -7,6 +7,7 @@ import getpass
 import logging
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ class _Promotion:
     def _attempt(self, scratch: Path, undo: ExitStack) -> Deployment:
         examples = _approved_examples(self.version, scratch)
         rollout = open_rollout(self.version, self.config, scratch)
-        undo.callback(rollout.restore)
+        undo.push(_taking_back(rollout.restore))
         started = rollout.start()
         report = self._smoke(started.prober, examples, started.answers_as)
         if rollout.canary:
@@ -107,7 +108,7 @@ class _Promotion:
             raise StageError(
                 f"the champion changed from {self.before} to {now} meanwhile; deploy again if still wanted"
             )
-        undo.callback(self.registry.point, CHAMPION, self.before)
+        undo.push(_taking_back(lambda: self.registry.point(CHAMPION, self.before)))
         self.registry.point(CHAMPION, self.version.version)
         self._record("promoted", "")
 
@@ -195,6 +196,19 @@ def _approved_examples(version: ModelVersion, scratch: Path) -> list[Example]:
     if {manifest.digest, release.bundle_digest, verdict.bundle_digest} != {version.bundle_digest}:
         raise StageError(f"{version.uri} cannot be deployed: its bundle is not the one that was judged and registered")
     return golden_examples(folder, manifest)
+
+
+def _taking_back(action: Callable[[], None]) -> Callable[..., None]:
+    """An exit callback; a failure while taking back is told beside the one that made it necessary, not instead."""
+
+    def leave(_kind: object, error: BaseException | None, _trace: object) -> None:
+        try:
+            action()
+        except StageError as second:
+            first = _sentence(error) if error else "stopped"
+            raise StageError(f"{first}; and the rollback failed too, see to it by hand: {second}") from error
+
+    return leave
 
 
 def _sentence(error: BaseException) -> str:

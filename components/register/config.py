@@ -21,6 +21,10 @@ class RegisterConfig(BaseModel):
     api_endpoint: str = ""
     """Another address of the Vertex AI API, e.g. a private endpoint; empty: Google's own."""
     timeout_s: float = Field(default=900.0, gt=0)
+    """For one long-running operation."""
+    request_timeout_s: float = Field(default=60.0, gt=0)
+    retry_timeout_s: float = Field(default=60.0, ge=0)
+    """How long a reading call that met 429 or 503 is tried again."""
 
     @model_validator(mode="after")
     def _vertex_needs(self) -> "RegisterConfig":

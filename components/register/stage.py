@@ -49,7 +49,7 @@ def register(
         else:
             number = str(standing.version)
         if config.vertex:
-            published = vertex.publish(bundle, release_dir, figures, release, config, context, undo)
+            published = vertex.publish(bundle, release_dir, figures, release, number, config, context, undo)
             registry.tag(number, bundle_uri=published.bundle_uri, vertex_resource=published.resource)
         if registry.aliased(CHAMPION) != number:
             undo.callback(registry.point, CHALLENGER, registry.aliased(CHALLENGER))

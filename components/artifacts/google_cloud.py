@@ -1,0 +1,73 @@
+"""Google's API clients as the stages use them: which address, what is tried again, what an error says."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from components.artifacts.failure import StageError
+
+if TYPE_CHECKING:
+    from google.api_core.retry import Retry
+
+_FIXES: Final = {
+    401: "log in again: gcloud auth application-default login",
+    403: "grant the calling service account the role it lacks",
+    404: "check project, region and name",
+    409: "somebody else changed it meanwhile; run it again",
+    429: "quota or rate exceeded; wait, or ask for more",
+}
+
+
+def connect(client: Any, host: str, api_endpoint: str = "") -> Any:
+    """A REST client of one Google API.
+
+    Args:
+        client: the client's class, e.g. `run_v2.ServicesClient`.
+        host: Google's host of the API.
+        api_endpoint: another address. One without TLS gets no credentials: a token is never sent in the clear.
+    """
+    from google.auth.credentials import AnonymousCredentials
+
+    options: dict[str, Any] = {"host": api_endpoint or host}
+    if api_endpoint.startswith("http://"):
+        options["credentials"] = AnonymousCredentials()
+    return client(transport=client.get_transport_class("rest")(**options))
+
+
+def patience(timeout_s: float) -> "Retry":
+    """Ask again after 429 and 503, which say that nothing was done; any other error stands at once."""
+    from google.api_core.exceptions import ServiceUnavailable, TooManyRequests
+    from google.api_core.retry import Retry, if_exception_type
+
+    return Retry(if_exception_type(ServiceUnavailable, TooManyRequests), initial=0.2, maximum=8.0, timeout=timeout_s)
+
+
+@contextmanager
+def google_errors(doing: str) -> Iterator[None]:
+    """Turn what Google's libraries raise into one line that names the problem and the fix."""
+    from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError, RetryError
+    from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError
+
+    try:
+        yield
+    except DefaultCredentialsError as error:
+        raise StageError(f"{doing}: no Google credentials; run: gcloud auth application-default login") from error
+    except GoogleAuthError as error:
+        raise StageError(f"{doing}: the Google credentials were not accepted: {_line(error)}") from error
+    except RetryError as error:
+        raise StageError(f"{doing}: still refused after many tries: {_line(error.cause or error)}") from error
+    except GoogleAPICallError as error:
+        fix = _FIXES.get(int(error.code or 0))
+        raise StageError(f"{doing}: {int(error.code or 0)} {error.message}" + (f"; {fix}" if fix else "")) from error
+    except (GoogleAPIError, OSError) as error:
+        raise StageError(f"{doing}: {_line(error)}; check the network") from error
+
+
+def label(value: str) -> str:
+    """A value in the characters and length that Google's labels allow."""
+    return re.sub(r"[^a-z0-9_-]", "-", value.lower())[:63]
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,83 @@
+"""The promotion ledger: lines are added whole or not at all."""
+
+import threading
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from components.deploy.config import DeployConfig
+from components.deploy.ledger import LedgerEntry, LocalLedger, Outcome, previous_champion
+
+
+def entry(before: str | None, after: str, outcome: Outcome = "promoted", why: str = "x") -> LedgerEntry:
+    return LedgerEntry(
+        who="ada",
+        action="deploy",
+        why=why,
+        target="local",
+        model="m",
+        from_version=before,
+        to_version=after,
+        bundle_digest="d",
+        verdict="PASSED",
+        outcome=outcome,
+    )
+
+
+def test_lines_come_back_in_order_whatever_they_say(tmp_path: Path) -> None:
+    ledger = LocalLedger(tmp_path / "new" / "ledger.jsonl")
+    texts = ["plain", "two\nlines", 'ünïcode \u2028 and \\ "quotes"']
+    for text in texts:
+        ledger.append(entry(None, "1", why=text))
+    assert [line.why for line in ledger.entries()] == texts
+
+
+def test_half_a_line_of_a_dead_machine_does_not_swallow_the_next(tmp_path: Path) -> None:
+    ledger = LocalLedger(tmp_path / "ledger.jsonl")
+    ledger.append(entry(None, "1"))
+    with ledger.path.open("ab") as file:
+        file.write(b'{"schema_version":1,"at":"20')
+    ledger.append(entry("1", "2"))
+    assert [line.to_version for line in ledger.entries()] == ["1", "2"]
+
+
+def test_many_writers_lose_nothing(tmp_path: Path) -> None:
+    ledger = LocalLedger(tmp_path / "ledger.jsonl")
+    writers = [threading.Thread(target=ledger.append, args=(entry(None, str(n)),)) for n in range(32)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert sorted(int(line.to_version) for line in ledger.entries()) == list(range(32))
+
+
+def test_previous_champion_is_what_the_present_one_replaced() -> None:
+    history = [entry(None, "1"), entry("1", "2"), entry("2", "3", "rolled_back"), entry("2", "2"), entry("2", "4")]
+    assert previous_champion(history, "4") == "2"
+    assert previous_champion(history[:-1], "2") == "1"
+    assert previous_champion(history, "1") is None
+    assert previous_champion(history, "3") is None
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"target": "cloud_run"}, "needs deploy.project, deploy.region"),
+        ({"target": "nowhere"}, "target"),
+        ({"canary": 5}, "canary"),
+        ({"canary_percent": 100}, "canary_percent"),
+        ({"min_replicas": 3, "max_replicas": 2}, "max_replicas must not be below"),
+        (
+            {"target": "vertex_endpoint", "project": "p", "region": "r", "endpoint": "1", "smoke_endpoint": "1"},
+            "smoke_endpoint must be another endpoint",
+        ),
+    ],
+)
+def test_wrong_knobs_are_named(section: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        DeployConfig.model_validate(section)
+
+
+def test_kfp_turns_ints_into_floats() -> None:
+    assert DeployConfig.model_validate({"port": 8080.0, "canary_percent": 10.0}).port == 8080

@@ -1,0 +1,186 @@
+"""Local deployment: real server processes booted from the registry, golden images over HTTP."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from components.artifacts.deployment import read_deployment
+from components.artifacts.failure import StageError
+from components.artifacts.model_version import write_model_version
+from components.deploy import promotion
+from components.deploy.config import DeployConfig
+from components.deploy.promotion import Reason, deploy_version, promote, rollback
+from components.deploy.smoke import HttpProber
+from components.deploy.stage import deploy
+from tests.components.deploy.conftest import Shop
+from tests.fakes.servers import free_port
+
+REASON = Reason("ada", "try")
+
+
+def config(shop: Shop, **changes: object) -> DeployConfig:
+    return DeployConfig.model_validate({"ledger_path": shop.ledger_path} | changes)
+
+
+def server_processes() -> list[psutil.Process]:
+    return [
+        child
+        for child in psutil.Process().children(recursive=True)
+        if child.is_running() and "-m serving" in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE
+    ]
+
+
+@pytest.fixture(autouse=True)
+def no_server_stays(shop: Shop):
+    before = {process.pid for process in server_processes()}
+    yield
+    assert {process.pid for process in server_processes()} <= before
+
+
+def test_stage_promotes_and_rollback_brings_the_previous_back(shop: Shop, tmp_path: Path) -> None:
+    write_model_version(tmp_path / "version", shop.challenger)
+    deploy(tmp_path / "version", config(shop), shop.context, tmp_path / "deployment")
+    done = read_deployment(tmp_path / "deployment")
+    assert (done.version, done.previous, done.target, done.pid) == ("2", "1", "local", None)
+    assert done.smoke.startswith("4 golden images replayed")
+    assert shop.crowned == "2"
+
+    back = rollback(shop.context.tracking_uri, shop.context.model_name, config(shop), "false alarms", "grace")
+    assert (back.version, shop.crowned) == ("1", "1")
+    first, second = shop.ledger
+    assert (first.who, first.action, first.from_version, first.to_version) == ("pipeline run run-1", "deploy", "1", "2")
+    assert (second.who, second.action, second.why) == ("grace", "rollback", "false alarms")
+    assert [entry.outcome for entry in shop.ledger] == ["promoted", "promoted"]
+
+    with pytest.raises(StageError, match="knows no champion .* before version 1"):
+        Path(shop.ledger_path).unlink()
+        rollback(shop.context.tracking_uri, shop.context.model_name, config(shop), "again")
+
+
+def test_server_left_running_answers_and_ends_on_sigterm(shop: Shop) -> None:
+    port = free_port()
+    done = deploy_version(shop.challenger, config(shop, keep_running=True, port=port), REASON)
+    assert done.url == f"http://127.0.0.1:{port}"
+    try:
+        assert HttpProber(done.url, 10).ready()
+        with pytest.raises(StageError, match=f"port {port} of 127.0.0.1 cannot be used"):
+            deploy_version(shop.champion, config(shop, port=port), REASON)
+        assert shop.crowned == "2"
+        assert shop.ledger[-1].outcome == "rolled_back"
+    finally:
+        os.kill(done.pid, signal.SIGTERM)
+        assert os.waitpid(done.pid, 0)[1] == 0
+
+
+def test_port_in_use_is_one_line_and_changes_nothing(shop: Shop) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(StageError, match=rf"port {port} .* set deploy.port \(0 picks a free one\)") as caught:
+            deploy_version(shop.challenger, config(shop, port=port), REASON)
+    assert "\n" not in str(caught.value)
+    assert shop.crowned == "1"
+    assert shop.ledger[-1].reason == str(caught.value)
+
+
+def test_server_that_is_never_ready_is_stopped(shop: Shop) -> None:
+    with pytest.raises(StageError, match=r"was not ready within 0.01 s"):
+        deploy_version(shop.challenger, config(shop, ready_timeout_s=0.01), REASON)
+    assert shop.crowned == "1"
+    assert shop.ledger[-1].outcome == "rolled_back"
+
+
+def test_damaged_files_in_the_registry_are_refused_before_any_server(shop: Shop, tmp_path: Path) -> None:
+    (model,) = shop.folder.glob(f"artifacts/*/artifacts/bundle-{shop.challenger.bundle_digest[:12]}/model.onnx")
+    whole = model.read_bytes()
+    model.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    try:
+        with pytest.raises(StageError, match=r"models:/.*/2 cannot be deployed: .*model.onnx: sha256"):
+            deploy_version(shop.challenger, config(shop), REASON)
+    finally:
+        model.write_bytes(whole)
+    assert shop.crowned == "1"
+
+
+def test_version_without_a_passed_verdict_is_refused(shop: Shop) -> None:
+    (verdict,) = shop.folder.glob(
+        f"artifacts/*/artifacts/bundle-{shop.challenger.bundle_digest[:12]}/release/verdict.json"
+    )
+    whole = verdict.read_text()
+    verdict.write_text(whole.replace('"passed":true', '"passed":false').replace('"passed": true', '"passed": false'))
+    try:
+        with pytest.raises(StageError, match="no verdict of the gate that passed"):
+            promote(shop.context.tracking_uri, shop.context.model_name, "2", config(shop), "please")
+    finally:
+        verdict.write_text(whole)
+    assert shop.crowned == "1"
+
+
+def test_unknown_version_names_those_there_are(shop: Shop) -> None:
+    with pytest.raises(StageError, match=r"has no version 9 in .*; it has: 2, 1"):
+        promote(shop.context.tracking_uri, shop.context.model_name, "9", config(shop), "please")
+
+
+def test_ledger_that_cannot_be_written_stops_before_anything(shop: Shop, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StageError, match="promotion ledger .*set deploy.ledger_path"):
+        deploy_version(shop.challenger, config(shop, ledger_path=str(tmp_path / "file" / "ledger.jsonl")), REASON)
+    assert shop.crowned == "1"
+
+
+def test_champion_moved_by_somebody_else_meanwhile_is_not_overwritten(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replay = promotion.smoke
+
+    def move_then_replay(*arguments):
+        shop.registry.point("champion", None)
+        return replay(*arguments)
+
+    monkeypatch.setattr(promotion, "smoke", move_then_replay)
+    with pytest.raises(StageError, match="champion changed from 1 to None meanwhile"):
+        deploy_version(shop.challenger, config(shop), REASON)
+    assert shop.crowned is None
+
+
+def test_second_promotion_at_the_same_time_is_refused(shop: Shop) -> None:
+    ledger = promotion.open_ledger(shop.ledger_path)
+    with ledger.exclusive(), pytest.raises(StageError, match="another promotion is under way"):
+        deploy_version(shop.challenger, config(shop), REASON)
+    assert shop.crowned == "1"
+
+
+def test_sigterm_while_the_server_starts_leaves_nothing(shop: Shop, tmp_path: Path) -> None:
+    write_model_version(tmp_path / "version", shop.challenger)
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "components.deploy", "--model-version", str(tmp_path / "version")),
+            *("--output", str(tmp_path / "deployment"), "--context", shop.context.model_dump_json()),
+            *("--config", config(shop).model_dump_json()),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    watchdog = threading.Timer(90, process.kill)
+    watchdog.start()
+    try:
+        while process.poll() is None and not psutil.Process(process.pid).children():
+            time.sleep(0.05)
+        children = psutil.Process(process.pid).children()
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate()[1]
+    finally:
+        watchdog.cancel()
+    assert process.returncode == 1
+    assert said.splitlines()[-1].startswith("stopped by SIGTERM")
+    assert not psutil.wait_procs(children, timeout=1)[1]
+    assert shop.crowned == "1"
+    assert shop.ledger[-1].reason.startswith("stopped by SIGTERM")
+    assert not (tmp_path / "deployment").exists()

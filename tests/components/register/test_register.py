@@ -1,0 +1,198 @@
+"""Registering: what a version holds, what is refused, and that a failure leaves nothing."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.artifacts.context import RunContext
+from components.artifacts.failure import StageError
+from components.artifacts.model_version import RELEASE_FILES, read_model_version, read_release
+from components.artifacts.registry import Registry, list_models
+from components.register import mlflow as mlflow_adapter
+from components.register import stage
+from components.register.config import RegisterConfig
+from components.register.stage import register
+from serving.detector.bundle import read_manifest, verify
+from serving.registry import resolve
+from tests.bundles import make_bundle
+from tests.releases import make_context, make_evaluation, make_verdict, registered
+
+
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty registry: MLflow's first use of a database costs seconds."""
+    folder = tmp_path_factory.mktemp("registry")
+    Registry(make_context(folder).tracking_uri, "m").summaries()
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def context(migrated: Path, tmp_path: Path) -> RunContext:
+    shutil.copy(migrated, tmp_path / "mlflow.db")
+    return make_context(tmp_path)
+
+
+def test_version_holds_bundle_release_and_lineage(context: RunContext, toy_bundle: Path, tmp_path: Path) -> None:
+    version = registered(tmp_path, toy_bundle, context)
+    manifest = read_manifest(toy_bundle)
+    assert version.uri == f"models:/{context.model_name}/1"
+    assert version == read_model_version(tmp_path / "model_version")
+    assert version.bundle_digest == manifest.digest
+
+    folder = resolve(f"models:/{context.model_name}@challenger", tmp_path / "cache", context.tracking_uri).folder
+    assert verify(folder).digest == manifest.digest
+    assert {path.name for path in (folder / "release").iterdir()} == set(RELEASE_FILES)
+    release = read_release(folder)
+    assert (release.run_id, release.git_sha, release.data_fingerprint) == ("run-1", "a" * 40, "d" * 64)
+    assert release.metrics["accuracy"].value == 0.94
+    (row,) = list_models(context.tracking_uri, context.model_name)
+    assert (row.version, row.aliases, row.git_sha, row.digest) == ("1", ("challenger",), "a" * 40, manifest.digest)
+    assert row.metrics == {name: metric.value for name, metric in release.metrics.items()}
+
+
+def test_card_says_figures_intervals_and_the_caveat(context: RunContext, toy_bundle: Path, tmp_path: Path) -> None:
+    manifest = read_manifest(toy_bundle)
+    caveat = "Measured on the shipped sample: it proves the machinery, it is no detector for shop photos."
+    register(
+        toy_bundle,
+        make_evaluation(tmp_path / "evaluation", manifest.digest, caveat),
+        make_verdict(tmp_path / "verdict", manifest.digest),
+        RegisterConfig(),
+        context,
+        tmp_path / "out",
+    )
+    (card,) = (tmp_path / "artifacts").rglob("release/MODEL_CARD.md")
+    text = card.read_text()
+    assert f"> **{caveat}**" in text
+    assert "| accuracy | 0.9400 | 0.9000 to 0.9700 |" in text
+    assert "| generator = ldm | 50 | 0.9000 | 0.7900 to 0.9600 |" in text
+    assert "PASSED: accuracy 94.0 %" in text
+    assert manifest.digest in text
+
+
+def test_same_bundle_again_is_the_same_version(context: RunContext, toy_bundle: Path, tmp_path: Path) -> None:
+    first = registered(tmp_path / "1", toy_bundle, context)
+    again = registered(tmp_path / "2", toy_bundle, context)
+    assert again == first
+    assert len(list_models(context.tracking_uri, context.model_name)) == 1
+
+
+def test_challenger_moves_to_the_newest(context: RunContext, toy_bundle: Path, tmp_path: Path) -> None:
+    registered(tmp_path / "1", toy_bundle, context)
+    registered(tmp_path / "2", make_bundle(tmp_path / "other", seed=5), context)
+    newest, oldest = list_models(context.tracking_uri, context.model_name)
+    assert (newest.version, newest.aliases) == ("2", ("challenger",))
+    assert (oldest.version, oldest.aliases) == ("1", ())
+
+
+@pytest.mark.parametrize(
+    ("verdict_of", "evaluation_of", "passed", "said"),
+    [
+        ("other", "this", True, "the verdict is of bundle"),
+        ("this", "other", True, "the evaluation is of bundle"),
+        ("this", "this", False, r"the gate did not pass it \(REFUSED"),
+    ],
+)
+def test_strangers_and_refused_are_not_registered(
+    context: RunContext, toy_bundle: Path, tmp_path: Path, verdict_of: str, evaluation_of: str, passed: bool, said: str
+) -> None:
+    digests = {"this": read_manifest(toy_bundle).digest, "other": "f" * 64}
+    with pytest.raises(StageError, match=said):
+        register(
+            toy_bundle,
+            make_evaluation(tmp_path / "evaluation", digests[evaluation_of]),
+            make_verdict(tmp_path / "verdict", digests[verdict_of], passed=passed),
+            RegisterConfig(),
+            context,
+            tmp_path / "out",
+        )
+    assert list_models(context.tracking_uri, context.model_name) == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_tampered_bundle_is_not_registered(context: RunContext, toy_bundle: Path, tmp_path: Path) -> None:
+    changed = shutil.copytree(toy_bundle, tmp_path / "changed")
+    with (changed / "model.onnx").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(StageError, match=r"not registered: .*model.onnx: sha256"):
+        registered(tmp_path, changed, context)
+    assert list_models(context.tracking_uri, context.model_name) == []
+
+
+def nothing_is_left(context: RunContext, tmp_path: Path, digest: str) -> None:
+    assert list_models(context.tracking_uri, context.model_name) == []
+    assert Registry(context.tracking_uri, context.model_name).aliased("challenger") is None
+    assert not list((tmp_path / "artifacts").rglob(f"bundle-{digest[:12]}/*"))
+    assert not (tmp_path / "model_version").exists()
+
+
+def test_failure_after_the_version_was_made_leaves_nothing(
+    context: RunContext, toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage, "write_model_version", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        registered(tmp_path, toy_bundle, context)
+    nothing_is_left(context, tmp_path, read_manifest(toy_bundle).digest)
+
+
+def test_failure_while_files_are_stored_leaves_nothing(
+    context: RunContext, toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> bool:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(mlflow_adapter, "_ensure_model", full)
+    with pytest.raises(OSError, match="No space left"):
+        registered(tmp_path, toy_bundle, context)
+    nothing_is_left(context, tmp_path, read_manifest(toy_bundle).digest)
+
+
+def test_failure_leaves_the_old_challenger(
+    context: RunContext, toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registered(tmp_path / "1", toy_bundle, context)
+
+    def failing(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(stage, "write_model_version", failing)
+    with pytest.raises(OSError, match="No space left"):
+        registered(tmp_path / "2", make_bundle(tmp_path / "other", seed=5), context)
+    (standing,) = list_models(context.tracking_uri, context.model_name)
+    assert (standing.version, standing.aliases) == ("1", ("challenger",))
+
+
+def test_no_registry_is_said(toy_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="set tracking_uri"):
+        registered(tmp_path, toy_bundle, make_context(tmp_path, tracking_uri=""))
+
+
+def test_by_hand_errors_are_one_line(toy_bundle: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "components.register", "--bundle", str(tmp_path / "none")),
+            *("--evaluation", str(tmp_path), "--verdict", str(tmp_path), "--output", str(tmp_path / "out")),
+            *("--context", json.dumps({"run_id": "r", "tracking_uri": f"sqlite:///{tmp_path}/m.db"})),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "no readable manifest.json" in done.stderr
+
+
+def test_vertex_needs_its_place() -> None:
+    with pytest.raises(ValueError, match=r"needs register.project, register.region, register.bucket"):
+        RegisterConfig(vertex=True)
+    with pytest.raises(ValueError, match="must start with gs://"):
+        RegisterConfig(bucket="s3://x")

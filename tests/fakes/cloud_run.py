@@ -1,0 +1,104 @@
+"""A Cloud Run Admin API v2 on loopback whose revisions are real servers. Bodies are parsed by Google's own protos."""
+
+from collections.abc import Callable
+from typing import Any
+
+from google.cloud import run_v2
+from google.protobuf import json_format
+
+from tests.fakes.google_rest import ApiError, GoogleRest, Request
+
+SERVICE = "projects/proj/locations/europe-west1/services/detector"
+LATEST = run_v2.TrafficTargetAllocationType.TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST
+
+
+class FakeCloudRun(GoogleRest):
+    """One service. `serve` gives the address of a server for a revision's environment."""
+
+    def __init__(self, serve: Callable[[dict[str, str]], str], environment: dict[str, str]) -> None:
+        super().__init__()
+        self.serve = serve
+        self.revisions: dict[str, run_v2.RevisionTemplate] = {}
+        self.made: list[str] = []
+        template = run_v2.RevisionTemplate(
+            containers=[
+                run_v2.Container(
+                    image="registry/serving@sha256:" + "0" * 64,
+                    env=[run_v2.EnvVar(name=k, value=v) for k, v in environment.items()],
+                )
+            ]
+        )
+        self.service = run_v2.Service(name=SERVICE, template=template, traffic=[{"type_": LATEST, "percent": 100}])
+        self._revise()
+        self._settle()
+
+    def environment(self, revision: str) -> dict[str, str]:
+        """Environment of a revision's container."""
+        return {v.name: v.value for v in self.revisions[revision].containers[0].env}
+
+    @property
+    def split(self) -> dict[str, int]:
+        """Revision -> percent of users, as it is now."""
+        return {status.revision: status.percent for status in self.service.traffic_statuses if status.percent}
+
+    @property
+    def pinned(self) -> bool:
+        """Whether traffic is held on named revisions instead of following the latest."""
+        return not any(target.type_ == LATEST for target in self.service.traffic)
+
+    @property
+    def updates(self) -> list[Request]:
+        """The updates sent."""
+        return [request for request in self.requests if request.method == "PATCH"]
+
+    def route(self, request: Request) -> dict[str, Any]:
+        """GET and PATCH of the service."""
+        if request.path != f"/v2/{SERVICE}":
+            raise ApiError(404, f"{request.path} not found")
+        if request.method == "GET":
+            return self._document()
+        if request.method != "PATCH":
+            raise ApiError(501, request.method)
+        body = run_v2.Service(json_format.ParseDict(request.body, run_v2.Service.pb(run_v2.Service())))
+        if body.etag != self.service.etag:
+            raise ApiError(409, "the service changed since it was read")
+        fields = request.query["updateMask"].split(",")
+        if "traffic" in fields:
+            self.service.traffic = body.traffic
+        if "template" in fields and body.template != self.service.template:
+            self.service.template = body.template
+            self._revise()
+        self._settle()
+        return self.running("projects/proj/locations/europe-west1", "google.cloud.run.v2.Service", self._document())
+
+    def _document(self) -> dict[str, Any]:
+        return json_format.MessageToDict(run_v2.Service.pb(self.service))
+
+    def _revise(self) -> None:
+        name = self.service.template.revision or f"detector-{len(self.made):05d}-gen"
+        if name in self.revisions:
+            raise ApiError(409, f"revision {name} exists")
+        self.revisions[name] = run_v2.RevisionTemplate(run_v2.RevisionTemplate.pb(self.service.template))
+        self.made.append(name)
+        self.service.latest_created_revision = self.service.latest_ready_revision = f"{SERVICE}/revisions/{name}"
+
+    def _settle(self) -> None:
+        latest = self.made[-1]
+        total = sum(target.percent for target in self.service.traffic)
+        if total != 100:
+            raise ApiError(400, f"traffic adds up to {total}")
+        statuses = []
+        for target in self.service.traffic:
+            revision = latest if target.type_ == LATEST else target.revision
+            if revision not in self.revisions:
+                raise ApiError(400, f"no revision {revision}")
+            uri = self.serve(self.environment(revision)) if target.tag else ""
+            statuses.append(
+                run_v2.TrafficTargetStatus(
+                    type_=target.type_, revision=revision, percent=target.percent, tag=target.tag, uri=uri
+                )
+            )
+        self.service.traffic_statuses = statuses
+        busiest = max(statuses, key=lambda status: status.percent)
+        self.service.uri = self.serve(self.environment(busiest.revision))
+        self.service.etag = f'"{len(self.requests)}"'

@@ -1,0 +1,130 @@
+"""What the stand-ins for Google's REST APIs share: long-running operations, injected faults, captured bodies."""
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlparse
+
+from google.protobuf import json_format
+
+STATUS = {
+    400: "INVALID_ARGUMENT",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    409: "ABORTED",
+    429: "RESOURCE_EXHAUSTED",
+    503: "UNAVAILABLE",
+}
+
+
+class ApiError(Exception):
+    """An error that the API answers."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass
+class Request:
+    """One captured request."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    body: dict[str, Any]
+
+
+@dataclass
+class GoogleRest:
+    """An HTTP server on loopback; subclasses answer in `route`."""
+
+    requests: list[Request] = field(default_factory=list)
+    faults: list[tuple[Callable[[Request], bool], int, int]] = field(default_factory=list)
+    """(which requests, status to answer, how often; -1 for ever)."""
+    operations: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+            def answer(self) -> None:
+                length = int(self.headers.get("content-length") or 0)
+                raw = self.rfile.read(length)
+                url = urlparse(self.path)
+                request = Request(
+                    self.command, unquote(url.path), dict(parse_qsl(url.query)), json.loads(raw) if raw else {}
+                )
+                code, document = outer.handle(request)
+                payload = json.dumps(document).encode()
+                self.send_response(code)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(payload)))
+                self.end_headers()
+                self.wfile.write(payload)
+
+            do_GET = do_POST = do_PATCH = do_DELETE = answer
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._lock = threading.Lock()
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def fail(self, method: str, part: str, code: int, times: int = -1) -> None:
+        """Answer `code` to requests of `method` whose path contains `part`, `times` times."""
+        self.faults.append((lambda r: r.method == method and part in r.path, code, times))
+
+    def handle(self, request: Request) -> tuple[int, dict[str, Any]]:
+        """Answer one request."""
+        with self._lock:
+            self.requests.append(request)
+            try:
+                self._inject(request)
+                if "/operations/" in request.path:
+                    return 200, self._operation(request)
+                return 200, self.route(request)
+            except ApiError as error:
+                status = STATUS.get(error.code, "UNKNOWN")
+                return error.code, {"error": {"code": error.code, "message": str(error), "status": status}}
+            except json_format.ParseError as error:
+                return 400, {"error": {"code": 400, "message": str(error), "status": "INVALID_ARGUMENT"}}
+
+    def route(self, request: Request) -> dict[str, Any]:
+        """Answer of the API proper."""
+        raise ApiError(501, f"{request.method} {request.path}")
+
+    def running(self, parent: str, kind: str, response: dict[str, Any]) -> dict[str, Any]:
+        """A long-running operation that is done when it is asked about."""
+        name = f"{parent}/operations/{len(self.operations) + 1}"
+        self.operations[name] = {
+            "name": name,
+            "done": True,
+            "response": {"@type": f"type.googleapis.com/{kind}", **response},
+        }
+        return {"name": name, "done": False}
+
+    def _operation(self, request: Request) -> dict[str, Any]:
+        name = request.path.split("/", 2)[2]
+        if name not in self.operations:
+            raise ApiError(404, f"{name} not found")
+        return self.operations[name]
+
+    def _inject(self, request: Request) -> None:
+        for index, (matches, code, times) in enumerate(self.faults):
+            if times and matches(request):
+                self.faults[index] = (matches, code, times - 1)
+                raise ApiError(code, f"injected {code}")
