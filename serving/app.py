@@ -7,12 +7,13 @@ from importlib.metadata import version
 from typing import Final
 
 from fastapi import FastAPI, Request, Response
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, iter_route_contexts
 
 from serving import problems, security
 from serving.detector.image import ImageRefusedError
 from serving.detector.statistics import read_reference
 from serving.drift.monitor import DriftMonitor, DriftPolicy, tell
+from serving.openapi import describe
 from serving.predictor import Predictor
 from serving.problems import ProblemError, refusal
 from serving.routes import ops, predict, protocols
@@ -54,6 +55,8 @@ def create_app(settings: Settings | None = None, served: Served | None = None) -
         app.include_router(ops.router, prefix=prefix)
     app.include_router(protocols.v2)
     app.include_router(protocols.vertex_router(settings.aip_predict_route, settings.aip_health_route))
+    _refuse_ambiguous_routes(app)
+    app.openapi = describe(app)  # type: ignore[method-assign] # FastAPI's documented way to extend the description
     _install_errors(app, service.telemetry)
     security.install(app, settings, service.telemetry)
     return app
@@ -144,6 +147,18 @@ def _install_errors(app: FastAPI, telemetry: Telemetry) -> None:
 
     app.add_exception_handler(ProblemError, on_problem)
     app.add_exception_handler(ImageRefusedError, on_refused_image)
+
+
+def _refuse_ambiguous_routes(app: FastAPI) -> None:
+    """Raises ValueError where AIP_PREDICT_ROUTE or AIP_HEALTH_ROUTE takes the path of another route."""
+    seen: set[tuple[str, str]] = set()
+    for route in iter_route_contexts(app.routes):
+        for method in route.methods or ():
+            if (route.path or "", method) in seen and method != "HEAD":
+                raise ValueError(
+                    f"{method} {route.path} is two routes; choose other paths in AIP_PREDICT_ROUTE and AIP_HEALTH_ROUTE"
+                )
+            seen.add((route.path or "", method))
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -79,9 +79,7 @@ def vertex_router(predict_route: str, health_route: str) -> APIRouter:
 
 
 def _json_body(model: type[BaseModel]) -> dict[str, Any]:
-    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    for name in ("$defs",):
-        schema.pop(name, None)
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
