@@ -24,3 +24,10 @@ def configuration(profile: str, overrides: list[str], file: Path, data: str = ""
 
     extra = [f"data.uri={data}"] if data else []
     return load_config(profile, [*overrides, *extra], file)
+
+
+def local_configuration(profile: str, overrides: list[str], file: Path) -> "PipelineConfig":
+    """The same with paths made absolute, for verbs that run a stage on this disk."""
+    from pipelines.launch import on_this_disk
+
+    return on_this_disk(configuration(profile, overrides, file))

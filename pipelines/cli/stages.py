@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import DEFAULT_CONFIG, ConfigFile, Json, Overrides, Profile, configuration
+from pipelines.cli.options import DEFAULT_CONFIG, ConfigFile, Json, Overrides, Profile, local_configuration
 
 if TYPE_CHECKING:
     from components.artifacts.context import RunContext
@@ -32,7 +32,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train on a packed dataset and export a bundle, without gate or registry."""
-    config = _localised(profile, overrides, config_file)
+    config = local_configuration(profile, overrides, config_file)
     from components.train.stage import train as run
 
     summary = run(dataset, output, config.train, _context(config), curves)
@@ -51,7 +51,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score a bundle on the frozen test split; `aidetect gate` judges the result."""
-    config = _localised(profile, overrides, config_file)
+    config = local_configuration(profile, overrides, config_file)
     from components.evaluate.stage import evaluate as run
 
     report = output / "report.html"
@@ -63,12 +63,6 @@ def evaluate(
         interval = "" if metric.low is None or metric.high is None else f"  [{metric.low:.4f}, {metric.high:.4f}]"
         typer.echo(f"{name:<16} {metric.value:.4f}{interval}")
     typer.echo(f"report: {report}")
-
-
-def _localised(profile: str, overrides: list[str], config_file: Path) -> "PipelineConfig":
-    from pipelines.launch import on_this_disk
-
-    return on_this_disk(configuration(profile, overrides, config_file))
 
 
 def _context(config: "PipelineConfig") -> "RunContext":

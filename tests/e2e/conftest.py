@@ -15,6 +15,8 @@ SMALL = {
     "verify_data.limit": "160",
     "verify_data.min_rows": "20",
     "verify_data.workers": "1",
+    "train.architecture": "test_efficientnet",
+    "train.weights": "none",
     "train.input_px": "64",
     "train.low_res_epochs": "0",
     "train.epochs": "1",

@@ -1,0 +1,131 @@
+"""The command line: quick to answer, errors in one line, nothing heavy loaded before it is needed."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.bundles import jpeg
+from tests.e2e.conftest import Cli
+
+HEAVY = (
+    "torch",
+    "timm",
+    "kfp",
+    "mlflow",
+    "google.cloud.storage",
+    "google.cloud.aiplatform",
+    "captum",
+    "scipy",
+    "pydantic",
+    "numpy",
+    "onnxruntime",
+)
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    return Cli(tmp_path / "workspace")
+
+
+def test_help_is_quick_and_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, time\n"
+        "from pipelines.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert stop.code == 0\n"
+        f"heavy = [name for name in {HEAVY} if name in sys.modules]\n"
+        "assert not heavy, heavy\n"
+        "print(time.process_time(), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    for verb in "run runs compile gate models promote rollback deploy data train evaluate serve predict".split():
+        assert f" {verb} " in done.stdout
+    # CPU time, not wall time: the cores are shared
+    assert float(done.stderr.splitlines()[-1]) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--set", "train.epoch=3"], "train.epoch: unknown key; did you mean 'epochs'?"),
+        (["run", "--set", "train.epochs=many"], "train.epochs: input should be a valid integer"),
+        (["run", "--profile", "staging"], "unknown profile 'staging'"),
+        (["run", "--config", "/nowhere.yaml"], "/nowhere.yaml: no such file"),
+        (["predict"], "Missing parameter: images"),
+        (["frobnicate"], "No such command 'frobnicate'"),
+        (["gate", "/nowhere"], "/nowhere"),
+        (["runs", "show", "20200101-000000"], "no run '20200101-000000'"),
+    ],
+)
+def test_errors_are_one_line_and_exit_1(cli: Cli, arguments: list[str], message: str) -> None:
+    done = cli(*arguments)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_debug_shows_the_traceback(cli: Cli) -> None:
+    done = cli("--debug", "config", "show", "--profile", "staging")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_config_show_and_schema(cli: Cli) -> None:
+    shown = json.loads(cli("config", "show", "--json", "--set", "train.epochs=9").stdout)
+    assert shown["train"]["epochs"] == 9
+    schema = json.loads(cli("config", "schema").stdout)
+    assert set(schema["properties"]) == set(shown)
+
+
+def test_predict_and_explain_on_a_bundle_folder(cli: Cli, toy_bundle: Path, tmp_path: Path) -> None:
+    bright, dark, text = tmp_path / "bright.jpg", tmp_path / "dark.jpg", tmp_path / "text.jpg"
+    bright.write_bytes(jpeg(230))
+    dark.write_bytes(jpeg(20))
+    text.write_text("no image")
+    done = cli("predict", "--json", "--model", str(toy_bundle), str(bright), str(dark), str(text))
+    assert done.returncode == 1
+    assert f"error: {text}: not a JPEG, PNG or WebP image" in done.stderr
+    answers = json.loads(done.stdout)
+    assert [answer["prediction"] for answer in answers] == ["ai_generated", "real"]
+    picture = tmp_path / "heat.png"
+    explained = cli("explain", str(dark), "-o", str(picture), "--model", str(toy_bundle), "--json")
+    assert explained.returncode == 0, explained.stderr
+    assert json.loads(explained.stdout)["explained_class"] == "real"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_missing_model_says_what_to_do(cli: Cli, tmp_path: Path) -> None:
+    photo = tmp_path / "x.jpg"
+    photo.write_bytes(jpeg(200))
+    done = cli.here("predict", str(photo))
+    assert done.returncode == 1
+    assert "train one with: aidetect run" in done.stderr
+    for verb in ("deploy", "rollback"):
+        done = cli.here(verb)
+        assert done.returncode == 1, done.stdout
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_data_verify_reports_and_exits_by_its_findings(cli: Cli, tmp_path: Path) -> None:
+    small = ["--set", "verify_data.limit=60", "--set", "verify_data.min_rows=10", "--set", "verify_data.workers=1"]
+    good = cli("data", "verify", "data/sample", "--json", *small)
+    assert good.returncode == 0, good.stderr
+    assert json.loads(good.stdout)["summary"]["splits"]["train"]["rows"] == 60
+    started = time.monotonic()
+    bad = cli("data", "verify", str(tmp_path))
+    assert bad.returncode == 1 and str(tmp_path) in bad.stderr
+    assert time.monotonic() - started < 60
+
+
+def test_doctor_finds_a_missing_folder(cli: Cli) -> None:
+    done = cli("doctor", "--json", "--set", "data.uri=/nowhere")
+    assert done.returncode == 1
+    findings = {finding["subject"]: finding for finding in json.loads(done.stdout)}
+    assert findings["data"]["status"] == "error"
+    assert findings["python"]["status"] == "ok"
