@@ -1,4 +1,4 @@
-"""Run stage train alone: `python -m components.train --help`, or `torchrun ... -m components.train` for many processes."""
+"""Run stage train alone: `python -m components.train --help`; or `torchrun ... -m components.train` on many ranks."""
 
 import argparse
 import json
@@ -49,17 +49,17 @@ def _document(file: Path | None, settings: list[str]) -> dict[str, Any]:
     document: Any = yaml.safe_load(file.read_text(encoding="utf-8")) if file else {}
     if not isinstance(document, dict):
         raise StageError(f"{file}: not a mapping of knobs to values")
-    document = dict(document.get("train", document))
+    knobs: dict[str, Any] = dict(document.get("train", document))
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
             raise StageError(f"--set {setting}: write KEY=VALUE")
         *path, last = key.removeprefix("train.").split(".")
-        section = document
+        section = knobs
         for name in path:
             section = section.setdefault(name, {})
         section[last] = yaml.safe_load(value)
-    return document
+    return knobs
 
 
 def _fail(line: str) -> int:

@@ -10,7 +10,7 @@ from serving.detector.decision import DecisionRule
 from serving.detector.engine import Floats
 
 _MAX_LOG_TEMPERATURE = 4.0
-"""A perfectly separated split would push the temperature to 0; e^-4 to e^4 is as far as it may go."""
+"""e^-4 to e^4 is as far as the temperature may go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +74,16 @@ def choose_threshold(probabilities: npt.NDArray[np.float64], labels: npt.ArrayLi
 def _fit(z: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> DecisionRule:
     from scipy.optimize import minimize
 
+    # Platt's targets: the fit stays finite, and modest, on a split that the network separates perfectly
+    positives, n = y.sum(), len(y)
+    targets = np.where(y == 1, (positives + 1) / (positives + 2), 1 / (n - positives + 2))
+
     def loss(parameters: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
         scale, bias = np.exp(-parameters[0]), parameters[1]
         scaled = z * scale
-        residual = 1.0 / (1.0 + np.exp(-np.clip(scaled + bias, -700, 700))) - y
+        residual = 1.0 / (1.0 + np.exp(-np.clip(scaled + bias, -700, 700))) - targets
         gradient = np.array([-np.mean(residual * scaled), np.mean(residual)])
-        return log_loss(scaled + bias, y), gradient
+        return log_loss(scaled + bias, targets), gradient
 
     bounds = [(-_MAX_LOG_TEMPERATURE, _MAX_LOG_TEMPERATURE), (-20.0, 20.0)]
     found = minimize(loss, np.zeros(2), jac=True, method="L-BFGS-B", bounds=bounds)

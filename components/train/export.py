@@ -98,7 +98,7 @@ def export_bundle(
     write_onnx(network, fitted.model, config.input_px, folder / bundle.MODEL)
     save_file({k: v.contiguous() for k, v in fitted.model.state_dict().items()}, folder / bundle.WEIGHTS)
     linear = linear_head(fitted.model)
-    head = {"weight": linear.weight.detach().numpy(), "bias": _bias(linear)}
+    head = {"weight": linear.weight.detach().numpy(), "bias": linear.bias.detach().numpy()}
     save_arrays(head, folder / bundle.HEAD)
 
     engine = Engine(folder / bundle.MODEL, threads)
@@ -237,9 +237,3 @@ def _write_golden(
             )
         )
     return tuple(golden)
-
-
-def _bias(linear: nn.Linear) -> Floats:
-    if linear.bias is None:
-        return np.zeros(linear.out_features, dtype=np.float32)
-    return cast("Floats", linear.bias.detach().numpy())

@@ -59,9 +59,9 @@ class Trainer:
     def __init__(
         self, network: Network, train: Decoded, validation: Validation, config: TrainConfig, ranks: Ranks
     ) -> None:
-        from timm.optim import create_optimizer_v2
-        from timm.scheduler import CosineLRScheduler
-        from timm.utils import ModelEmaV3
+        from timm.optim import create_optimizer_v2  # type: ignore[attr-defined]  # timm re-exports it without saying so
+        from timm.scheduler import CosineLRScheduler  # type: ignore[attr-defined]  # timm re-exports it without saying so
+        from timm.utils import ModelEmaV3  # type: ignore[attr-defined]  # timm re-exports it without saying so
 
         self._network, self._train, self._validation = network, train, validation
         self._config, self._ranks = config, ranks
@@ -116,7 +116,7 @@ class Trainer:
         if self._ranks.is_main:
             for record in self._history:
                 on_epoch(record)
-        with progress(self._steps * config.epochs, self._steps * self._epoch, self._ranks.is_main) as shown:
+        with progress(self._work(config.epochs), self._work(self._epoch), self._ranks.is_main) as shown:
             if resumed_from:
                 shown.say(f"resumed after epoch {resumed_from} of {config.epochs}")
             while self._epoch < config.epochs and not self._exhausted():
@@ -136,7 +136,7 @@ class Trainer:
         model = best.to("cpu", memory_format=torch.contiguous_format).eval()
         return Fitted(model, self._best.epoch, self._history, resumed_from)
 
-    def _one_epoch(self, advance: Callable[[int, int, float | None], None]) -> EpochRecord:
+    def _one_epoch(self, advance: Callable[[int, int, int, float | None], None]) -> EpochRecord:
         config, ranks, epoch = self._config, self._ranks, self._epoch
         side_px = config.side_px(epoch)
         self._ranked.train()
@@ -159,7 +159,7 @@ class Trainer:
                     f"the loss became {value} in epoch {epoch + 1}, step {number + 1}; lower train.learning_rate "
                     f"(now {config.learning_rate:g}) or train.grad_clip_norm, or set train.amp=off"
                 )
-            advance(epoch, config.epochs, value)
+            advance(side_px**2, epoch, config.epochs, value)
         seconds = time.perf_counter() - started
         return {
             "epoch": epoch + 1,
@@ -207,6 +207,9 @@ class Trainer:
             self._stale = 0
         else:
             self._stale += 1
+
+    def _work(self, epochs: int) -> int:
+        return sum(self._steps * self._config.side_px(epoch) ** 2 for epoch in range(epochs))
 
     def _exhausted(self) -> bool:
         patience = self._config.early_stopping_patience

@@ -44,7 +44,7 @@ def build(config: TrainConfig) -> Network:
     # the head has as many outputs as the starting weights until they are in
     classes = 1 if from_hub else 1000
     try:
-        model = timm.create_model(
+        model: Any = timm.create_model(
             config.architecture,
             pretrained=from_hub,
             num_classes=classes,
@@ -115,7 +115,7 @@ def freeze(model: nn.Module, layers: int) -> list[nn.Module]:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(grouped[name] >= layers)
     norms = (module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
-    return [norm for norm in norms if norm.weight is not None and not norm.weight.requires_grad]
+    return [norm for norm in norms if norm.affine and not norm.weight.requires_grad]
 
 
 def load_lite0(model: nn.Module) -> None:

@@ -10,27 +10,27 @@ _LINE_EVERY_S: Final = 15.0
 
 
 class Progress:
-    """Counts steps and says where the training stands."""
+    """Counts work (pixels, so that quick small epochs do not promise a quick end) and says where training stands."""
 
-    def __init__(self, total_steps: int, done_steps: int, visible: bool) -> None:
+    def __init__(self, total_work: int, done_work: int, visible: bool) -> None:
         self._visible = visible
-        self._total = total_steps
-        self._done = self._done_before = done_steps
+        self._total = total_work
+        self._done = self._done_before = done_work
         self._started = self._last_line = time.monotonic()
         self._bar = None
         self._task = None
         if visible and sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
             self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task("training", total=total_steps, completed=done_steps)
+            self._task = self._bar.add_task("training", total=total_work, completed=done_work)
             self._bar.start()
 
-    def advance(self, epoch: int, epochs: int, loss: float | None) -> None:
-        """One step done."""
-        self._done += 1
+    def advance(self, work: int, epoch: int, epochs: int, loss: float | None) -> None:
+        """One step of `work` done."""
+        self._done += work
         if not self._visible:
             return
         said = f"epoch {epoch + 1}/{epochs}" + (f"  loss {loss:.4f}" if loss is not None else "")
@@ -41,7 +41,7 @@ class Progress:
         if now - self._last_line >= _LINE_EVERY_S:
             self._last_line = now
             left = (now - self._started) / (self._done - self._done_before) * (self._total - self._done)
-            self.say(f"{said}  step {self._done}/{self._total}  about {left:.0f} s left")
+            self.say(f"{said}  {self._done / self._total:.0%}  about {left:.0f} s left")
 
     def say(self, line: str) -> None:
         """One line that stays."""
@@ -59,9 +59,9 @@ class Progress:
 
 
 @contextmanager
-def progress(total_steps: int, done_steps: int, visible: bool) -> Iterator[Progress]:
+def progress(total_work: int, done_work: int, visible: bool) -> Iterator[Progress]:
     """A `Progress` that is closed whatever happens."""
-    shown = Progress(total_steps, done_steps, visible)
+    shown = Progress(total_work, done_work, visible)
     try:
         yield shown
     finally:

@@ -1,0 +1,270 @@
+"""A training from packed data to a bundle: what it leaves, what it refuses, what an interrupt leaves behind."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from kfp import dsl
+from safetensors.numpy import load_file, save_file
+
+from components.artifacts.context import RunContext
+from components.artifacts.dataset import VAL, Dataset
+from components.artifacts.failure import StageError
+from components.train import loop, stage
+from components.train.config import TrainConfig
+from components.train.stage import train
+from serving.detector import bundle
+from serving.detector.decision import DecisionRule
+from serving.detector.detector import Detector
+from serving.detector.statistics import Reference
+from tests.components.train.conftest import Trained
+from tests.components.train.packed import TINY, pack_toy
+
+CONTEXT = RunContext(run_id="toy-run")
+
+
+def config(**changes: object) -> TrainConfig:
+    return TrainConfig.model_validate(TINY | changes)
+
+
+def test_the_bundle_loads_and_tells_bright_from_dark(trained: Trained) -> None:
+    detector = Detector.load(trained.bundle)
+    data = Dataset(trained.dataset)
+    verdicts = detector.predict([detector.pixels(image) for image in data.images(VAL)])
+    truth = ["ai_generated" if label else "real" for label in data.table(VAL, ["label"]).column("label").to_pylist()]
+    right = np.mean([v.prediction == t for v, t in zip(verdicts, truth, strict=True)])
+    assert right >= 0.9
+    assert detector.manifest.digest == trained.summary.digest
+    assert detector.manifest.provenance.data_fingerprint == data.summary.fingerprint
+    assert detector.manifest.provenance.run_id == "toy-run"
+    assert TrainConfig.model_validate(detector.manifest.provenance.train_config) == trained.config
+
+
+def test_the_head_and_the_map_give_the_logit(trained: Trained) -> None:
+    detector = Detector.load(trained.bundle)
+    pixels = np.stack([detector.pixels(image) for image in list(Dataset(trained.dataset).images(VAL))[:8]])
+    logits, features = detector.logits_and_features(pixels)
+    head = load_file(trained.bundle / bundle.HEAD)
+    np.testing.assert_allclose(features.mean((2, 3)) @ head["weight"][0] + head["bias"][0], logits, atol=1e-5)
+    assert trained.summary.onnx_parity < 1e-4
+    assert features.shape[2:] == (2, 2)
+
+
+def test_the_graph_has_its_batch_norms_folded_and_its_weights_inside(trained: Trained) -> None:
+    import onnx
+
+    graph = onnx.load(trained.bundle / bundle.MODEL).graph
+    assert "BatchNormalization" not in {node.op_type for node in graph.node}
+    assert [i.name for i in graph.input] == ["image"]
+    assert [o.name for o in graph.output] == ["logit", "features"]
+    assert not list(trained.bundle.glob("*.data"))
+
+
+def test_golden_examples_show_both_classes_and_the_reference_holds_all_of_val(trained: Trained) -> None:
+    manifest = bundle.verify(trained.bundle)
+    assert {example.label for example in manifest.golden} == {"real", "ai_generated"}
+    distances = [abs(g.probability - manifest.decision.threshold) for g in manifest.golden]
+    assert min(distances) >= 0.02
+    reference = Reference.model_validate_json((trained.bundle / bundle.REFERENCE).read_text())
+    assert reference.n == len(reference.logits) == len(reference.jpeg_quality) == 48
+
+
+def test_curves_are_one_page_with_a_plot_and_every_epoch(trained: Trained) -> None:
+    page = trained.curves.read_text()
+    assert "<svg" in page
+    assert page.count("<tr") == 1 + trained.summary.epochs
+    assert "src=" not in page and "href=\"http" not in page
+    assert trained.summary.digest in page
+
+
+def test_the_model_card_names_data_run_and_limits(trained: Trained) -> None:
+    card = (trained.bundle / bundle.MODEL_CARD).read_text()
+    for part in ("test_efficientnet", "toy-run", Dataset(trained.dataset).summary.fingerprint, "## Limits", "| val | 48 |"):
+        assert part in card
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(trained: Trained, tmp_path: Path) -> None:
+    first = load_file(trained.bundle / bundle.WEIGHTS)
+    train(trained.dataset, tmp_path / "same", config(loader_threads=5), CONTEXT)
+    same = load_file(tmp_path / "same" / bundle.WEIGHTS)
+    assert all(np.array_equal(first[name], same[name]) for name in first)
+    train(trained.dataset, tmp_path / "other", config(seed=1, epochs=1), CONTEXT)
+    other = load_file(tmp_path / "other" / bundle.WEIGHTS)
+    assert not np.array_equal(first["classifier.weight"], other["classifier.weight"])
+
+
+def test_a_bundle_warm_starts_a_training_with_frozen_layers(trained: Trained, tmp_path: Path) -> None:
+    start = trained.bundle / bundle.WEIGHTS
+    sha = bundle.verify(trained.bundle).files[bundle.WEIGHTS]
+    summary = train(
+        trained.dataset,
+        tmp_path / "warm",
+        config(weights_uri=str(start), weights_sha256=sha, frozen_layers=2, epochs=1, learning_rate=1e-4),
+        CONTEXT,
+    )
+    assert summary is not None
+    assert summary.val_accuracy >= 0.9  # after one epoch: the start was a trained network
+    before, after = load_file(start), load_file(tmp_path / "warm" / bundle.WEIGHTS)
+    frozen = [name for name in before if name.startswith(("conv_stem", "bn1", "blocks.0"))]
+    assert len(frozen) > 5
+    assert all(np.array_equal(before[name], after[name]) for name in frozen)
+    assert not np.array_equal(before["conv_head.weight"], after["conv_head.weight"])
+
+
+def test_half_precision_takes_the_same_path_to_a_model_as_good(toy_data: Path, tmp_path: Path) -> None:
+    summary = train(toy_data, tmp_path / "b", config(amp="fp16"), CONTEXT)
+    assert summary is not None
+    assert summary.val_roc_auc >= 0.98
+
+
+def test_mixed_sizes_and_shuffled_labels_train_but_learn_nothing_from_noise(tmp_path: Path) -> None:
+    data = pack_toy(tmp_path / "d", sizes=[(40, 56), (64, 48), (50, 50)], labels=(0, 1, 1, 0))
+    summary = train(data, tmp_path / "b", config(cache_px=48, limit=32, epochs=1), CONTEXT)
+    assert summary is not None
+    reference = Reference.model_validate_json((tmp_path / "b" / bundle.REFERENCE).read_text())
+    assert reference.n == 32
+
+
+def test_early_stopping_keeps_the_best_epoch(toy_data: Path, tmp_path: Path) -> None:
+    settings = config(epochs=30, learning_rate=0.02, early_stopping_patience=1, low_res_epochs=0)
+    summary = train(toy_data, tmp_path / "b", settings, CONTEXT)
+    assert summary is not None
+    assert summary.epochs < 30
+    assert summary.best_epoch == summary.epochs - 1
+
+
+def test_a_diverging_loss_stops_with_one_line_and_leaves_nothing(toy_data: Path, tmp_path: Path) -> None:
+    settings = config(learning_rate=0.99, grad_clip_norm=1e9, weight_decay=0.9, warmup_epochs=0, amp="fp16", epochs=8)
+    with pytest.raises(StageError, match=r"the loss became .*learning_rate"):
+        train(toy_data, tmp_path / "b", settings, CONTEXT)
+    assert not (tmp_path / "b").exists()
+
+
+def test_an_interrupt_leaves_nothing_that_looks_like_a_bundle(
+    toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(source: Path, target: Path) -> None:
+        if target.name == bundle.MODEL:
+            raise KeyboardInterrupt
+        target.write_bytes(Path(source).read_bytes())
+
+    monkeypatch.setattr("components.train.export.shutil.copyfile", interrupted)
+    scratch = tmp_path / "scratch"
+    with pytest.raises(KeyboardInterrupt):
+        train(toy_data, tmp_path / "b", config(epochs=1, scratch_dir=str(scratch)), CONTEXT)
+    with pytest.raises(bundle.BundleError, match="not a model bundle"):
+        bundle.verify(tmp_path / "b")
+    assert list(scratch.iterdir()) == []
+
+
+def test_an_export_that_does_not_reproduce_is_refused(
+    toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = loop.score
+    monkeypatch.setattr("components.train.export.score", lambda *arguments: real(*arguments) + np.float32(0.5))
+    with pytest.raises(StageError, match=r"ONNX graph differs from torch by 0\.5"):
+        train(toy_data, tmp_path / "b", config(epochs=1), CONTEXT)
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": "test_efficientnett"}, "unknown architecture 'test_efficientnett'.*test_efficientnet"),
+        ({"architecture": "mobilenetv3_small_050"}, "cannot be explained from its last feature map"),
+        ({"architecture": "test_vit"}, "cannot be explained|does not take"),
+        ({"frozen_layers": 99}, "leaves nothing to train"),
+        ({"batch_size": 512}, "do not fill one batch of 512"),
+        ({"weights_uri": "/nowhere.safetensors", "weights_sha256": "0"}, "no file"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_in_one_line(
+    toy_data: Path, tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(StageError, match=message) as caught:
+        train(toy_data, tmp_path / "b", config(**changes), CONTEXT)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "b").exists()
+
+
+def test_weights_are_read_only_when_sha256_and_shapes_fit(toy_data: Path, trained: Trained, tmp_path: Path) -> None:
+    weights = trained.bundle / bundle.WEIGHTS
+    with pytest.raises(StageError, match="not the weights you named"):
+        train(toy_data, tmp_path / "b", config(weights_uri=str(weights), weights_sha256="0" * 64), CONTEXT)
+    import hashlib
+
+    other = tmp_path / "other.safetensors"
+    save_file({"conv_stem.weight": np.zeros((4, 3, 3, 3), dtype=np.float32)}, other)
+    sha = hashlib.sha256(other.read_bytes()).hexdigest()
+    with pytest.raises(StageError, match="does not fit the architecture"):
+        train(toy_data, tmp_path / "b", config(weights_uri=str(other), weights_sha256=sha), CONTEXT)
+
+
+@pytest.mark.parametrize(
+    ("rows", "labels", "message"),
+    [
+        ({"train": 32}, (0, 1), "no val images"),
+        ({"train": 32, "val": 8}, (0,), "no image of class 'ai_generated'"),
+    ],
+)
+def test_data_that_cannot_be_trained_on_is_refused(
+    tmp_path: Path, rows: dict[str, int], labels: tuple[int, ...], message: str
+) -> None:
+    data = pack_toy(tmp_path / "d", rows=rows, labels=labels)
+    with pytest.raises(StageError, match=message):
+        train(data, tmp_path / "b", config(), CONTEXT)
+
+
+def test_no_dataset_and_a_used_output_folder_are_refused(trained: Trained, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"no dataset\.json"):
+        train(tmp_path, tmp_path / "b", config(), CONTEXT)
+    with pytest.raises(StageError, match="there is a bundle already"):
+        train(trained.dataset, trained.bundle, config(), CONTEXT)
+
+
+def test_the_kfp_face_takes_kfps_floats_and_fills_metadata(toy_data: Path, tmp_path: Path) -> None:
+    from components.train.component import train as component
+
+    floats = {k: float(v) if isinstance(v, int) else v for k, v in (TINY | {"epochs": 1}).items()}
+    made = {
+        "bundle": dsl.Model(uri=str(tmp_path / "bundle")),
+        "curves": dsl.HTML(uri=str(tmp_path / "curves.html")),
+        "metrics": dsl.Metrics(uri=str(tmp_path / "metrics")),
+    }
+    component.python_func(
+        dataset=dsl.Dataset(uri=str(toy_data)), config=floats, context=json.loads(CONTEXT.model_dump_json()), **made
+    )
+    assert made["bundle"].metadata["digest"] == bundle.verify(tmp_path / "bundle").digest
+    assert 0 <= made["metrics"].metadata["val_accuracy"] <= 1
+
+
+def test_figures_curves_and_card_stand_in_the_mlflow_run(toy_data: Path, tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    context = RunContext(run_id="tracked", tracking_uri=uri, artifact_root=(tmp_path / "artifacts").as_uri())
+    train(toy_data, tmp_path / "b", config(epochs=2), context)
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name(context.experiment)
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id], "tags.run_id = 'tracked'")
+    assert run.data.params["train.architecture"] == "test_efficientnet"
+    assert run.data.params["train.augment.jpeg_p"] == "0.5"
+    assert run.data.tags["data_fingerprint"] == Dataset(toy_data).summary.fingerprint
+    assert [m.step for m in client.get_metric_history(run.info.run_id, "train/val_log_loss")] [:2] == [1, 2]
+    stored = {file.path for file in client.list_artifacts(run.info.run_id, "train")}
+    assert {"train/config.json", "train/curves.html", "train/MODEL_CARD.md"} <= stored
+
+
+def test_an_unreachable_tracking_server_stops_before_the_training(toy_data: Path, tmp_path: Path) -> None:
+    context = RunContext(run_id="x", tracking_uri=f"sqlite:///{tmp_path}/no/such/folder/mlflow.db")
+    with pytest.raises(StageError, match="cannot record this training"):
+        train(toy_data, tmp_path / "b", config(), context)
+
+
+def test_torch_is_left_with_a_fixed_number_of_threads(trained: Trained) -> None:
+    assert torch.get_num_threads() == trained.config.threads
+    assert isinstance(bundle.verify(trained.bundle).decision, DecisionRule)
+    assert stage.__doc__
