@@ -1,0 +1,109 @@
+"""What the serving benchmark runs on: an EfficientNet-B0 bundle and JPEGs of three sizes, made here and kept."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SIZES = {"224": (224, 224), "1024": (1024, 1024), "12MP": (4000, 3000)}
+"""Name -> width and height in pixels."""
+INPUT_PX = 224
+
+
+def photographs(folder: Path) -> dict[str, Path]:
+    """A JPEG of each size: a mosaic of the sample's photographs, enlarged, with sensor noise, quality 90."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table("data/sample/test.parquet", columns=["image"]).slice(0, 64)
+    tiles = [Image.open(io.BytesIO(row["bytes"])).convert("RGB") for row in table["image"].to_pylist()]
+    rng = np.random.default_rng(0)
+    found = {}
+    for name, (width, height) in SIZES.items():
+        found[name] = folder / f"{name}.jpg"
+        if found[name].exists():
+            continue
+        side = max(width, height) // 4
+        picture = Image.new("RGB", (width, height))
+        for index in range(16):
+            tile = tiles[index].resize((side, side), Image.Resampling.BICUBIC)
+            picture.paste(tile, (index % 4 * side, index // 4 * side))
+        pixels = np.asarray(picture).astype(np.int16) + rng.normal(0, 3, (height, width, 3)).astype(np.int16)
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(found[name], "JPEG", quality=90)
+    return found
+
+
+def efficientnet_bundle(folder: Path, photograph: Path) -> Path:
+    """A sealed EfficientNet-B0 bundle at 224 px with random weights: every cost of the real one, none of its sense."""
+    import torch
+    from safetensors.numpy import save_file as save_arrays
+    from safetensors.torch import save_file
+
+    from components.train.config import TrainConfig
+    from components.train.export import write_onnx
+    from components.train.model import build, linear_head
+    from serving.detector import bundle
+    from serving.detector.bundle import GoldenExample, Provenance
+    from serving.detector.decision import DecisionRule
+    from serving.detector.engine import Engine
+    from serving.detector.image import decode
+    from serving.detector.preprocess import to_input
+    from serving.detector.statistics import InputQuality, build_reference
+
+    if (folder / bundle.MANIFEST).exists():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    config = TrainConfig(architecture="efficientnet_b0", weights="none", input_px=INPUT_PX)
+    network = build(config)
+    model = network.model
+    # statistics of real activations: without them they shrink to denormal numbers, which no trained network has
+    model.train()
+    with torch.no_grad():
+        for _ in range(8):
+            model(torch.randn(8, 3, INPUT_PX, INPUT_PX))
+    model.eval()
+    write_onnx(network, model, INPUT_PX, folder / bundle.MODEL)
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / bundle.WEIGHTS)
+    linear = linear_head(model)
+    save_arrays({"weight": linear.weight.detach().numpy(), "bias": linear.bias.detach().numpy()}, folder / bundle.HEAD)
+    (folder / bundle.MODEL_CARD).write_text("# Random weights\n\nFor benchmarks; its verdicts mean nothing.\n")
+
+    engine = Engine(folder / bundle.MODEL)
+    rule = DecisionRule()
+    (folder / bundle.GOLDEN).mkdir(exist_ok=True)
+    golden, logits, qualities = [], [], []
+    for index in range(2):
+        name = f"{bundle.GOLDEN}/{index}.jpg"
+        with Image.open(photograph) as picture:
+            picture.rotate(180 * index).save(folder / name, quality=90)
+        decoded = decode((folder / name).read_bytes())
+        (logit,) = engine.logits(to_input(decoded.rgb, INPUT_PX)[None])
+        logits.append(float(logit))
+        qualities.append(InputQuality.of(decoded.info))
+        verdict = rule.decide(float(logit))
+        golden.append(
+            GoldenExample(
+                file=name, label=verdict.prediction, prediction=verdict.prediction, probability=verdict.probability
+            )
+        )
+    reference = build_reference(np.array(logits, dtype=np.float32), rule, qualities)
+    (folder / bundle.REFERENCE).write_text(reference.model_dump_json())
+    bundle.seal(
+        folder,
+        name="bench",
+        architecture="efficientnet_b0",
+        input_px=INPUT_PX,
+        decision=rule,
+        golden=tuple(golden),
+        provenance=Provenance(
+            run_id="bench",
+            git_sha="0" * 40,
+            data_fingerprint="0" * 64,
+            created_at="2026-01-01T00:00:00+00:00",
+            seed=0,
+            train_config={},
+            libraries={},
+        ),
+    )
+    return folder
