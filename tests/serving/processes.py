@@ -1,0 +1,105 @@
+"""`python -m serving` as a process of its own: started, watched and stopped as an operator would."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(**env: str) -> dict[str, str]:
+    """The environment of a server under test: nothing of the developer's own settings."""
+    keep = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "TMPDIR") or k.startswith("COVERAGE")}
+    return {**keep, "RATE_LIMIT_ENABLED": "false", "OMP_NUM_THREADS": "1", **env}
+
+
+class Server:
+    """A running server."""
+
+    def __init__(self, process: subprocess.Popen[str], port: int, log: Path) -> None:
+        self.process = process
+        self.url = f"http://127.0.0.1:{port}"
+        self._log = log
+
+    @property
+    def log(self) -> str:
+        """What it has written so far."""
+        return self._log.read_text()
+
+    def peak_mib(self) -> float:
+        """Largest resident memory so far."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
+
+    def terminate(self) -> int:
+        """SIGTERM; the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+@contextmanager
+def serve(model_uri: Path | str, log: Path, **env: str) -> Iterator[Server]:
+    """Start a server and wait until it is ready."""
+    port = free_port()
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serving"],
+            env=environment(MODEL_URI=str(model_uri), PORT=str(port), **env),
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    server = Server(process, port, log)
+    try:
+        _wait_until_ready(server)
+        yield server
+    finally:
+        _end(process)
+
+
+def start_refused(**env: str) -> tuple[int, str]:
+    """Exit code and standard error of a server that must not start."""
+    done = subprocess.run(
+        [sys.executable, "-m", "serving"], env=environment(**env), capture_output=True, text=True, timeout=60
+    )
+    return done.returncode, done.stderr
+
+
+def _wait_until_ready(server: Server) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if server.process.poll() is not None:
+            raise AssertionError(f"the server ended with {server.process.returncode}:\n{server.log}")
+        try:
+            if httpx.get(f"{server.url}/readyz", timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.02)
+    raise AssertionError(f"the server was not ready within 60 s:\n{server.log}")
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    if process.poll() is not None:
+        return
+    family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        for member in family:
+            member.kill()
+        process.wait(5)
