@@ -24,9 +24,13 @@ Listener = Callable[[RunRecord, str], None]
 _ANSI: Final = re.compile(r"\x1b\[[0-9;]*m")
 _STARTED: Final = re.compile(r"Executing task '([\w-]+)'")
 _FINISHED: Final = re.compile(r"Task '([\w-]+)' finished with status (\w+)")
-_STAGE_ERROR: Final = re.compile(r"^\s*(?:[\w.]+\.)?StageError: (.+)$")
+_OUR_ERROR: Final = re.compile(r"^    (?:components|pipelines|serving)\.[\w.]+: (.+)$")
+"""An exception of this project's: its message alone is the line a user needs."""
 _ANY_ERROR: Final = re.compile(r"^\s{4}(\w[\w.]*(?:Error|Exception|Interrupt)\b.*)$")
-_KFP_NOISE: Final = re.compile(r"^\s*\[KFP Executor|^\d\d:\d\d:\d\d\.\d+ - |^-{20,}$")
+_EXECUTOR_INPUT: Final = re.compile(r"\[KFP Executor .*Got executor_input:")
+_KFP_NOISE: Final = re.compile(
+    r"^\s*\[KFP Executor|^\d\d:\d\d:\d\d\.\d+ - |^-{20,}$|^    Traceback|^      File |^        "
+)
 
 
 def run_spec(record: RunRecord, listener: Listener, runner: str = "subprocess") -> RunRecord:
@@ -78,30 +82,43 @@ def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
 
 
 class _Follower:
-    """Turns KFP's log lines into the state of the record."""
+    """Turns KFP's log lines into the state of the record, and passes on what the stages themselves say."""
 
     def __init__(self, record: RunRecord, listener: Listener) -> None:
         self._record = record
         self._listener = listener
         self._since = 0.0
+        self._running: Stage | None = None
+        self._in_executor_input = False
         self.last_error = ""
 
     def read(self, line: str) -> None:
         if (match := _STARTED.search(line)) and (stage := _stage(match[1])):
-            self._since = time.monotonic()
+            self._since, self._running = time.monotonic(), stage
             self._record.stage(stage).status = "running"
             self._record.stage(stage).output_dir = str(self._output_dir(match[1]))
+            self._changed()
         elif (match := _FINISHED.search(line)) and (stage := _stage(match[1])):
             entry = self._record.stage(stage)
             entry.status = "succeeded" if match[2] == "SUCCESS" else "failed"
             entry.seconds = round(time.monotonic() - self._since, 2)
-        elif (match := _STAGE_ERROR.match(line)) or (match := _ANY_ERROR.match(line)):
+            self._running = None
+            self._changed()
+        elif self._running is not None:
+            self._said(line)
+
+    def _said(self, line: str) -> None:
+        if _EXECUTOR_INPUT.search(line):
+            self._in_executor_input = True
+        elif self._in_executor_input:
+            # KFP prints the task's whole input, indented JSON, and closes it at its own margin
+            self._in_executor_input = line.rstrip() != "    }"
+        elif match := _OUR_ERROR.match(line) or _ANY_ERROR.match(line):
             self.last_error = match[1].strip()
-            return
-        else:
-            if line.startswith("    ") and not _KFP_NOISE.match(line):
-                self._listener(self._record, line.strip())
-            return
+        elif line.strip() and not _KFP_NOISE.match(line):
+            self._listener(self._record, line.strip())
+
+    def _changed(self) -> None:
         self._record.save()
         self._listener(self._record, "")
 
