@@ -31,7 +31,7 @@ def connect(client: Any, host: str, api_endpoint: str = "") -> Any:
 
     options: dict[str, Any] = {"host": api_endpoint or host}
     if api_endpoint.startswith("http://"):
-        options["credentials"] = AnonymousCredentials()
+        options["credentials"] = AnonymousCredentials()  # type: ignore[no-untyped-call] # google-auth is untyped here
     return client(transport=client.get_transport_class("rest")(**options))
 
 

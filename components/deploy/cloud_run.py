@@ -8,7 +8,7 @@ from components.artifacts.failure import StageError
 from components.artifacts.google_cloud import connect, google_errors, label, patience
 from components.artifacts.model_version import ModelVersion
 from components.deploy.config import DeployConfig, api_key
-from components.deploy.rollout import Serving, Started
+from components.deploy.rollout import Serving, Started, shrunk
 from components.deploy.smoke import HttpProber, Prober
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class CloudRunRollout:
         self._version, self._config = version, config
         self._name = f"projects/{config.project}/locations/{config.region}/services/{config.service}"
         with google_errors(f"Cloud Run service {config.service}"):
-            self._services = connect(run_v2.ServicesClient, _HOST, config.api_endpoint)
+            self._services = connect(run_v2.ServicesClient, _HOST, config.run_api_endpoint)
         self._revision = f"{config.service[:40]}-v{version.version}-{secrets.token_hex(3)}"
         self._before: Service | None = None
         self._held: list[TrafficTarget] = []
@@ -51,7 +51,11 @@ class CloudRunRollout:
 
         service = self._get()
         held = [
-            run_v2.TrafficTarget(type_=_by_revision(), revision=status.revision or _id(service), percent=status.percent)
+            run_v2.TrafficTarget(
+                type_=_by_revision(),
+                revision=status.revision or _short(service.latest_ready_revision),
+                percent=status.percent,
+            )
             for status in service.traffic_statuses
             if status.percent
         ]
@@ -82,13 +86,22 @@ class CloudRunRollout:
             service.traffic = [run_v2.TrafficTarget(type_=latest, percent=100)]
         else:
             mine = run_v2.TrafficTarget(type_=_by_revision(), revision=self._revision, percent=percent, tag=_TAG)
-            service.traffic = [*_shrunk(self._held, 100 - percent), mine]
+            left = shrunk({target.revision: target.percent for target in self._held}, 100 - percent)
+            held = [
+                run_v2.TrafficTarget(type_=_by_revision(), revision=name, percent=share)
+                for name, share in left.items()
+                if share
+            ]
+            service.traffic = [*held, mine]
         updated = self._update(service, f"shift {percent} % of the traffic", "traffic")
         return self._prober(updated.uri)
 
     def finish(self) -> Serving:
         """Say where it serves."""
         return Serving(self._get().uri)
+
+    def settle(self) -> None:
+        """Nothing to remove: a revision without traffic scales to zero, and is what a rollback would go back to."""
 
     def restore(self) -> None:
         """Traffic back at once; then the old template again, so that following the latest revision is safe."""
@@ -154,26 +167,8 @@ def _by_revision() -> Any:
     return run_v2.TrafficTargetAllocationType.TRAFFIC_TARGET_ALLOCATION_TYPE_REVISION
 
 
-def _id(service: "Service") -> str:
-    """Revision that traffic to "the latest" goes to now."""
-    return _short(service.latest_ready_revision)
-
-
 def _short(revision: str) -> str:
     return revision.rpartition("/")[2]
-
-
-def _shrunk(held: "list[TrafficTarget]", total: int) -> "list[TrafficTarget]":
-    """The same revisions sharing `total` percent, in whole percents that add up."""
-    from google.cloud import run_v2
-
-    shares = [target.percent * total // 100 for target in held]
-    shares[0] += total - sum(shares)
-    return [
-        run_v2.TrafficTarget(type_=target.type_, revision=target.revision, percent=share)
-        for target, share in zip(held, shares, strict=True)
-        if share
-    ]
 
 
 def _id_token(audience: str) -> str:
@@ -181,4 +176,4 @@ def _id_token(audience: str) -> str:
     from google.oauth2.id_token import fetch_id_token
 
     with google_errors("fetch an identity token for the smoke test"):
-        return str(fetch_id_token(Request(), audience))
+        return str(fetch_id_token(Request(), audience))  # type: ignore[no-untyped-call] # google-auth is untyped here

@@ -72,8 +72,10 @@ class DeployConfig(BaseModel):
     accelerator_count: int = Field(default=0, ge=0)
     service_account: str = ""
 
-    api_endpoint: str = ""
-    """Another address of the Cloud Run or Vertex AI API, e.g. a private endpoint; empty: Google's own."""
+    run_api_endpoint: str = ""
+    """Another address of the Cloud Run API, e.g. a private endpoint; empty: Google's own."""
+    vertex_api_endpoint: str = ""
+    """The same for the Vertex AI API."""
     operation_timeout_s: float = Field(default=1800.0, gt=0)
     """For one long-running operation of the cloud."""
     retry_timeout_s: float = Field(default=60.0, ge=0)
@@ -89,6 +91,8 @@ class DeployConfig(BaseModel):
         missing = [name for name in needs if not getattr(self, name)]
         if missing:
             raise ValueError(f"deploy.target {self.target} needs deploy.{', deploy.'.join(missing)}")
+        if bool(self.accelerator_type) != bool(self.accelerator_count):
+            raise ValueError("deploy.accelerator_type and deploy.accelerator_count belong together")
         if self.max_replicas < self.min_replicas:
             raise ValueError("deploy.max_replicas must not be below deploy.min_replicas")
         if self.target == "vertex_endpoint" and self.endpoint == self.smoke_endpoint:

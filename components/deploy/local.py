@@ -84,6 +84,9 @@ class LocalRollout:
             raise SmokeError(f"the server exited {code} on SIGTERM instead of 0: {self._last_words()}")
         return Serving()
 
+    def settle(self) -> None:
+        """Nothing is left to remove."""
+
     def restore(self) -> None:
         """Stop the server if it runs."""
         if self._process is not None:

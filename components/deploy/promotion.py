@@ -22,6 +22,7 @@ from components.deploy.config import DeployConfig
 from components.deploy.ledger import Action, LedgerEntry, Outcome, open_ledger, previous_champion
 from components.deploy.rollout import Rollout
 from components.deploy.smoke import Example, Prober, SmokeReport, answer_within, golden_examples, smoke
+from components.deploy.vertex_aliases import VertexAliases
 from serving.detector.bundle import RELEASE, BundleError, verify
 from serving.registry import ModelNotFoundError, resolve
 
@@ -53,14 +54,15 @@ class _Promotion:
             self.before = self.registry.aliased(CHAMPION)
             try:
                 with tempfile.TemporaryDirectory() as scratch, ExitStack() as undo:
-                    deployment = self._attempt(Path(scratch), undo)
+                    deployment, rollout = self._attempt(Path(scratch), undo)
                     undo.pop_all()
             except BaseException as error:
                 self._record("rolled_back", _sentence(error))
                 raise
+            rollout.settle()
         return deployment
 
-    def _attempt(self, scratch: Path, undo: ExitStack) -> Deployment:
+    def _attempt(self, scratch: Path, undo: ExitStack) -> tuple[Deployment, Rollout]:
         examples = _approved_examples(self.version, scratch)
         rollout = open_rollout(self.version, self.config, scratch)
         undo.push(_taking_back(rollout.restore))
@@ -70,7 +72,7 @@ class _Promotion:
             self._shift(rollout, examples, started.answers_as)
         serving = rollout.finish()
         self._crown(undo)
-        return Deployment(
+        deployment = Deployment(
             target=self.config.target,
             name=self.version.name,
             version=self.version.version,
@@ -79,6 +81,7 @@ class _Promotion:
             url=serving.url,
             pid=serving.pid,
         )
+        return deployment, rollout
 
     def _smoke(self, prober: Prober, examples: list[Example], version: str) -> SmokeReport:
         return smoke(prober, examples, version, self.config.probability_tolerance, self.config.smoke_timeout_s)
@@ -110,6 +113,10 @@ class _Promotion:
             )
         undo.push(_taking_back(lambda: self.registry.point(CHAMPION, self.before)))
         self.registry.point(CHAMPION, self.version.version)
+        if self.version.vertex_resource:
+            aliases = VertexAliases(self.version.vertex_resource, self.config)
+            undo.push(_taking_back(aliases.restore))
+            aliases.move()
         self._record("promoted", "")
 
     def _record(self, outcome: Outcome, reason: str) -> None:

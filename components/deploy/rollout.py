@@ -37,7 +37,18 @@ class Rollout(Protocol):
         """Give it `percent` of users' traffic; returns a prober of the address that users have."""
 
     def finish(self) -> Serving:
-        """Clean up after all traffic is on it."""
+        """The last step that can still fail the promotion."""
+
+    def settle(self) -> None:
+        """After the promotion is written down: remove what no longer serves. Does not raise."""
 
     def restore(self) -> None:
         """Traffic as it was before `start`, and what was started removed. Safe to call at any point."""
+
+
+def shrunk(split: dict[str, int], total: int) -> dict[str, int]:
+    """The same split sharing `total` percent, in whole percents that add up."""
+    shares = {key: share * total // 100 for key, share in split.items()}
+    largest = max(split, key=lambda key: split[key])
+    shares[largest] += total - sum(shares.values())
+    return shares

@@ -35,6 +35,15 @@ def register(
         StageError: the bundle is damaged, the verdict refuses it or belongs to another bundle, or the registry
             failed; in every case no version and no alias is left behind.
     """
+    try:
+        return _register(bundle, evaluation, verdict, config, context, output)
+    except OSError as error:
+        raise StageError(f"not registered, nothing is left of it: {error}") from error
+
+
+def _register(
+    bundle: Path, evaluation: Path, verdict: Path, config: RegisterConfig, context: RunContext, output: Path
+) -> ModelVersion:
     manifest, figures, judged = _read(bundle, evaluation, verdict)
     _refuse_strangers(manifest, figures, judged)
     registry = Registry(context.tracking_uri, context.model_name)

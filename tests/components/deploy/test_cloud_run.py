@@ -39,7 +39,7 @@ class Cloud:
             "project": "proj",
             "region": "europe-west1",
             "service": "detector",
-            "api_endpoint": self.run.url,
+            "run_api_endpoint": self.run.url,
             "ledger_path": self.shop.ledger_path,
             "canary_hold_s": 0.0,
             "smoke_timeout_s": 20.0,

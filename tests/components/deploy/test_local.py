@@ -60,7 +60,7 @@ def test_stage_promotes_and_rollback_brings_the_previous_back(shop: Shop, tmp_pa
     assert (second.who, second.action, second.why) == ("grace", "rollback", "false alarms")
     assert [entry.outcome for entry in shop.ledger] == ["promoted", "promoted"]
 
-    with pytest.raises(StageError, match="knows no champion .* before version 1"):
+    with pytest.raises(StageError, match=r"knows no champion .* before version 1"):
         Path(shop.ledger_path).unlink()
         rollback(shop.context.tracking_uri, shop.context.model_name, config(shop), "again")
 
@@ -130,7 +130,7 @@ def test_unknown_version_names_those_there_are(shop: Shop) -> None:
 
 def test_ledger_that_cannot_be_written_stops_before_anything(shop: Shop, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StageError, match="promotion ledger .*set deploy.ledger_path"):
+    with pytest.raises(StageError, match=r"promotion ledger .*set deploy.ledger_path"):
         deploy_version(shop.challenger, config(shop, ledger_path=str(tmp_path / "file" / "ledger.jsonl")), REASON)
     assert shop.crowned == "1"
 
