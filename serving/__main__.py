@@ -82,7 +82,9 @@ def _serve(settings: Settings) -> int:
 
         supervisor = Multiprocess(config, sockets=[listener])
         supervisor.run()
-        return max(abs(process.exitcode or 0) for process in supervisor.processes)
+        # uvicorn's workers finish what is in flight and then end by the SIGTERM they were sent
+        orderly = (None, 0, -signal.SIGTERM)
+        return max(0 if process.exitcode in orderly else 1 for process in supervisor.processes)
     server = uvicorn.Server(config)
     server.run(sockets=[listener])
     return 0 if server.started else 1

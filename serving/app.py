@@ -13,10 +13,12 @@ from serving import problems, security
 from serving.detector.image import ImageRefusedError
 from serving.detector.statistics import read_reference
 from serving.drift.monitor import DriftMonitor, DriftPolicy, tell
+from serving.feedback import FeedbackMetrics, FeedbackStore
+from serving.lifecycle import LifecycleMetrics
 from serving.openapi import describe
 from serving.predictor import Predictor
 from serving.problems import ProblemError, refusal
-from serving.routes import ops, predict, protocols
+from serving.routes import feedback, ops, predict, protocols
 from serving.served import ModelHolder, Served
 from serving.service import Service
 from serving.settings import Settings
@@ -52,6 +54,7 @@ def create_app(settings: Settings | None = None, served: Served | None = None) -
     app.state.preloaded = served
     for prefix in ("", "/v1"):
         app.include_router(predict.router, prefix=prefix)
+        app.include_router(feedback.router, prefix=prefix)
         app.include_router(ops.router, prefix=prefix)
     app.include_router(protocols.v2)
     app.include_router(protocols.vertex_router(settings.aip_predict_route, settings.aip_health_route))
@@ -81,18 +84,33 @@ def build_service(settings: Settings) -> Service:
 
     drift = DriftMonitor(DriftPolicy.of(settings), settings.drift_state, lambda report: tell(telemetry, report))
 
+    labels = _feedback(settings, telemetry)
+    lifecycle = LifecycleMetrics(telemetry.registry, settings.pipeline_runs_dir)
+
     def on_champion(served: Served) -> None:
         telemetry.model_loaded(served.detector.manifest, served.version)
         drift.serve(served.version, read_reference(served.detector.folder), served.detector.rule)
+        lifecycle.serve(served.detector.manifest)
+        if labels is not None:
+            labels.serve(served.version)
 
     champion = holder(settings.champion_uri, settings.model_version, on_champion)
-    service = Service(settings, telemetry, champion, predictor, BodyBudget(settings.max_buffered_bytes), drift=drift)
+    service = Service(settings, telemetry, champion, predictor, BodyBudget(settings.max_buffered_bytes))
+    service.drift, service.feedback, service.lifecycle = drift, labels, lifecycle
     if settings.shadow_model_uri:
         service.challenger = holder(settings.shadow_model_uri)
         service.shadow = Shadow(
             service.challenger, settings.shadow_sample, lambda: predictor.waiting == 0, telemetry.shadow
         )
     return service
+
+
+def _feedback(settings: Settings, telemetry: Telemetry) -> FeedbackStore | None:
+    metrics = FeedbackMetrics(telemetry.registry)
+    if settings.feedback_dir is None:
+        return None
+    retention_s = settings.feedback_retention_days * 86400
+    return FeedbackStore(settings.feedback_dir, settings.feedback_keep_images, retention_s, metrics)
 
 
 @asynccontextmanager
@@ -108,8 +126,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await loop.run_in_executor(None, service.challenger.load)
     if settings.explain_warmup:
         await loop.run_in_executor(None, service.champion.current.detector.warm_up_explanations)
-    assert service.drift is not None
-    service.drift.start()
+    for recorder in service.recorders:
+        recorder.start()
     refresher = asyncio.create_task(_refresh(service)) if settings.model_refresh_s else None
     try:
         yield
@@ -121,7 +139,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         if service.shadow is not None:
             service.shadow.close()
         service.predictor.close()
-        service.drift.close()
+        for recorder in service.recorders:
+            recorder.close()
 
 
 async def _refresh(service: Service) -> None:

@@ -9,6 +9,8 @@ from fastapi import Request
 
 from serving.detector.statistics import InputQuality
 from serving.drift.monitor import DriftMonitor
+from serving.feedback import FeedbackStore
+from serving.lifecycle import LifecycleMetrics
 from serving.predictor import Judgement, Predictor
 from serving.problems import ProblemError
 from serving.served import ModelHolder
@@ -30,12 +32,19 @@ class Service:
     challenger: ModelHolder | None = None
     shadow: Shadow | None = None
     drift: DriftMonitor | None = None
+    feedback: FeedbackStore | None = None
+    lifecycle: LifecycleMetrics | None = None
     started_at: float = field(default_factory=time.monotonic)
 
     @property
     def uptime_s(self) -> float:
         """Seconds since the application was made."""
         return time.monotonic() - self.started_at
+
+    @property
+    def recorders(self) -> list[DriftMonitor | FeedbackStore]:
+        """What keeps records on a thread of its own, to be started with the server and closed after it."""
+        return [recorder for recorder in (self.drift, self.feedback) if recorder is not None]
 
     @asynccontextmanager
     async def admitted(self) -> AsyncIterator[BodyAccount]:
@@ -82,18 +91,22 @@ class Service:
         """Says the file limit."""
         return f"the file has more than {self.settings.max_file_bytes:,} bytes, the limit"
 
-    def observe(self, judgement: Judgement, data: bytes, seconds: float) -> None:
+    def observe(self, judgement: Judgement, data: bytes, seconds: float, request_id: str = "", item: int = 0) -> None:
         """Tell every observer of a verdict that is about to be answered.
 
         Args:
             judgement: the verdict.
             data: the image's bytes; only a challenger of another input size looks at them.
             seconds: from the complete body to the verdict.
+            request_id: by which a true label may come back; empty where the answer shows none.
+            item: position in a batch.
         """
         self.telemetry.prediction(judgement.verdict, seconds)
         if self.drift is not None:
             quality = InputQuality.of(judgement.info)
             self.drift.observe(judgement.verdict, judgement.logit, quality, judgement.served.version)
+        if self.feedback is not None and request_id:
+            self.feedback.remember(request_id, item, judgement.served.version, judgement.verdict, data)
         if self.shadow is not None:
             self.shadow.offer(judgement, data)
 

@@ -22,6 +22,11 @@ PRIVACY: Final = Privacy(
     "no image can be rebuilt from them.",
 )
 
+KEPT_IMAGES: Final = (
+    "This server keeps judged images for a limited time, so that those whose true label is reported (POST /feedback) "
+    "can join the next training set; the others are deleted. None is written to a log."
+)
+
 
 @router.get("/", summary="What this is", response_model=About)
 async def about(request: Request) -> Response:
@@ -40,9 +45,10 @@ async def about(request: Request) -> Response:
 
 
 @router.get("/privacy", summary="What happens to your images", response_model=Privacy)
-async def privacy() -> Response:
-    """No image is kept."""
-    return json_response(PRIVACY)
+async def privacy(request: Request) -> Response:
+    """No image is kept, unless this server was told to keep them for training, and then it says so."""
+    kept = service_of(request).settings.feedback_keep_images
+    return json_response(PRIVACY.model_copy(update={"images": KEPT_IMAGES}) if kept else PRIVACY)
 
 
 @router.get(
@@ -98,7 +104,10 @@ async def startup(request: Request) -> Response:
 )
 async def metrics(request: Request) -> Response:
     """Text exposition of every metric, over all worker processes."""
-    body, content_type = service_of(request).telemetry.render(request.headers.get("accept", ""))
+    service = service_of(request)
+    if service.lifecycle is not None:
+        await asyncio.to_thread(service.lifecycle.refresh)
+    body, content_type = service.telemetry.render(request.headers.get("accept", ""))
     return Response(body, headers={"content-type": content_type})
 
 

@@ -74,7 +74,7 @@ async def predict(request: Request) -> Response:
         data = await service.upload(request, account)
         started = time.perf_counter()
         judgement = await service.predictor.predict(service.champion.current, data)
-        service.observe(judgement, data, time.perf_counter() - started)
+        service.observe(judgement, data, time.perf_counter() - started, request_id(request.scope))
         return json_response(Prediction(**_prediction(judgement, request)))
 
 
@@ -96,7 +96,7 @@ async def predict_batch(request: Request) -> Response:
         outcomes = await service.predictor.predict_many(served, [upload.data for _, upload in accepted])
         seconds = time.perf_counter() - started
         items = {
-            index: _item(service, index, upload, outcome, seconds)
+            index: _item(service, index, upload, outcome, seconds, request_id(request.scope))
             for (index, upload), outcome in zip(accepted, outcomes, strict=True)
         }
         for index, upload in enumerate(uploads):
@@ -133,7 +133,7 @@ async def predict_explain(request: Request) -> Response:
         data = await service.upload(request, account)
         started = time.perf_counter()
         explained = await service.predictor.explain(service.champion.current, data)
-        service.observe(explained.judgement, data, time.perf_counter() - started)
+        service.observe(explained.judgement, data, time.perf_counter() - started, request_id(request.scope))
         return json_response(
             Explanation(
                 **_prediction(explained.judgement, request),
@@ -200,11 +200,16 @@ def _compared(judgement: Judgement) -> ComparedVerdict:
 
 
 def _item(
-    service: Service, index: int, upload: Upload, outcome: Judgement | ImageRefusedError, seconds: float
+    service: Service,
+    index: int,
+    upload: Upload,
+    outcome: Judgement | ImageRefusedError,
+    seconds: float,
+    request: str,
 ) -> BatchItem:
     if isinstance(outcome, ImageRefusedError):
         return _failed(service, index, upload, outcome.reason, str(outcome))
-    service.observe(outcome, upload.data, seconds)
+    service.observe(outcome, upload.data, seconds, request, index)
     return BatchItem(index=index, filename=upload.filename, **verdict_fields(outcome))
 
 

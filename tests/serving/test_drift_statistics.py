@@ -82,7 +82,7 @@ def test_at_alpha_5_percent_healthy_windows_alarm_about_1_in_20() -> None:
 
 
 def test_at_the_shipped_level_false_alarms_stay_within_its_interval() -> None:
-    found = simulate(seed=11, references=2500, windows_each=4, n=1000, size=2000)
+    found = simulate(seed=11, references=1000, windows_each=10, n=500, size=2000)
     windows = len(found.adjusted)
     alarms = int(found.moved(0.001, Floors()).any(axis=1).sum())
     low, high = stats.binom.interval(0.95, windows, 0.001)

@@ -1,0 +1,83 @@
+"""The route that takes true labels back."""
+
+import asyncio
+from typing import Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from serving.detector.labels import LABELS, UnknownLabelError, label_id
+from serving.feedback import UnknownPredictionError
+from serving.problems import ProblemError, responses
+from serving.routes.predict import json_response
+from serving.service import service_of
+
+router = APIRouter(tags=["feedback"])
+
+
+class Feedback(BaseModel):
+    """The true label of an image that was judged before."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    request_id: str = Field(min_length=1, max_length=200, description="As the prediction's answer had it.")
+    label: str = Field(max_length=40, description="`real` or `ai_generated` (also `fake`, `ai`).", examples=["real"])
+    item: int = Field(0, ge=0, le=1000, description="Position in a batch.")
+    by: str = Field("", max_length=100, description="Who says so, for the record.")
+
+
+class FeedbackReceipt(BaseModel):
+    """What became of a label."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    status: Literal["recorded", "unchanged", "corrected"]
+    request_id: str
+    item: int
+    prediction: str
+    label: str
+    correct: bool = Field(description="Whether the prediction was right.")
+    probability: float
+    model_version: str
+
+
+@router.post(
+    "/feedback",
+    summary="Tell the true label of a judged photo",
+    response_model=FeedbackReceipt,
+    responses=responses(
+        "malformed_request",
+        "unauthorized",
+        "not_found",
+        "request_too_large",
+        "invalid_request",
+        "rate_limited",
+        "internal_error",
+        "feedback_disabled",
+    ),
+)
+async def feedback(request: Request, body: Feedback) -> Response:
+    """Keep the label for the next training set and for live precision and recall."""
+    store = service_of(request).feedback
+    if store is None:
+        raise ProblemError("feedback_disabled", "this server keeps no feedback; set FEEDBACK_DIR")
+    try:
+        label = LABELS[label_id(body.label)]
+    except UnknownLabelError as error:
+        raise ProblemError("invalid_request", str(error)) from error
+    try:
+        found = await asyncio.to_thread(store.record, body.request_id, body.item, label, body.by)
+    except UnknownPredictionError as error:
+        raise ProblemError("not_found", str(error.args[0])) from error
+    return json_response(
+        FeedbackReceipt(
+            status=found.status,
+            request_id=body.request_id,
+            item=body.item,
+            prediction=found.prediction,
+            label=found.label,
+            correct=found.prediction == found.label,
+            probability=found.probability,
+            model_version=found.model_version,
+        )
+    )
