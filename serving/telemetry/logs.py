@@ -78,12 +78,12 @@ def trace_fields(traceparent: str | None, cloud_trace: str | None, project: str)
     """
     if traceparent:
         parts = traceparent.split("-")
-        if len(parts) >= 4 and _is_hex(parts[1], 32) and _is_hex(parts[2], 16) and _is_hex(parts[3], 2):
+        if len(parts) >= 4 and _is_id(parts[1], 32) and _is_id(parts[2], 16) and _is_hex(parts[3], 2):
             return _trace(parts[1], parts[2], bool(int(parts[3], 16) & 1), project)
     if cloud_trace:
         trace, _, rest = cloud_trace.partition("/")
         span, _, options = rest.partition(";")
-        if _is_hex(trace, 32) and span.isascii() and span.isdigit() and len(span) <= 20:
+        if _is_id(trace, 32) and span.isascii() and span.isdigit() and len(span) <= 20:
             return _trace(trace, f"{int(span) & (2**64 - 1):016x}", "o=1" in options, project)
     return {}
 
@@ -93,8 +93,13 @@ def _trace(trace: str, span: str, sampled: bool, project: str) -> dict[str, Any]
     return {_TRACE: name, _SPAN: span, _SAMPLED: sampled}
 
 
+def _is_id(text: str, digits: int) -> bool:
+    # W3C: an id of zeros alone is none
+    return _is_hex(text, digits) and text != "0" * digits
+
+
 def _is_hex(text: str, digits: int) -> bool:
-    return len(text) == digits and all(c in "0123456789abcdef" for c in text) and text != "0" * digits
+    return len(text) == digits and all(c in "0123456789abcdef" for c in text)
 
 
 def _cloud_fields(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

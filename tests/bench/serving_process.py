@@ -69,6 +69,11 @@ class ServerProcess:
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             return False
 
+    @property
+    def pid(self) -> int:
+        """Process id of the server, or of the supervisor of its workers."""
+        return self._process.pid
+
     def cpu_s(self) -> float:
         """User and system time of the process, all threads, since it started."""
         times = self._watch.cpu_times()
