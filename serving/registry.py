@@ -56,6 +56,8 @@ def resolve(uri: str, cache_dir: Path, tracking_uri: str = "") -> ResolvedModel:
     folder = Path(uri.removeprefix("file://"))
     if not folder.is_dir():
         raise ModelNotFoundError(f"{uri}: no such folder")
+    # behind a link: files read later must be those that were verified
+    folder = folder.resolve()
     return ResolvedModel(uri, folder, read_manifest(folder).digest[:12])
 
 

@@ -52,6 +52,8 @@ class Detector:
             raise BundleError(f"{folder}: the graph takes {engine.input_px} px, the manifest says {manifest.input_px}")
         detector = cls(folder, manifest, engine)
         detector.replay_golden()
+        # with everything in memory, a folder replaced under a running server changes nothing
+        detector.head()
         return detector
 
     @property

@@ -93,8 +93,10 @@ def decode(data: bytes, limits: ImageLimits | None = None, target_px: int | None
     try:
         image = Image.open(BytesIO(data), formats=[fmt])
         check_size(image.size, limits)
-        info = _describe(image, fmt)
+        size = image.size
+        # before anything asks for EXIF, which makes Pillow decode a whole PNG
         _check_cost(image, fmt, data, limits, target_px)
+        info = _describe(image, fmt, size)
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
         return DecodedImage(_to_srgb(image), info)
@@ -134,10 +136,10 @@ def _check_cost(image: Image.Image, fmt: ImageFormat, data: bytes, limits: Image
         )
 
 
-def _describe(image: Image.Image, fmt: ImageFormat) -> ImageInfo:
+def _describe(image: Image.Image, fmt: ImageFormat, size: tuple[int, int]) -> ImageInfo:
     exif = image.getexif()
     orientation = int(exif.get(0x0112, 1))
-    width, height = image.size
+    width, height = size
     if orientation in (5, 6, 7, 8):
         width, height = height, width
     tables = getattr(image, "quantization", None)
