@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import structlog
 from limits import RateLimitItem, parse
@@ -113,12 +113,17 @@ def check_storage(uri: str) -> None:
 
 
 def _open(uri: str) -> Storage:
-    storage = storage_from_string(
-        f"async+{uri}",
-        implementation="redispy",
-        wrap_exceptions=True,
-        socket_timeout=STORAGE_TIMEOUT_S,
-        socket_connect_timeout=STORAGE_TIMEOUT_S,
-    )
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+
+    options: dict[str, Any] = {
+        "implementation": "redispy",
+        "wrap_exceptions": True,
+        "socket_timeout": STORAGE_TIMEOUT_S,
+        "socket_connect_timeout": STORAGE_TIMEOUT_S,
+        # a pooled connection that died while nobody asked is no outage: open another one and ask again
+        "retry": Retry(NoBackoff(), 1),
+    }
+    storage = storage_from_string(f"async+{uri}", **options)
     assert isinstance(storage, Storage)
     return storage
