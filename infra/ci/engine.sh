@@ -12,7 +12,8 @@ TOOLS=../shared/tools
 STAND_INS=no
 ENGINE_STARTED=no
 BUILD_ARGS=()
-readonly STARTED_AT=$SECONDS
+# shellcheck disable=SC2034 # read by the scripts that source this file
+STARTED_AT=$SECONDS
 
 say() { printf '%s  %s\n' "$(date +%H:%M:%S)" "$*"; }
 fail() {

@@ -41,7 +41,7 @@ PYTHON
   ((passed >= 50 && failed_checks == 0))
 }
 
-check hadolint hadolint --config infra/docker/hadolint.yaml infra/docker/Dockerfile
+check hadolint hadolint --config infra/docker/hadolint.yaml infra/docker/Dockerfile infra/ci/stand-ins/Dockerfile
 check actionlint actionlint
 check zizmor zizmor --offline --quiet .github
 check shellcheck shellcheck --external-sources "${scripts[@]}"

@@ -1,7 +1,7 @@
-"""Prints the requirements of extras of pyproject.toml, so that an image installs libraries before (and apart from) our code.
+"""Prints the requirements of extras of pyproject.toml, so that images install libraries apart from our code.
 
-`python requirements.py serve` prints the base dependencies and those of the extra `serve`; `pipeline:kfp` takes one requirement
-of an extra. torch and torchvision are left out: every image chooses its own build of them.
+`python requirements.py serve` prints the base dependencies and those of the extra `serve`; `pipeline:kfp` takes one
+requirement of an extra. torch and torchvision are left out: every image chooses its own build of them.
 """
 
 import re
@@ -36,4 +36,4 @@ def requirements(pyproject: Path, wanted: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    print("\n".join(requirements(Path("pyproject.toml"), sys.argv[1:])))
+    sys.stdout.write("\n".join(requirements(Path("pyproject.toml"), sys.argv[1:])) + "\n")

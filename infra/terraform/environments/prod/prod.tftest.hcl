@@ -35,7 +35,7 @@ run "everything_is_planned" {
     error_message = "the pipeline bucket is not the one that the workflows are told"
   }
   assert {
-    condition     = endswith(output.github_variables.IMAGE_REPOSITORY, "/example-project/aidetect")
+    condition     = endswith(output.github_variables.IMAGE_REPOSITORY, "/example-project/ai-product-photo-detector")
     error_message = "the image repository is not HOST/PROJECT/REPOSITORY"
   }
   assert {

@@ -35,7 +35,7 @@ module "registry" {
   source = "../registry"
 
   project  = var.project
-  name     = var.name
+  name     = var.service
   location = var.region
   labels   = local.labels
   writers  = { build = module.iam.members.build }

@@ -14,6 +14,7 @@ output "github_variables" {
     GCP_TRAIN_SERVICE_ACCOUNT      = module.iam.emails.train
     GCP_PREVIEW_SERVICE_ACCOUNT    = module.iam.emails.preview
     PIPELINE_SERVICE_ACCOUNT       = module.iam.emails.pipeline
+    DATA_URI                       = "gs://${module.storage.buckets.data}/cifake"
     PIPELINE_BUCKET                = "gs://${module.storage.buckets.pipelines}"
     LEDGER_URI                     = "gs://${module.storage.buckets.models}/promotions.jsonl"
     IMAGE_REGISTRY                 = module.registry.host
