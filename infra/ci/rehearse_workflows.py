@@ -1,9 +1,9 @@
-"""Runs every workflow with act in the situations of workflow_scenarios.yaml; asserts which commands ran, and in which order.
+"""Runs every workflow with act in the situations of workflow_scenarios.yaml and asserts what ran, in what order.
 
 What is real: the workflow files, composite actions and reusable workflows, conditions, outputs, `run` lines. What
-stands in: the third-party actions (each an action of ours that checks its inputs and gives fixed outputs), `gh`, and the
+stands in: the third-party actions (each one of ours that checks its inputs and gives fixed outputs), `gh`, and the
 commands `make` and `aidetect`, which write down how they were called. A target that the Makefile lacks, or a flag that
-`aidetect VERB --help` does not list, fails there. Not rehearsed: OIDC, environments, protection rules, the real actions.
+`aidetect VERB --help` does not list, fails there. Not rehearsed: OIDC, environments, protection, the real actions.
 """
 
 import argparse

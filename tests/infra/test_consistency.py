@@ -198,12 +198,25 @@ def test_terraform_alerts_on_metrics_that_the_server_exports() -> None:
     assert {metric for metric in named if f'"{metric}"' not in source} == set()
 
 
+def alert_policies() -> dict[str, str]:
+    """Name -> PromQL of the alert policies that ask the server's own metrics."""
+    block = re.search(r"policies = var\.metrics_scraped \? \{(.*?)\n  \} : \{\}", module("monitoring"), re.DOTALL)
+    assert block is not None
+    found = re.findall(r'^    ([a-z-]+) = \{\n +query += "(.*)"$', block[1], re.MULTILINE)
+    return {name: query.replace('\\"', '"') for name, query in found}
+
+
+def test_terraform_alerts_are_those_of_prometheus() -> None:
+    document = yaml.safe_load((ROOT / "infra/prometheus/rules/alerts.yml").read_text())
+    rules = {rule["alert"]: " ".join(rule["expr"].split()) for group in document["groups"] for rule in group["rules"]}
+    policies = {name.title().replace("-", ""): query for name, query in alert_policies().items()}
+    assert policies
+    assert policies == {name: rules[name] for name in policies}
+
+
 def test_terraform_alerts_name_runbooks_that_exist() -> None:
     pages = set(re.findall(r"runbook}/([a-z-]+\.md)", module("monitoring")))
-    pages |= {f"{name}-burn.md" for name in ("availability", "latency")}
-    policies = re.search(r"policies = var\.metrics_scraped \? \{(.*?)\n  \} : \{\}", module("monitoring"), re.DOTALL)
-    assert policies is not None
-    pages |= {f"{name}.md" for name in re.findall(r"^    ([a-z-]+) = \{$", policies[1], re.MULTILINE)}
+    pages |= {"error-budget.md", "latency-budget.md"} | {f"{name}.md" for name in alert_policies()}
     assert {page for page in pages if not (ROOT / "docs/runbooks" / page).is_file()} == set()
 
 

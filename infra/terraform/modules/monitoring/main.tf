@@ -4,10 +4,10 @@ locals {
   runbook  = trimsuffix(var.runbook_url, "/")
   channels = [for channel in google_monitoring_notification_channel.email : channel.name]
 
-  # name -> PromQL that is true when someone must look; the same conditions as infra/prometheus
+  # The alerts of infra/prometheus/rules/alerts.yml that need no recording rule, under the same names (a test compares them).
   policies = var.metrics_scraped ? {
     model-not-loaded = {
-      query    = "min(aidetect_model_loaded) < 1"
+      query    = "aidetect_model_loaded == 0"
       duration = "120s"
       severity = "CRITICAL"
       text     = "An instance serves without a verified model."
@@ -15,14 +15,14 @@ locals {
     drift-alarm = {
       query    = "max(aidetect_drift_alert) >= 2"
       duration = "0s"
-      severity = "WARNING"
+      severity = "CRITICAL"
       text     = "Two of three windows of predictions differ from the baseline: see /drift, then `aidetect retrain`."
     }
-    saturated = {
-      query    = "sum(rate(aidetect_rejected_total{reason=\"queue_full\"}[5m])) / sum(rate(http_requests_total[5m])) > 0.05"
+    server-saturated = {
+      query    = "sum by (instance) (rate(aidetect_rejected_total{reason=\"overloaded\"}[5m])) > 0 or avg_over_time(aidetect_queue_depth[5m]) > 4"
       duration = "300s"
       severity = "WARNING"
-      text     = "More than 5 % of the requests found the queue full."
+      text     = "The service turns work away."
     }
   } : {}
 }
@@ -128,15 +128,15 @@ resource "google_monitoring_alert_policy" "down" {
 
   documentation {
     mime_type = "text/markdown"
-    content   = "Runbook: ${local.runbook}/service-down.md"
+    content   = "Runbook: ${local.runbook}/server-down.md"
   }
 }
 
 # Two burn rates for each objective: a fast one that pages within minutes, a slow one that finds a leak.
 resource "google_monitoring_alert_policy" "burn" {
   for_each = {
-    availability = google_monitoring_slo.availability.name
-    latency      = google_monitoring_slo.latency.name
+    error   = google_monitoring_slo.availability.name
+    latency = google_monitoring_slo.latency.name
   }
 
   project               = var.project
@@ -160,7 +160,7 @@ resource "google_monitoring_alert_policy" "burn" {
 
   documentation {
     mime_type = "text/markdown"
-    content   = "Runbook: ${local.runbook}/${each.key}-burn.md"
+    content   = "Runbook: ${local.runbook}/${each.key}-budget.md"
   }
 }
 
