@@ -2,6 +2,8 @@
 
 import base64
 import logging
+import secrets
+from contextlib import ExitStack
 from typing import Any, Final
 
 from components.artifacts.failure import StageError
@@ -29,6 +31,8 @@ class VertexEndpointRollout:
 
         if not version.vertex_resource:
             raise StageError(f"{version.uri} is not in Vertex Model Registry; register it with register.vertex true")
+        if config.accelerator_type and config.accelerator_type not in vertex.AcceleratorType.__members__:
+            raise StageError(f"deploy.accelerator_type {config.accelerator_type!r} is unknown, e.g. NVIDIA_TESLA_T4")
         self._version, self._config = version, config
         parent = f"projects/{config.project}/locations/{config.region}/endpoints"
         self._endpoint, self._smoke_endpoint = (
@@ -39,8 +43,8 @@ class VertexEndpointRollout:
             self._endpoints = connect(vertex.EndpointServiceClient, host, config.vertex_api_endpoint)
             self._predictions = connect(vertex.PredictionServiceClient, host, config.vertex_api_endpoint)
         self._before: dict[str, int] | None = None
-        self._deployed: dict[str, str] = {}
-        """Endpoint -> id of the model deployed there by this rollout."""
+        # one of a kind, so that a deployment whose answer was lost is found again and taken away
+        self._label = f"{version.name}-v{version.version}-{secrets.token_hex(3)}"
 
     def start(self) -> Started:
         """Deploy to the smoke endpoint."""
@@ -50,9 +54,9 @@ class VertexEndpointRollout:
 
     def shift(self, percent: int) -> Prober:
         """Give it a share of the real endpoint, deploying it there at 0 % first."""
-        if self._endpoint not in self._deployed:
-            self._deploy(self._endpoint, {**(self._before or {}), _NEW: 0} if self._before else {_NEW: 100})
-        mine = self._deployed[self._endpoint]
+        mine = self._mine(self._endpoint)
+        if mine is None:
+            mine = self._deploy(self._endpoint, {**(self._before or {}), _NEW: 0} if self._before else {_NEW: 100})
         if self._before:
             self._split({**shrunk(self._before, 100 - percent), mine: percent})
         return self._prober(self._endpoint)
@@ -74,23 +78,23 @@ class VertexEndpointRollout:
         """The traffic split as it was, and no deployment of this version."""
         if self._before is None:
             return
-        if self._endpoint in self._deployed:
-            if self._before:
+        with ExitStack() as steps:  # last in, first out; each is tried even if another fails
+            steps.callback(self._undeploy, self._smoke_endpoint)
+            steps.callback(self._undeploy, self._endpoint)
+            if self._before and dict(self._get(self._endpoint).traffic_split) != self._before:
                 self._split(self._before)
-            self._undeploy(self._endpoint)
-        self._undeploy(self._smoke_endpoint)
 
-    def _deploy(self, endpoint: str, split: dict[str, int]) -> None:
+    def _deploy(self, endpoint: str, split: dict[str, int]) -> str:
         from google.cloud import aiplatform_v1 as vertex
 
         config = self._config
         machine = vertex.MachineSpec(machine_type=config.machine_type)
         if config.accelerator_count:
-            machine.accelerator_type = getattr(vertex.AcceleratorType, config.accelerator_type)
+            machine.accelerator_type = vertex.AcceleratorType.__members__[config.accelerator_type]
             machine.accelerator_count = config.accelerator_count
         model = vertex.DeployedModel(
             model=self._version.vertex_resource,
-            display_name=f"{self._version.name}-v{self._version.version}",
+            display_name=self._label,
             service_account=config.service_account,
             dedicated_resources=vertex.DedicatedResources(
                 machine_spec=machine, min_replica_count=config.min_replicas, max_replica_count=config.max_replicas
@@ -102,12 +106,17 @@ class VertexEndpointRollout:
                 endpoint=endpoint, deployed_model=model, traffic_split=split, timeout=config.request_timeout_s
             )
             done = operation.result(timeout=config.operation_timeout_s)
-        self._deployed[endpoint] = done.deployed_model.id
+        return str(done.deployed_model.id)
+
+    def _mine(self, endpoint: str) -> str | None:
+        """Id of the model that this rollout deployed to an endpoint, or None."""
+        deployed = self._get(endpoint).deployed_models
+        return next((str(model.id) for model in deployed if model.display_name == self._label), None)
 
     def _undeploy(self, endpoint: str) -> None:
-        if endpoint in self._deployed:
-            self._undeploy_model(endpoint, self._deployed[endpoint])
-            del self._deployed[endpoint]
+        mine = self._mine(endpoint)
+        if mine is not None:
+            self._undeploy_model(endpoint, mine)
 
     def _undeploy_model(self, endpoint: str, model: str) -> None:
         left = {key: share for key, share in self._get(endpoint).traffic_split.items() if key != model and share}

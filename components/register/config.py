@@ -23,6 +23,8 @@ class RegisterConfig(BaseModel):
     timeout_s: float = Field(default=900.0, gt=0)
     """For one long-running operation."""
     request_timeout_s: float = Field(default=60.0, gt=0)
+    upload_timeout_s: float = Field(default=300.0, gt=0)
+    """How long a file whose upload was cut off is tried again."""
     retry_timeout_s: float = Field(default=60.0, ge=0)
     """How long a reading call that met 429 or 503 is tried again."""
 

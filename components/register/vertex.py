@@ -60,7 +60,7 @@ def publish(
     """
     bundle_uri = f"{config.bucket.rstrip('/')}/{context.model_name}/{release.bundle_digest}"
     with google_errors(f"upload the bundle to {bundle_uri}"):
-        _upload(bundle, release_dir, bundle_uri, undo)
+        _upload(bundle, release_dir, bundle_uri, config.upload_timeout_s, undo)
     models = _Models(config, context)
     standing = models.by_digest(release.bundle_digest)
     if standing is not None:
@@ -120,7 +120,9 @@ class _Models:
                 "mlflow-version": label(number),
             },
         )
-        # an upload is not idempotent, so a lost answer is not asked for again: run it again and it is found by digest
+        # taken back by digest, not by name: a version may stand although the answer that names it was lost
+        undo.callback(self._discard, release.bundle_digest, challenger, first=not versions)
+        # not asked again for the same reason: a second upload could make a second version
         operation = self._client.upload_model(
             vertex.UploadModelRequest(
                 parent=self._parent,
@@ -131,9 +133,7 @@ class _Models:
             timeout=config.request_timeout_s,
         )
         done = operation.result(timeout=config.timeout_s)
-        resource = f"{self._name}@{done.model_version_id}"
-        undo.callback(self._discard, resource, challenger, first=not versions)
-        return resource
+        return f"{self._name}@{done.model_version_id}"
 
     def attach(self, resource: str, evaluation: Evaluation) -> None:
         """Attach the test figures as a model evaluation."""
@@ -158,8 +158,11 @@ class _Models:
             except NotFound:
                 return []
 
-    def _discard(self, resource: str, challenger: str | None, *, first: bool) -> None:
+    def _discard(self, digest: str, challenger: str | None, *, first: bool) -> None:
         with contextlib.suppress(Exception):
+            resource = self.by_digest(digest)
+            if resource is None:
+                return
             if first:  # the only version is the default one, which goes with its model only
                 self._client.delete_model(name=self._name, **self._options).result(timeout=self._config.timeout_s)
                 return
@@ -171,9 +174,10 @@ class _Models:
                 )
 
 
-def _upload(bundle: Path, release_dir: Path, uri: str, undo: ExitStack) -> None:
+def _upload(bundle: Path, release_dir: Path, uri: str, timeout_s: float, undo: ExitStack) -> None:
     """Upload all files, each checked by crc32c; those that are there with the same checksum are left alone."""
     from google.cloud import storage
+    from google.cloud.storage.retry import DEFAULT_RETRY
 
     name, _, prefix = uri.removeprefix("gs://").partition("/")
     target: Bucket = storage.Client().bucket(name)
@@ -188,7 +192,9 @@ def _upload(bundle: Path, release_dir: Path, uri: str, undo: ExitStack) -> None:
         if blob.name not in standing:
             undo.callback(_forget, blob)
         # files of more than 8 MiB go up in a resumable session; the server's checksum must equal ours
-        blob.upload_from_filename(str(files[relative]), checksum="crc32c")
+        blob.upload_from_filename(
+            str(files[relative]), checksum="crc32c", retry=DEFAULT_RETRY.with_timeout(timeout_s), timeout=timeout_s
+        )
 
     with ThreadPoolExecutor(_PARALLEL_UPLOADS) as pool:
         list(pool.map(send, sorted(files)))

@@ -177,6 +177,14 @@ def test_refused_update_leaves_everything(cloud: Cloud, code: int) -> None:
     assert len(cloud.run.made) == 1
 
 
+@pytest.mark.parametrize("operation", ["/operations/1", "/operations/2", "/operations/3"])
+def test_lost_answer_of_any_update_gives_all_back(cloud: Cloud, operation: str) -> None:
+    cloud.run.fail("GET", operation, 404, times=1)
+    with pytest.raises(StageError, match="404"):
+        cloud.deploy()
+    assert_as_before(cloud, "404")
+
+
 def test_rollback_that_fails_too_tells_both(cloud: Cloud) -> None:
     cloud.answers["2"] = (cloud.shop.bundles["1"], "1")
     cloud.run.faults.append((lambda r: r.method == "PATCH" and r.query["updateMask"] == "traffic", 403, -1))

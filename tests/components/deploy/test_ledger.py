@@ -1,13 +1,16 @@
 """The promotion ledger: lines are added whole or not at all."""
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from components.artifacts.failure import StageError
 from components.deploy.config import DeployConfig
-from components.deploy.ledger import LedgerEntry, LocalLedger, Outcome, previous_champion
+from components.deploy.ledger import LedgerEntry, LocalLedger, Outcome, open_ledger, previous_champion
+from tests.fakes.gcs import FakeGcs
 
 
 def entry(before: str | None, after: str, outcome: Outcome = "promoted", why: str = "x") -> LedgerEntry:
@@ -81,3 +84,37 @@ def test_wrong_knobs_are_named(section: dict[str, object], said: str) -> None:
 
 def test_kfp_turns_ints_into_floats() -> None:
     assert DeployConfig.model_validate({"port": 8080.0, "canary_percent": 10.0}).port == 8080
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGcs]:
+    gcs = FakeGcs()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs.url)
+    yield gcs
+    gcs.close()
+
+
+def test_ledger_in_a_bucket(bucket: FakeGcs) -> None:
+    ledger = open_ledger("gs://ops/promotions.jsonl")
+    ledger.check()
+    assert ledger.entries() == []
+    ledger.append(entry(None, "1"))
+    ledger.append(entry("1", "2"))
+    assert [line.to_version for line in ledger.entries()] == ["1", "2"]
+
+
+def test_two_writers_of_a_bucket_lose_nothing(bucket: FakeGcs) -> None:
+    writers = [
+        threading.Thread(target=open_ledger("gs://ops/promotions.jsonl").append, args=(entry(None, str(n)),))
+        for n in range(3)
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert sorted(line.to_version for line in open_ledger("gs://ops/promotions.jsonl").entries()) == ["0", "1", "2"]
+
+
+def test_bucket_without_an_object_is_refused() -> None:
+    with pytest.raises(StageError, match="must be gs://bucket/object"):
+        open_ledger("gs://ops")

@@ -22,14 +22,6 @@ from tests.bundles import make_bundle
 from tests.releases import make_context, make_evaluation, make_verdict, registered
 
 
-@pytest.fixture(scope="module")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty registry: MLflow's first use of a database costs seconds."""
-    folder = tmp_path_factory.mktemp("registry")
-    Registry(make_context(folder).tracking_uri, "m").summaries()
-    return folder / "mlflow.db"
-
-
 @pytest.fixture
 def context(migrated: Path, tmp_path: Path) -> RunContext:
     shutil.copy(migrated, tmp_path / "mlflow.db")
