@@ -1,6 +1,5 @@
 """The judgement over a survey: offenders by name, classes, balance and shortcuts, each against its tolerance."""
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -36,13 +35,18 @@ class Checked:
     def __init__(self, survey: Survey, config: VerifyDataConfig) -> None:
         self.survey = survey
         self.config = config
-        self.names: list[str] = survey.table.column("name").to_pylist()
+        self.rows: int = survey.table.num_rows
+        self._names = survey.table.column("name").combine_chunks()
         splits = survey.table.column("split").combine_chunks()
         self.split_ids: npt.NDArray[np.intp] = splits.indices.to_numpy().astype(np.intp)
         self.labels: npt.NDArray[np.intp] = survey.column("label").astype(np.intp)
         self.decoded = survey.decoded
         self.groups = self._groups()
         self.pairs = self._pairs()
+
+    def name(self, row: int) -> str:
+        """What a person is told of a row."""
+        return str(self._names[row])
 
     def split(self, row: int) -> str:
         """Name of a row's split."""
@@ -67,7 +71,8 @@ class Checked:
         found = near_pairs(
             self.survey.column("hash")[rows].astype(np.uint64),
             self.survey.column("mirrored_hash")[rows].astype(np.uint64),
-            self.survey.thumbnails[rows],
+            self.survey.thumbnails,
+            rows,
             self.config.near_duplicate_bits,
             self.config.near_duplicate_levels,
         )
@@ -87,12 +92,12 @@ def check(survey: Survey, config: VerifyDataConfig) -> tuple[Findings, Checked]:
     offenders += _near_duplicates(checked, {offender.row for offender in offenders})
     splits = _counts(checked)
     shortcuts = audit(survey, checked.labels, checked.decoded & (checked.split_ids != SPLITS.index(UNSEEN)))
-    problems = _beyond_tolerance(offenders, len(checked.names), config)
+    problems = _beyond_tolerance(offenders, checked.rows, config)
     warnings: list[str] = []
     _judge_classes(splits, config, problems, warnings)
     _judge_shortcuts(shortcuts, config, problems, warnings)
     findings = Findings(
-        rows=len(checked.names),
+        rows=checked.rows,
         splits=splits,
         offenders=offenders,
         duplicates_inside=_duplicates_inside(checked),
@@ -105,7 +110,7 @@ def check(survey: Survey, config: VerifyDataConfig) -> tuple[Findings, Checked]:
 
 
 def _offender(checked: Checked, kind: Any, row: int, detail: str) -> Offender:
-    return Offender(kind=kind, row=row, split=checked.split(row), name=checked.names[row], detail=detail)
+    return Offender(kind=kind, row=row, split=checked.split(row), name=checked.name(row), detail=detail)
 
 
 def _corrupt(checked: Checked) -> list[Offender]:
@@ -163,7 +168,7 @@ def _near_duplicates(checked: Checked, known: set[int]) -> list[Offender]:
 
 
 def _where(checked: Checked, row: int) -> str:
-    return f"{checked.names[row]} in {checked.split(row)}"
+    return f"{checked.name(row)} in {checked.split(row)}"
 
 
 def _duplicates_inside(checked: Checked) -> dict[str, int]:
@@ -182,16 +187,18 @@ def _near_inside(checked: Checked) -> dict[str, int]:
 
 
 def _counts(checked: Checked) -> dict[str, SplitCounts]:
-    generators = checked.survey.table.column("generator").to_pylist()
+    generators = checked.survey.table.column("generator").combine_chunks().dictionary_encode()
+    names, codes = generators.dictionary.to_pylist(), generators.indices.to_numpy()
     counts = {}
     for i, split in enumerate(SPLITS):
         rows = np.flatnonzero(checked.split_ids == i)
         if len(rows):
+            found = np.bincount(codes[rows], minlength=len(names)).tolist()
             by_class = np.bincount(checked.labels[rows], minlength=len(LABELS))
             counts[split] = SplitCounts(
                 rows=len(rows),
                 by_class=dict(zip(LABELS, by_class.tolist(), strict=True)),
-                by_generator=dict(sorted(Counter(generators[row] for row in rows.tolist()).items())),
+                by_generator={n: c for n, c in sorted(zip(names, found, strict=True)) if c},
             )
     return counts
 

@@ -34,6 +34,7 @@ def near_pairs(
     hashes: Hashes,
     mirrored_hashes: Hashes,
     thumbnails: npt.NDArray[np.uint8],
+    thumbnail_rows: Rows,
     max_bits: int,
     max_levels: float,
 ) -> NearPairs:
@@ -42,7 +43,8 @@ def near_pairs(
     Args:
         hashes: perceptual hashes, shape (n,).
         mirrored_hashes: those of the mirrored pictures, shape (n,).
-        thumbnails: grey, shape (n, side, side).
+        thumbnails: grey, shape (m, side, side); a mapped file will do, few are looked at.
+        thumbnail_rows: which of them belongs to each hash, shape (n,).
         max_bits: Hamming distance, below 16.
         max_levels: mean absolute difference of the thumbnails.
     """
@@ -59,7 +61,7 @@ def near_pairs(
     keys = np.unique((left * n + right) * 2 + mirrored)
     keys = keys[(keys // 2) // n != (keys // 2) % n]
     left, right, mirrored = (keys // 2) // n, (keys // 2) % n, (keys % 2).astype(bool)
-    alike = _alike(thumbnails, left, right, mirrored, max_levels)
+    alike = _alike(thumbnails, thumbnail_rows[left], thumbnail_rows[right], mirrored, max_levels)
     left, right, mirrored = left[alike], right[alike], mirrored[alike]
     # a symmetric picture matches both ways: say the plain one
     plain_first = np.lexsort((mirrored, right, left))

@@ -58,15 +58,23 @@ def inspect(data: Sequence[bytes]) -> Inspection:
     found: list[ImageInfo | None] = [None] * n
     digests: list[str | None] = [None] * n
     grey = np.zeros((n, GREY_PX, GREY_PX), np.uint8)
+    colour = np.zeros((n, GREY_PX, GREY_PX, 3), np.uint8)
+    small = np.zeros(n, bool)
     for i, encoded in enumerate(data):
         try:
             image = decode(encoded)
         except ImageRefusedError as error:
             problems[i] = str(error)
             continue
-        digests[i] = hashlib.sha256(image.rgb.tobytes()).hexdigest()
-        grey[i] = np.asarray(_grey(image.rgb))
+        pixels = image.rgb.tobytes()
+        digests[i] = hashlib.sha256(pixels).hexdigest()
         found[i] = image.info
+        if image.rgb.size == (GREY_PX, GREY_PX):
+            colour[i] = np.frombuffer(pixels, np.uint8).reshape(GREY_PX, GREY_PX, 3)
+            small[i] = True
+        else:
+            grey[i] = np.asarray(_grey(image.rgb))
+    grey[small] = _luma(colour[small])
     hashes, mirrored = perceptual_hashes(grey)
     ok = np.array([problem is None for problem in problems], bool)
     quality = {
@@ -130,10 +138,13 @@ def _dct_basis() -> npt.NDArray[np.float64]:
 
 
 def _grey(rgb: Image.Image) -> Image.Image:
-    grey = rgb.convert("L")
-    if grey.size == (GREY_PX, GREY_PX):
-        return grey
-    return grey.resize((GREY_PX, GREY_PX), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return rgb.convert("L").resize((GREY_PX, GREY_PX), Image.Resampling.LANCZOS, reducing_gap=3.0)
+
+
+def _luma(colour: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Pillow's `convert("L")` for a batch: ITU-R 601-2 in 16-bit fixed point."""
+    weights = np.array([19595, 38470, 7471], np.uint32)
+    return ((colour.astype(np.uint32) @ weights + 0x8000) >> 16).astype(np.uint8)
 
 
 def _sharpness(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.artifacts.dataset import SCHEMA, SPLITS, SplitSummary
@@ -22,6 +23,7 @@ from serving.detector.labels import LABELS
 QUARANTINE: Final = "quarantine"
 _ROW_GROUP_BYTES: Final = 32 * 2**20
 _ROW_GROUP_ROWS: Final = 4096
+_LINES_AT_ONCE: Final = 8192
 
 QUARANTINE_SCHEMA: Final = pa.schema(
     [
@@ -171,13 +173,17 @@ def _quarantined(batch: pa.RecordBatch, offenders: list[Offender]) -> pa.RecordB
     return pa.RecordBatch.from_arrays(columns, schema=QUARANTINE_SCHEMA)
 
 
-def summarise(digests: list[str], labels: list[int]) -> SplitSummary:
-    """Counts and fingerprint of one split's rows, whatever their order."""
-    lines = sorted(f"{digest} {label}\n" for digest, label in zip(digests, labels, strict=True))
+def summarise(digests: pa.Array, labels: npt.NDArray[np.intp]) -> SplitSummary:
+    """Counts and fingerprint of one split's rows, whatever their order: sha256 over sorted lines `digest label`."""
+    lines = pc.binary_join_element_wise(digests, pa.array(labels).cast(pa.string()), " ")
+    ordered = lines.take(pc.sort_indices(lines))
+    content = sha256()
+    for start in range(0, len(ordered), _LINES_AT_ONCE):
+        content.update("".join(f"{line}\n" for line in ordered.slice(start, _LINES_AT_ONCE).to_pylist()).encode())
     return SplitSummary(
         rows=len(labels),
-        by_class={name: labels.count(i) for i, name in enumerate(LABELS)},
-        fingerprint=sha256("".join(lines).encode()).hexdigest(),
+        by_class={name: int((labels == i).sum()) for i, name in enumerate(LABELS)},
+        fingerprint=content.hexdigest(),
     )
 
 

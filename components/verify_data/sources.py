@@ -14,6 +14,7 @@ from components.verify_data.stores import GCS_SCHEME, GcsStore, LocalStore, Stor
 from serving.detector.labels import UnknownLabelError, label_id
 
 HUB_SCHEME: Final = "hf://"
+QUARANTINE_FILE: Final = "quarantine.parquet"
 BATCH_ROWS: Final = 256
 BATCH_BYTES: Final = 16 * 2**20
 
@@ -68,7 +69,8 @@ def open_source(uri: str) -> Source:
         paths = store.paths()
         if not paths:
             raise StageError(f"{uri}: no files there; expected train/ and test/ with class folders, or Parquet files")
-        parquet = [path for path in paths if path.endswith(".parquet")]
+        # a packed dataset is a source too; what it set aside is not
+        parquet = [path for path in paths if path.endswith(".parquet") and path != QUARANTINE_FILE]
         source = ParquetSource(store, parquet) if parquet else FolderSource(store, paths)
     for split in (TRAIN, TEST):
         if split not in source.splits:

@@ -112,7 +112,7 @@ def _summary(uri: str, checked: Checked, targets: npt.NDArray[np.intp]) -> Datas
     for i, name in enumerate(SPLITS):
         rows = np.flatnonzero(targets == i)
         if len(rows):
-            splits[name] = summarise(column.take(rows).to_pylist(), checked.labels[rows].tolist())
+            splits[name] = summarise(column.take(rows).combine_chunks(), checked.labels[rows])
     return DatasetSummary(
         source_uri=uri,
         fingerprint=fingerprint(splits),

@@ -4,6 +4,7 @@ from hashlib import sha256
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 Rows = npt.NDArray[np.intp]
 
@@ -27,7 +28,7 @@ def choose_validation(
     from scipy.sparse.csgraph import connected_components
 
     n = len(digests)
-    _, equal = np.unique(np.array(digests), return_inverse=True)
+    equal = pa.array(digests, pa.string()).dictionary_encode().indices.to_numpy().astype(np.intp)
     nodes = int(equal.max()) + 1 if n else 0
     left, right = equal[links[0]], equal[links[1]]
     _, component = connected_components(
@@ -36,15 +37,21 @@ def choose_validation(
     group = component[equal]
     order = np.argsort(group, kind="stable")
     starts = np.flatnonzero(np.r_[True, group[order][1:] != group[order][:-1]])
-    members = np.split(order, starts[1:])
-    keyed = sorted((sha256(f"{seed} {min(digests[i] for i in rows)}".encode()).digest(), rows) for rows in members)
+    ends = np.r_[starts[1:], n]
+    keys = [_key(seed, [digests[i] for i in order[a:b]]) for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
     wanted = fraction * np.bincount(labels, minlength=2)
     taken = np.zeros(2)
     chosen = np.zeros(n, bool)
-    for _, rows in keyed:
+    for place in sorted(range(len(keys)), key=keys.__getitem__):
+        rows = order[starts[place] : ends[place]]
         counts = np.bincount(labels[rows], minlength=2)
         # a group moves only while each class it holds still lacks rows, so neither is overdrawn by more than a group
         if (taken[counts > 0] < wanted[counts > 0]).all():
             chosen[rows] = True
             taken += counts
     return chosen
+
+
+def _key(seed: int, digests: list[str]) -> bytes:
+    """Where a group stands in the order of choice."""
+    return sha256(f"{seed} {min(digests)}".encode()).digest()

@@ -1,0 +1,109 @@
+"""verify_data's rate in images per second of CPU time, and its peak memory at 1x and 10x the data.
+
+`python -m tests.bench.bench_verify_data` prints one line a size; each size runs in a process of its own, because peak
+memory never falls again. The target is 5,000 images/s/core at 32 px.
+"""
+
+import argparse
+import io
+import json
+import resource
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+ARCHIVE = Path(__file__).resolve().parents[2] / "data" / "sample" / "cifake32_layout.tar.gz"
+TARGET = 5000.0
+
+
+def make_data(root: Path, images: int) -> None:
+    """Parquet of distinct 32 px JPEGs: the archive's pictures, shifted and re-encoded until there are enough."""
+    with tarfile.open(ARCHIVE) as archive:
+        originals = [
+            ("/FAKE/" in member.name, np.asarray(Image.open(archive.extractfile(member)).convert("RGB")))
+            for member in archive
+            if member.name.endswith(".jpg")
+        ]
+    generator = np.random.default_rng(0)
+    schema = pa.schema([("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("label", pa.string())])
+    for split, share in (("train", 0.8), ("test", 0.2)):
+        with pq.ParquetWriter(root / f"{split}.parquet", schema, compression="none") as writer:
+            count = int(images * share)
+            for start in range(0, count, 1000):
+                rows = []
+                for i in range(start, min(start + 1000, count)):
+                    fake, pixels = originals[int(generator.integers(len(originals)))]
+                    shifted = np.roll(pixels, generator.integers(0, 32, 2), axis=(0, 1)).astype(np.int16)
+                    noisy = (shifted + generator.normal(0, 12, (4, 4, 3)).repeat(8, 0).repeat(8, 1)).clip(0, 255)
+                    buffer = io.BytesIO()
+                    Image.fromarray(noisy.astype(np.uint8)).save(buffer, "JPEG", quality=90)
+                    label = "ai_generated" if fake else "real"
+                    rows.append({"image": {"bytes": buffer.getvalue(), "path": f"{i}.jpg"}, "label": label})
+                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+
+
+def measure(root: Path) -> dict[str, float]:
+    """Verify and pack `root` in this process with one worker; what a core does in a second and the peak memory."""
+    from components.verify_data.config import VerifyDataConfig
+    from components.verify_data.stage import verify_and_pack
+
+    tolerant = VerifyDataConfig(
+        workers=1, max_exact_duplicate_share=1, max_near_duplicate_share=1, max_label_conflict_share=1
+    )
+    with tempfile.TemporaryDirectory(dir=root) as scratch:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        wall, cpu = time.perf_counter(), time.process_time()
+        findings, _ = verify_and_pack(str(root), tolerant, Path(scratch) / "out", Path(scratch) / "report.html")
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return {
+        "images": findings.rows,
+        "images_per_cpu_s": findings.rows / cpu,
+        "wall_s": wall,
+        "before_mb": before / 1024,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def run(images: int = 6000, factor: int = 10) -> list[dict[str, float]]:
+    """Measure at `images` and `factor` times as many."""
+    results = []
+    for count in (images, images * factor):
+        with tempfile.TemporaryDirectory() as folder:
+            make_data(Path(folder), count)
+            command = [sys.executable, "-m", "tests.bench.bench_verify_data", "--measure", folder]
+            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=1800)
+            results.append(json.loads(done.stdout.splitlines()[-1]))
+    return results
+
+
+def main() -> None:
+    """Print the rates and the growth of memory."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=6000)
+    parser.add_argument("--factor", type=int, default=10)
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        print(json.dumps(measure(options.measure)))
+        return
+    small, large = run(options.images, options.factor)
+    for result in (small, large):
+        print(
+            f"verify_data {result['images']:>9,.0f} images of 32 px: {result['images_per_cpu_s']:,.0f} images/s/core "
+            f"(target {TARGET:,.0f}), {result['wall_s']:.1f} s, peak {result['peak_mb']:.0f} MB "
+            f"({result['before_mb']:.0f} MB of it before the first image)"
+        )
+    grown = (large["peak_mb"] - small["peak_mb"]) * 1024 / (large["images"] - small["images"])
+    print(f"memory growth: {grown:.2f} kB an image; an image is {32 * 32 * 3 / 1024:.0f} kB decoded")
+
+
+if __name__ == "__main__":
+    main()
