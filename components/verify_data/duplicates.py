@@ -69,8 +69,11 @@ def near_pairs(
     fresh = np.ones(len(left), bool)
     fresh[1:] = (left[1:] != left[:-1]) | (right[1:] != right[:-1])
     left, right, mirrored = left[fresh], right[fresh], mirrored[fresh]
-    other = np.where(mirrored, mirrored_hashes[right], hashes[right])
-    return NearPairs(left, right, np.bitwise_count(hashes[left] ^ other), mirrored)
+    turned = np.minimum(
+        np.bitwise_count(hashes[left] ^ mirrored_hashes[right]), np.bitwise_count(mirrored_hashes[left] ^ hashes[right])
+    )
+    bits = np.where(mirrored, turned, np.bitwise_count(hashes[left] ^ hashes[right]))
+    return NearPairs(left, right, bits, mirrored)
 
 
 def _bands(count: int) -> list[tuple[int, int]]:

@@ -1,0 +1,102 @@
+"""Properties of hashing, searching and splitting, over generated inputs."""
+
+import io
+
+import imagehash
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from components.verify_data.duplicates import near_pairs
+from components.verify_data.inspection import inspect, perceptual_hashes
+from components.verify_data.parallel import ordered_map
+from components.verify_data.validation_split import choose_validation
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def _as_int(value: imagehash.ImageHash) -> int:
+    return int(str(value), 16)
+
+
+@given(seeds)
+@settings(max_examples=40, deadline=None)
+def test_hashes_are_those_of_imagehash(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    coarse = generator.integers(0, 256, (3, 8, 8)).astype(np.uint8)
+    grey = np.stack([np.asarray(Image.fromarray(g).resize((32, 32), Image.Resampling.BICUBIC)) for g in coarse])
+    plain, mirrored = perceptual_hashes(grey)
+    for picture, mine, mine_mirrored in zip(grey, plain.tolist(), mirrored.tolist(), strict=True):
+        image = Image.fromarray(picture)
+        assert mine == _as_int(imagehash.phash(image))
+        assert mine_mirrored == _as_int(imagehash.phash(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)))
+
+
+@given(seeds)
+@settings(max_examples=20, deadline=None)
+def test_a_batch_of_small_images_greys_as_pillow_does(seed: int) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (32, 32, 3)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    row = inspect([buffer.getvalue()]).table.to_pylist()[0]
+    grey = np.asarray(Image.fromarray(pixels).convert("L"))
+    assert row["hash"] == perceptual_hashes(grey[None])[0][0]
+    assert row["brightness"] == pytest.approx(grey.mean(), abs=1e-3)
+
+
+@given(seeds, st.integers(0, 12), st.integers(2, 120))
+@settings(max_examples=60, deadline=None)
+def test_the_search_finds_exactly_what_comparing_all_finds(seed: int, bits: int, n: int) -> None:
+    generator = np.random.default_rng(seed)
+    centres = generator.integers(0, 2**64, 6, dtype=np.uint64)
+    flips = generator.integers(0, 64, (2, n, bits + 2))
+    hashes, mirrored = (
+        np.bitwise_xor.reduce(np.uint64(1) << f.astype(np.uint64), axis=1) ^ generator.choice(centres, n) for f in flips
+    )
+    thumbnails = np.full((n, 16, 16), 128, np.uint8)
+    found = near_pairs(hashes, mirrored, thumbnails, np.arange(n), bits, 1.0)
+    plain = np.bitwise_count(hashes[:, None] ^ hashes[None]) <= bits
+    # the mirror image of one against the other, either way round
+    turned = np.bitwise_count(hashes[:, None] ^ mirrored[None]) <= bits
+    expected = {(i, j) for i, j in zip(*np.nonzero(plain | turned | turned.T), strict=True) if i < j}
+    assert set(zip(found.left.tolist(), found.right.tolist(), strict=True)) == {(int(i), int(j)) for i, j in expected}
+
+
+@given(seeds, st.integers(4, 200), st.floats(0.05, 0.5))
+@settings(max_examples=60, deadline=None)
+def test_copies_never_part_and_order_does_not_matter(seed: int, n: int, fraction: float) -> None:
+    generator = np.random.default_rng(seed)
+    digests = [f"{d:064x}" for d in generator.integers(0, max(2, n // 2), n)]
+    labels = generator.integers(0, 2, n)
+    links = (generator.integers(0, n, 5), generator.integers(0, n, 5))
+    chosen = choose_validation(digests, labels, links, fraction, seed=1)
+    by_digest: dict[str, set[bool]] = {}
+    for digest, value in zip(digests, chosen.tolist(), strict=True):
+        by_digest.setdefault(digest, set()).add(value)
+    assert all(len(values) == 1 for values in by_digest.values())
+    assert (chosen[links[0]] == chosen[links[1]]).all()
+    order = generator.permutation(n)
+    place = np.argsort(order)
+    shuffled = choose_validation(
+        [digests[i] for i in order], labels[order], (place[links[0]], place[links[1]]), fraction, seed=1
+    )
+    assert (shuffled == chosen[order]).all()
+
+
+def test_the_share_of_validation_is_reached_in_both_classes() -> None:
+    digests = [f"{i:064x}" for i in range(1000)]
+    labels = np.arange(1000) % 4 // 3
+    none = np.empty(0, np.intp)
+    chosen = choose_validation(digests, labels, (none, none), 0.1, seed=0)
+    assert chosen[labels == 0].sum() == 75
+    assert chosen[labels == 1].sum() == 25
+    assert (chosen != choose_validation(digests, labels, (none, none), 0.1, seed=1)).any()
+
+
+def test_processes_give_what_one_process_gives() -> None:
+    batches = [[i, i + 1, i + 2] for i in range(200)]
+    alone = list(ordered_map(sum, batches, workers=1))
+    together = list(ordered_map(sum, iter(batches), workers=2, inline_s=0.0))
+    assert together == alone == [(batch, sum(batch)) for batch in batches]
