@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 GS: Final = "gs://"
 MODELS: Final = "models:/"
+SQLITE: Final = "sqlite:///"
 
 _KEY_DIGITS: Final = 16
 
@@ -62,6 +63,10 @@ def resolve(uri: str, cache_dir: Path, tracking_uri: str = "") -> ResolvedModel:
 
 
 def _from_mlflow(uri: str, cache_dir: Path, tracking_uri: str) -> ResolvedModel:
+    database = tracking_uri.removeprefix(SQLITE)
+    if database != tracking_uri and not Path(database).is_file():
+        # MLflow would make an empty one
+        raise ModelNotFoundError(f"{uri}: no registry at {tracking_uri}: no such file")
     try:
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient

@@ -1,0 +1,335 @@
+"""The server as a process: how it starts, swaps models, bears overload and ends."""
+
+import asyncio
+import io
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+from tests.bundles import jpeg, make_bundle
+from tests.serving.processes import Server, environment, free_port, serve, start_refused
+
+BRIGHT = jpeg(205, (64, 64))
+
+
+@dataclass
+class Traffic:
+    """What clients got back."""
+
+    answers: list[httpx.Response] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def add(self, other: "Traffic") -> None:
+        self.answers += other.answers
+        self.lost += other.lost
+        self.seconds += other.seconds
+
+    @property
+    def statuses(self) -> Counter[int]:
+        return Counter(answer.status_code for answer in self.answers)
+
+
+async def _client(server: Server, data: bytes, stop: asyncio.Event, traffic: Traffic) -> None:
+    async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+        while not stop.is_set():
+            started = time.perf_counter()
+            try:
+                answer = await client.post("/predict", files={"file": ("x.jpg", data)})
+            except httpx.ConnectError:
+                # the listener is gone: this request was never accepted
+                return
+            except httpx.TransportError as error:
+                traffic.lost.append(repr(error))
+                return
+            traffic.answers.append(answer)
+            traffic.seconds.append(time.perf_counter() - started)
+            if answer.status_code == 503:
+                # four times less patient than Retry-After asks
+                await asyncio.sleep(0.25)
+
+
+async def drive(server: Server, data: bytes, clients: int, during: asyncio.Task[None] | float) -> Traffic:
+    """Closed-loop clients for so many seconds."""
+    traffic = Traffic()
+    stop = asyncio.Event()
+    tasks = [asyncio.create_task(_client(server, data, stop, traffic)) for _ in range(clients)]
+    if isinstance(during, float):
+        await asyncio.sleep(during)
+    else:
+        await during
+    stop.set()
+    await asyncio.gather(*tasks)
+    return traffic
+
+
+def test_term_under_load_answers_everything_accepted_and_exits_0(toy_bundle: Path, tmp_path: Path) -> None:
+    picture = jpeg(205, (1600, 1200))
+    with serve(toy_bundle, tmp_path / "log", SLOTS="1") as server:
+
+        async def end() -> None:
+            await asyncio.sleep(1.0)
+            server.process.terminate()
+            await asyncio.to_thread(server.process.wait, 20)
+
+        async def scene() -> Traffic:
+            return await drive(server, picture, 8, asyncio.create_task(end()))
+
+        traffic = asyncio.run(scene())
+        assert server.process.returncode == 0
+        assert traffic.lost == []
+        assert set(traffic.statuses) <= {200, 503}
+        assert traffic.statuses[200] > 8
+        assert "Traceback" not in server.log
+
+
+def test_a_slow_request_is_finished_after_term(toy_bundle: Path, tmp_path: Path) -> None:
+    picture = jpeg(205, (4000, 3000))
+    with serve(toy_bundle, tmp_path / "log", SLOTS="1") as server:
+
+        async def scene() -> httpx.Response:
+            async with httpx.AsyncClient(timeout=20) as client:
+                request = asyncio.create_task(client.post(f"{server.url}/predict/explain", files={"file": picture}))
+                await asyncio.sleep(0.3)
+                assert not request.done()
+                server.process.terminate()
+                return await request
+
+        # the first explanation loads torch, so the signal surely comes in the middle
+        answer = asyncio.run(scene())
+        assert answer.status_code == 200
+        assert answer.json()["explained_class"] == "ai_generated"
+        assert server.process.wait(30) == 0
+
+
+def test_a_new_champion_takes_over_without_a_failed_request(
+    toy_bundle: Path, inverted_bundle: Path, tmp_path: Path
+) -> None:
+    current = tmp_path / "current"
+    current.symlink_to(toy_bundle)
+    with serve(current, tmp_path / "log", MODEL_REFRESH_S="0.1", SLOTS="2") as server:
+        before = httpx.get(f"{server.url}/model").json()
+
+        async def swap() -> None:
+            await asyncio.sleep(0.7)
+            successor = tmp_path / "next"
+            successor.symlink_to(inverted_bundle)
+            successor.rename(current)
+            await asyncio.sleep(1.2)
+
+        async def scene() -> Traffic:
+            return await drive(server, BRIGHT, 4, asyncio.create_task(swap()))
+
+        traffic = asyncio.run(scene())
+        after = httpx.get(f"{server.url}/model").json()
+        metrics = httpx.get(f"{server.url}/metrics").text
+    assert traffic.lost == []
+    assert set(traffic.statuses) == {200}
+    assert before["digest"] != after["digest"]
+    said = {(a.json()["model_version"], a.json()["prediction"]) for a in traffic.answers}
+    assert said == {(before["version"], "ai_generated"), (after["version"], "real")}
+    info = [line for line in metrics.splitlines() if line.startswith("aidetect_model_info{")]
+    assert [line.rpartition(" ")[2] for line in info if after["version"] in line] == ["1.0"]
+    assert not [line for line in info if before["version"] in line and line.endswith(" 1.0")]
+
+
+def test_a_broken_successor_leaves_the_champion(toy_bundle: Path, tmp_path: Path) -> None:
+    current = tmp_path / "current"
+    current.symlink_to(toy_bundle)
+    broken = shutil.copytree(toy_bundle, tmp_path / "broken")
+    (broken / "model.onnx").write_bytes(b"not a model")
+    with serve(current, tmp_path / "log", MODEL_REFRESH_S="0.1") as server:
+        successor = tmp_path / "next"
+        successor.symlink_to(make_bundle(tmp_path / "other", seed=5))
+        shutil.copy(broken / "model.onnx", tmp_path / "other" / "model.onnx")
+        successor.rename(current)
+        deadline = time.monotonic() + 10
+        while "model refresh failed" not in server.log and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert "model.onnx" in server.log
+        assert httpx.post(f"{server.url}/predict", files={"file": BRIGHT}).json()["prediction"] == "ai_generated"
+
+
+def test_overload_is_refused_quickly_and_what_is_accepted_stays_quick(toy_bundle: Path, tmp_path: Path) -> None:
+    picture = _heavy_to_decode()
+    with serve(toy_bundle, tmp_path / "log", SLOTS="1", QUEUE_SIZE="4") as server:
+        # five clients fill the slot and the queue: the capacity
+        full, over = Traffic(), Traffic()
+        # by turns, so that a neighbour on the machine disturbs both
+        for _ in range(3):
+            full.add(asyncio.run(drive(server, picture, 5, 1.0)))
+            over.add(asyncio.run(drive(server, picture, 20, 1.0)))
+        offered = len(over.answers) / max(1, full.statuses[200])
+        assert full.lost == over.lost == []
+        assert set(full.statuses) == {200}
+        assert set(over.statuses) == {200, 503}
+        refused = [a for a in over.answers if a.status_code == 503]
+        assert all(int(a.headers["retry-after"]) >= 1 and a.json()["reason"] == "overloaded" for a in refused)
+
+        def p95(traffic: Traffic, status: int) -> float:
+            found = sorted(s for s, a in zip(traffic.seconds, traffic.answers, strict=True) if a.status_code == status)
+            return found[int(0.95 * (len(found) - 1))]
+
+        print(
+            f"p95 at capacity {p95(full, 200):.3f} s, accepted at 4x {p95(over, 200):.3f} s, "
+            f"refused at 4x {p95(over, 503):.3f} s; offered {offered:.1f}x"
+        )
+        assert p95(over, 200) <= 2.0 * p95(full, 200)
+        depth = httpx.get(f"{server.url}/health").json()["queue"]
+        assert depth["size"] == 4
+
+
+def _heavy_to_decode() -> bytes:
+    """Twelve megapixels in a few kilobytes: the load is the server's, not the sending client's."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (4000, 3000), (205, 205, 205)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_a_job_that_waits_too_long_is_refused(toy_bundle: Path, tmp_path: Path) -> None:
+    picture = _heavy_to_decode()
+    with serve(toy_bundle, tmp_path / "log", SLOTS="1", QUEUE_SIZE="8", REQUEST_TIMEOUT_S="0.05") as server:
+        traffic = asyncio.run(drive(server, picture, 6, 1.0))
+        late = [a for a in traffic.answers if a.status_code == 503]
+        assert {a.json()["reason"] for a in late} == {"deadline_exceeded"}
+        assert all(a.headers["retry-after"] for a in late)
+        # what timed out gives its place back once its thread is through
+        deadline = time.monotonic() + 10
+        while httpx.post(f"{server.url}/predict", files={"file": BRIGHT}).status_code != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_several_processes_answer_as_one(toy_bundle: Path, tmp_path: Path) -> None:
+    with serve(toy_bundle, tmp_path / "log", WORKERS="2", TMPDIR=str(tmp_path)) as server:
+        traffic = asyncio.run(drive(server, BRIGHT, 4, 1.5))
+        metrics = httpx.get(f"{server.url}/metrics").text
+        assert set(traffic.statuses) == {200}
+        counted = sum(
+            float(line.rpartition(" ")[2])
+            for line in metrics.splitlines()
+            if line.startswith("aidetect_predictions_total{")
+        )
+        assert counted == len(traffic.answers)
+        assert "\naidetect_model_loaded 1.0" in metrics
+        pids = [int(line) for line in _children(server.process.pid)]
+        assert len(pids) >= 2
+        assert server.terminate() == 0
+        deadline = time.monotonic() + 10
+        while [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def _children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def sealed_files() -> list[str]:
+    return ["manifest.json", "model.onnx", "head.safetensors", "weights.safetensors", "reference.json", "MODEL_CARD.md"]
+
+
+@pytest.mark.parametrize("name", [*sealed_files(), "golden"])
+def test_one_flipped_byte_refuses_the_start(toy_bundle: Path, tmp_path: Path, name: str) -> None:
+    copy = shutil.copytree(toy_bundle, tmp_path / "copy")
+    victim = copy / name if name != "golden" else min((copy / "golden").iterdir())
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(data)
+    code, error = start_refused(MODEL_URI=str(copy), PORT=str(free_port()))
+    assert code == 1
+    assert victim.name in error
+    assert error.count("\n") == 1
+
+
+def test_an_unreproducible_bundle_is_refused_with_the_numbers(tmp_path: Path) -> None:
+    folder = make_bundle(tmp_path / "bundle")
+    other = make_bundle(tmp_path / "other", scale=3.0)
+    shutil.copy(other / "model.onnx", folder / "model.onnx")
+    from serving.detector import bundle
+
+    manifest = bundle.read_manifest(folder)
+    (folder / "manifest.json").unlink()
+    bundle.seal(folder, **{k: v for k, v in dict(manifest).items() if k not in ("files", "schema_version")})
+    code, error = start_refused(MODEL_URI=str(folder), PORT=str(free_port()))
+    assert code == 1
+    assert "golden example not reproduced" in error
+    recorded = manifest.golden[0].probability
+    assert f"{recorded:.6f}" in error
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ({}, "MODEL_URI is not set"),
+        ({"MODEL_URI": "/nowhere/at/all"}, "no such folder"),
+        ({"MODEL_URI": "x", "PORT": "eighty"}, "PORT"),
+        ({"MODEL_URI": "x", "SHADOW_SAMPLE": "2"}, "SHADOW_SAMPLE"),
+        ({"MODEL_URI": "models:/nobody@champion", "MLFLOW_TRACKING_URI": "sqlite:////nowhere/x.db"}, "nobody"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(env: dict[str, str], words: str, tmp_path: Path) -> None:
+    code, error = start_refused(**{"PORT": str(free_port()), **env})
+    assert code == 1
+    assert words in error
+    assert error.startswith("error: ")
+
+
+def test_settings_that_cannot_work_together_are_one_line(toy_bundle: Path) -> None:
+    for env, words in (
+        ({"REQUIRE_AUTH": "true"}, "API_KEYS"),
+        ({"AIP_PREDICT_ROUTE": "/predict"}, "AIP_PREDICT_ROUTE"),
+    ):
+        code, error = start_refused(MODEL_URI=str(toy_bundle), PORT=str(free_port()), **env)
+        assert code == 1
+        assert words in error
+        assert error.count("\n") == 1
+
+
+def test_a_port_in_use_is_one_line(toy_bundle: Path) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        code, error = start_refused(MODEL_URI=str(toy_bundle), PORT=str(holder.getsockname()[1]))
+    assert code == 1
+    assert "choose another PORT" in error
+
+
+def test_vertex_names_port_and_routes(toy_bundle: Path, tmp_path: Path) -> None:
+    port = free_port()
+    env = {"AIP_HTTP_PORT": str(port), "AIP_PREDICT_ROUTE": "/ep:predict", "AIP_HEALTH_ROUTE": "/ep/health"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "serving"], env=environment(AIP_STORAGE_URI=str(toy_bundle), PORT="1", **env)
+    )
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                assert httpx.get(f"http://127.0.0.1:{port}/ep/health").status_code == 200
+                break
+            except httpx.ConnectError:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        answer = httpx.post(f"http://127.0.0.1:{port}/ep:predict", json={"instances": [{"b64": "x"}]})
+        assert (answer.status_code, answer.json()["reason"]) == (422, "invalid_request")
+        assert "instances.0.b64" in answer.json()["detail"]
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+def test_importing_the_application_loads_nothing_heavy() -> None:
+    code = "import json, sys, serving.app; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    loaded = set(json.loads(done.stdout))
+    assert not loaded & {"torch", "captum", "scipy.stats", "mlflow", "google.cloud.storage", "kfp", "timm", "pandas"}
