@@ -35,6 +35,8 @@ def compile_pipeline(config: PipelineConfig, target: TargetName) -> dict[str, An
     with warnings.catch_warnings():
         # kfp warns of every image whose name does not contain the word "python"
         warnings.filterwarnings("ignore", message=".*base image.*")
+        # Vertex AI's client reads JSON, and only JSON is refused when a feature of another platform slips in
+        warnings.filterwarnings("ignore", message="Compiling to JSON is deprecated")
         from pipelines.training import Placement, build_pipeline
 
         pipeline = build_pipeline(Placement(lambda stage, task: _place(config, target, stage, task)))

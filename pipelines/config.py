@@ -141,6 +141,8 @@ def _from_environment(environ: Mapping[str, str]) -> list[tuple[str, Any]]:
 
 
 def _scalar(text: str, where: str) -> Any:
+    if not text.strip():
+        return ""  # YAML would read nothing as null; `--set vertex.network=` means the empty text
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -6,21 +6,39 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts.context import RunContext
+from components.artifacts.failure import StageError
 from pipelines.compile import PARAMETERS_FILE, PIPELINE_FILE, TargetName, compile_pipeline, stage_parameters
 from pipelines.config import PipelineConfig
+from pipelines.preflight import PreflightError, check_cloud
 from pipelines.runs import RunRecord, new_run
 from pipelines.targets.local import Listener, run_spec
 
 
 def launch(
-    config: PipelineConfig, target: TargetName, profile: str, listener: Listener, reason: str = "manual"
+    config: PipelineConfig,
+    target: TargetName,
+    profile: str,
+    listener: Listener,
+    reason: str = "manual",
+    sync: bool = True,
 ) -> RunRecord:
-    """Compile and run the pipeline on a target; returns the finished record.
+    """Compile and run the pipeline on a target; returns the record.
+
+    Args:
+        config: the configuration in force.
+        target: where it runs.
+        profile: name of the profile, for the record.
+        listener: told of every change.
+        reason: why the run is started.
+        sync: wait for a run in the cloud to end; on this machine a run is always waited for.
 
     Raises:
         CompileError: the configuration does not make a valid spec for the target.
+        PreflightError: the cloud would refuse the run or waste money on it; nothing was sent.
+        StageError: the target refused it or cannot be reached.
     """
-    config = on_this_disk(config)
+    if target in ("local", "docker"):
+        config = on_this_disk(config)
     spec = compile_pipeline(config, target)
     record = new_run(config.paths.workspace, target, profile, reason, git_sha())
     parameters = {
@@ -28,7 +46,34 @@ def launch(
         "context": run_context(config, record.run_id, reason).model_dump(mode="json"),
     }
     write_inputs(record, spec, parameters)
+    try:
+        if target == "vertex":
+            return _on_vertex(record, config, spec, parameters, listener, sync)
+        if target == "kubeflow":
+            from pipelines.targets import kubeflow
+
+            return kubeflow.run(record, config, parameters, listener, sync)
+    except (PreflightError, StageError) as error:
+        record.status, record.error = "failed", str(error)
+        record.save()
+        raise
     return run_spec(record, listener, "docker" if target == "docker" else "subprocess")
+
+
+def _on_vertex(
+    record: RunRecord,
+    config: PipelineConfig,
+    spec: dict[str, Any],
+    parameters: dict[str, Any],
+    listener: Listener,
+    sync: bool,
+) -> RunRecord:
+    from pipelines.targets import vertex
+
+    check_cloud(config, parameters, spec)
+    job = vertex.submit(record, config, parameters)
+    listener(record, f"submitted: {record.link}")
+    return vertex.follow(record, job, listener, config.vertex.poll_s) if sync else record
 
 
 def write_inputs(record: RunRecord, spec: dict[str, Any], parameters: dict[str, Any]) -> None:

@@ -10,6 +10,12 @@ STAGES: Final[tuple[Stage, ...]] = ("verify_data", "train", "evaluate", "quality
 TRAIN_STAGES: Final[frozenset[Stage]] = frozenset({"train", "evaluate"})
 """Stages that need torch's image; every other one runs in the light image."""
 
+
+def stage_of(task: str) -> Stage | None:
+    """The stage that KFP names `task` (`verify-data`), or None for a task that is none, such as a condition."""
+    return next((stage for stage in STAGES if stage.replace("_", "-") == task), None)
+
+
 _DIGEST: Final = re.compile(r"@sha256:[0-9a-f]{64}$")
 NEVER_PUSHED: Final = "@sha256:" + "0" * 64
 

@@ -75,6 +75,15 @@ class RunRecord(BaseModel):
         """Whether the stage ran to its end."""
         return self.stage(stage).status == "succeeded"
 
+    def conclude_by_stages(self) -> None:
+        """Status of a run that succeeded as a whole, by which stages ran: a gate that refused is no failure."""
+        if not self.ran("quality_gate"):
+            self.status, self.error = "failed", "the run ended without a verdict"
+        elif not self.ran("register"):
+            self.status = "refused"
+        else:
+            self.status = "deployed" if self.ran("deploy") else "registered"
+
     @property
     def exit_code(self) -> int:
         """0 done, 2 the gate refused, 1 failed."""

@@ -21,11 +21,12 @@ def add_to(app: typer.Typer) -> None:
 
 
 def run(
-    on: Annotated[Literal["local", "docker"], typer.Option(help="Where the pipeline runs.")] = "local",
+    on: Annotated[TargetOption, typer.Option(help="Where the pipeline runs.")] = "local",
     profile: Profile = "sample",
     overrides: Overrides = [],  # noqa: B006 - Typer reads the default, nothing writes to it
     data: Annotated[str, typer.Option(help="Images: folder, Parquet folder, gs://, hf://.")] = "",
     reason: Annotated[str, typer.Option(help="Why this run is started; kept in its record.")] = "manual",
+    sync: Annotated[bool, typer.Option("--sync", help="Wait for a run in the cloud to end.")] = False,
     config_file: ConfigFile = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
@@ -35,14 +36,14 @@ def run(
     from pipelines.launch import launch
 
     with RunProgress(quiet=as_json) as progress:
-        record = launch(config, on, profile, progress, reason)
+        record = launch(config, on, profile, progress, reason, sync)
     if as_json:
         typer.echo(record.model_dump_json(indent=1))
     else:
         from pipelines.cli.summary import print_run, print_showcase
 
         print_run(record, config)
-        if record.exit_code == 0:
+        if record.status in ("deployed", "registered") and on in ("local", "docker"):
             from pipelines.showcase import show_one
 
             print_showcase(show_one(record))

@@ -15,7 +15,7 @@ from components.artifacts.evaluation import read_evaluation
 from components.artifacts.verdict import VERDICT_JSON, read_verdict
 from pipelines.compile import PARAMETERS_FILE, PIPELINE_FILE
 from pipelines.config import child_environment
-from pipelines.places import STAGES, Stage
+from pipelines.places import Stage, stage_of
 from pipelines.runs import RunRecord
 
 Listener = Callable[[RunRecord, str], None]
@@ -93,12 +93,12 @@ class _Follower:
         self.last_error = ""
 
     def read(self, line: str) -> None:
-        if (match := _STARTED.search(line)) and (stage := _stage(match[1])):
+        if (match := _STARTED.search(line)) and (stage := stage_of(match[1])):
             self._since, self._running = time.monotonic(), stage
             self._record.stage(stage).status = "running"
             self._record.stage(stage).output_dir = str(self._output_dir(match[1]))
             self._changed()
-        elif (match := _FINISHED.search(line)) and (stage := _stage(match[1])):
+        elif (match := _FINISHED.search(line)) and (stage := stage_of(match[1])):
             entry = self._record.stage(stage)
             entry.status = "succeeded" if match[2] == "SUCCESS" else "failed"
             entry.seconds = round(time.monotonic() - self._since, 2)
@@ -129,10 +129,6 @@ class _Follower:
         return (pipelines[-1] if pipelines else root) / task
 
 
-def _stage(task: str) -> Stage | None:
-    return next((stage for stage in STAGES if stage.replace("_", "-") == task), None)
-
-
 def _conclude(record: RunRecord, code: int, last_error: str) -> None:
     _relocate(record)
     failed = [stage.name for stage in record.stages if stage.status in ("failed", "running")]
@@ -160,7 +156,7 @@ def _conclude(record: RunRecord, code: int, last_error: str) -> None:
 def _relocate(record: RunRecord) -> None:
     """Point every stage at its real folder, known for certain only after the run."""
     for path in (Path(record.folder) / "artifacts").glob("*/*"):
-        if (stage := _stage(path.name)) is not None:
+        if (stage := stage_of(path.name)) is not None:
             record.stage(stage).output_dir = str(path)
 
 

@@ -1,17 +1,15 @@
 """Run the compiled spec on Vertex AI Pipelines, follow its stages, and map its failures to one line."""
 
 import logging
-import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from components.artifacts.failure import StageError
+from components.artifacts.google_cloud import google_errors, label, patience
 from pipelines.compile import PIPELINE_FILE
 from pipelines.config import PipelineConfig
-from pipelines.places import STAGES, Stage
+from pipelines.places import stage_of
 from pipelines.runs import RunRecord, StageStatus
 from pipelines.targets.local import Listener
 
@@ -39,6 +37,7 @@ def submit(record: RunRecord, config: PipelineConfig, parameters: dict[str, Any]
         StageError: Google refused or could not be reached; one line with the fix.
     """
     with google_errors(f"submit to Vertex AI in {config.vertex.project}"):
+        from google.api_core.exceptions import Conflict
         from google.cloud import aiplatform
 
         connect(config)
@@ -53,11 +52,15 @@ def submit(record: RunRecord, config: PipelineConfig, parameters: dict[str, Any]
             labels={**config.vertex.labels, **run_labels(record)},
             failure_policy=config.vertex.failure_policy,
         )
-        job.submit(
-            service_account=config.vertex.service_account or None,
-            network=config.vertex.network or None,
-            create_request_timeout=config.vertex.request_timeout_s,
-        )
+        try:
+            # 429 and 503 say that nothing was done, and the job's id keeps a repeated request from starting two
+            patience(config.vertex.request_timeout_s)(job.submit)(
+                service_account=config.vertex.service_account or None,
+                network=config.vertex.network or None,
+                create_request_timeout=config.vertex.request_timeout_s,
+            )
+        except Conflict as error:
+            raise StageError(f"run {job_id(record)} is there already; nothing was started twice") from error
     record.status = "submitted"
     record.resource = job.resource_name
     record.link = job._dashboard_uri()
@@ -88,16 +91,14 @@ def conclude(record: RunRecord, state: str, details: list[Any]) -> None:
     if state == "CANCELLED":
         record.status, record.error = "interrupted", "cancelled"
     elif state == "FAILED":
-        failed = [detail for detail in details if detail.state.name in ("FAILED", "CANCELLED") and _stage(detail)]
-        where = f"{_stage(failed[0])}: " if failed else ""
+        failed = [
+            detail for detail in details if detail.state.name in ("FAILED", "CANCELLED") and stage_of(detail.task_name)
+        ]
+        where = f"{stage_of(failed[0].task_name)}: " if failed else ""
         message = failed[0].error.message if failed else ""
         record.status, record.error = "failed", f"{where}{message or 'failed; see the console page'}"
-    elif not record.ran("quality_gate"):
-        record.status, record.error = "failed", "the run ended without a verdict; see the console page"
-    elif not record.ran("register"):
-        record.status = "refused"
     else:
-        record.status = "deployed" if record.ran("deploy") else "registered"
+        record.conclude_by_stages()
 
 
 def refresh(record: RunRecord, config: PipelineConfig) -> RunRecord:
@@ -125,14 +126,18 @@ def cancel(record: RunRecord, config: PipelineConfig) -> None:
 
 def connect(config: PipelineConfig) -> None:
     """Point the client library at the configured project, region and (for a private endpoint) address."""
+    from google.auth.credentials import AnonymousCredentials
     from google.cloud import aiplatform
 
     endpoint = config.vertex.api_endpoint
+    settings: dict[str, Any] = {}
+    if endpoint:
+        settings = {"api_endpoint": endpoint, "api_transport": "rest"}
+    if endpoint.startswith("http://"):
+        # an address without TLS gets no credentials: a token is never sent in the clear
+        settings["credentials"] = AnonymousCredentials()  # type: ignore[no-untyped-call] # google-auth is untyped here
     aiplatform.init(
-        project=config.vertex.project,
-        location=config.vertex.region,
-        staging_bucket=config.vertex.bucket,
-        **({"api_endpoint": endpoint, "api_transport": "rest"} if endpoint else {}),
+        project=config.vertex.project, location=config.vertex.region, staging_bucket=config.vertex.bucket, **settings
     )
 
 
@@ -149,50 +154,19 @@ def job_id(record: RunRecord) -> str:
 def run_labels(record: RunRecord) -> dict[str, str]:
     """Labels that say what runs and why, in the characters Google allows."""
     values = {"run-id": record.run_id, "reason": record.reason, "git-sha": record.git_sha[:40]}
-    return {key: re.sub(r"[^a-z0-9_-]", "-", value.lower())[:63] for key, value in values.items()}
-
-
-@contextmanager
-def google_errors(doing: str) -> Iterator[None]:
-    """Turn what Google's libraries raise into one line that says what to do."""
-    from google.api_core import exceptions as api
-    from google.auth import exceptions as auth
-
-    try:
-        yield
-    except auth.DefaultCredentialsError as error:
-        raise StageError(f"{doing}: no Google credentials; run: gcloud auth application-default login") from error
-    except auth.GoogleAuthError as error:
-        raise StageError(f"{doing}: the Google credentials were not accepted: {_first(error)}") from error
-    except api.AlreadyExists as error:
-        raise StageError(f"{doing}: a run with this id is there already; nothing was started twice") from error
-    except api.PermissionDenied as error:
-        raise StageError(f"{doing}: permission denied: {_first(error)}; grant roles/aiplatform.user") from error
-    except api.NotFound as error:
-        raise StageError(f"{doing}: not found: {_first(error)}; check vertex.project, region and bucket") from error
-    except (api.ResourceExhausted, api.TooManyRequests) as error:
-        raise StageError(f"{doing}: quota exceeded: {_first(error)}; ask for more or wait") from error
-    except api.GoogleAPIError as error:
-        raise StageError(f"{doing}: {_first(error)}") from error
-
-
-def _first(error: Exception) -> str:
-    return " ".join(str(getattr(error, "message", "") or error).split())
+    return {key: label(value) for key, value in values.items()}
 
 
 def _state(job: "PipelineJob") -> tuple[str, list[Any]]:
     state = job.state
     name = state.name if state is not None else "PENDING"
-    return name.removeprefix("PIPELINE_STATE_"), list(job.task_details)
-
-
-def _stage(detail: Any) -> Stage | None:
-    return next((stage for stage in STAGES if stage.replace("_", "-") == detail.task_name), None)
+    # `state` has just fetched the job; asking for `task_details` would fetch it again
+    return name.removeprefix("PIPELINE_STATE_"), list(job.gca_resource.job_detail.task_details)
 
 
 def _update(record: RunRecord, details: list[Any]) -> None:
     for detail in details:
-        stage = _stage(detail)
+        stage = stage_of(detail.task_name)
         if stage is None:
             continue
         entry = record.stage(stage)

@@ -1,0 +1,310 @@
+"""Whether to retrain, why, and once: drift, age and new labels in; at most one started run out."""
+
+import fcntl
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DAY_S: Final = 86_400.0
+HTTP_TIMEOUT_S: Final = 10.0
+STARTING: Final = "starting"
+NOT_STARTED: Final = "not_started"
+
+Reason = Literal["drift", "age", "new_labels", "none"]
+
+
+class RetrainError(RuntimeError):
+    """Retraining cannot be decided or started; one line with the problem and the fix."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class RetrainConfig(_Frozen):
+    """When a new model is worth a pipeline run."""
+
+    max_age_days: float = Field(90.0, gt=0)
+    min_new_labels: int = Field(500, ge=1)
+    """Labels received since the served model was trained."""
+    cool_down_hours: float = Field(24.0, ge=0)
+    """At least so long between two started runs, whatever the reason."""
+    retry_days: float = Field(7.0, ge=0)
+    """After so long the same finding about the same model version may start another run."""
+    state_path: str = "workspace/retrain.jsonl"
+    """Append-only record of decisions that started a run; cool-down and deduplication read it."""
+    feedback_path: str = ""
+    """The server's `feedback.jsonl`, where this machine sees it; empty: labels are no reason."""
+
+
+class Evidence(_Frozen):
+    """What is known when deciding."""
+
+    drift_state: Literal["unknown", "collecting", "ok", "drift", "alarm"] = "unknown"
+    diagnosis: str = ""
+    model_version: str = ""
+    champion_age_days: float | None = None
+    new_labels: int = 0
+    source: str = ""
+
+
+class Start(_Frozen):
+    """One started run, a line of the state file."""
+
+    at: float
+    reason: Reason
+    explanation: str
+    key: str
+    """What it answered: the same drift of the same model version is answered once."""
+    run_id: str = ""
+    status: str
+
+
+class Decision(_Frozen):
+    """Whether to start a run now."""
+
+    retrain: bool
+    reason: Reason
+    explanation: str
+    considered: tuple[str, ...]
+    """Each rule and what it found, in words."""
+    key: str = ""
+
+
+class StartedRun(Protocol):
+    """What starting the pipeline gives back."""
+
+    run_id: str
+
+    @property
+    def status(self) -> str:
+        """How the run ended, or that it was submitted."""
+        ...
+
+
+class Outcome(_Frozen):
+    """A decision and the run it led to."""
+
+    decision: Decision
+    run_id: str = ""
+    status: str = ""
+
+
+def decide(evidence: Evidence, config: RetrainConfig, history: list[Start], now: float) -> Decision:
+    """Judge the evidence; pure.
+
+    Args:
+        evidence: of the served model.
+        config: limits.
+        history: runs started before, in any order.
+        now: Unix time.
+    """
+    version = evidence.model_version or "unknown"
+    age, considered = evidence.champion_age_days, []
+    wanted: list[tuple[Reason, str]] = []
+
+    considered.append(f"drift: {evidence.drift_state}" + (f" ({evidence.diagnosis})" if evidence.diagnosis else ""))
+    if evidence.drift_state == "alarm":
+        wanted.append(("drift", f"drift alarm on version {version}: {evidence.diagnosis or 'two of three windows'}"))
+    considered.append(f"age: {'unknown' if age is None else f'{age:.1f} days'}, limit {config.max_age_days:g}")
+    if age is not None and age > config.max_age_days:
+        wanted.append(("age", f"version {version} is {age:.0f} days old, the limit is {config.max_age_days:g}"))
+    considered.append(f"new labels: {evidence.new_labels}, needed {config.min_new_labels}")
+    if evidence.new_labels >= config.min_new_labels:
+        wanted.append(("new_labels", f"{evidence.new_labels} new labels since version {version}"))
+
+    if not wanted:
+        return Decision(retrain=False, reason="none", explanation="nothing calls for it", considered=tuple(considered))
+    last = max(history, key=lambda start: start.at, default=None)
+    if last is not None and now - last.at < config.cool_down_hours * 3600:
+        hours = (now - last.at) / 3600
+        text = (
+            f"{wanted[0][1]}; but run {last.run_id or last.status} began {hours:.1f} h ago for {last.reason} "
+            f"(cool-down {config.cool_down_hours:g} h)"
+        )
+        return Decision(retrain=False, reason="none", explanation=text, considered=tuple(considered))
+    answered = {start.key: start for start in history if now - start.at < config.retry_days * DAY_S}
+    for reason, text in wanted:
+        key = f"{reason}:{version}"
+        if key not in answered:
+            return Decision(retrain=True, reason=reason, explanation=text, considered=tuple(considered), key=key)
+    before = answered[f"{wanted[0][0]}:{version}"]
+    text = f"{wanted[0][1]}; but run {before.run_id or before.status} already answered that, and version {version} still serves: see why"
+    return Decision(retrain=False, reason="none", explanation=text, considered=tuple(considered))
+
+
+def gather(url: str = "", prometheus: str = "", feedback_path: str = "", api_key: str = "") -> Evidence:
+    """Ask a server, or the Prometheus that watches all of its replicas.
+
+    Raises:
+        RetrainError: neither was given, or the one that was does not answer as expected.
+    """
+    if prometheus:
+        return _from_prometheus(prometheus.rstrip("/"), feedback_path)
+    if url:
+        return _from_server(url.rstrip("/"), feedback_path, api_key)
+    raise RetrainError("nowhere to read drift from; give --url of a server or --prometheus")
+
+
+def retrain(
+    config: RetrainConfig,
+    evidence: Evidence,
+    start: Callable[[Reason, str], StartedRun],
+    dry_run: bool = False,
+    now: Callable[[], float] = time.time,
+) -> Outcome:
+    """Decide, and start at most one run. Two callers at once start one: the second sees the first's record.
+
+    Args:
+        config: limits and where the record is.
+        evidence: from `gather`.
+        start: starts the pipeline, given the reason and its explanation.
+        dry_run: decide only; nothing is started or written.
+        now: the clock.
+
+    Raises:
+        RetrainError: the record cannot be read or written.
+    """
+    path = Path(config.state_path)
+    if dry_run:
+        return Outcome(decision=decide(evidence, config, read_history(path), now()))
+    with _only_one(path):
+        decision = decide(evidence, config, read_history(path), now())
+        if not decision.retrain:
+            return Outcome(decision=decision)
+        begun = Start(
+            at=now(), reason=decision.reason, explanation=decision.explanation, key=decision.key, status=STARTING
+        )
+        # written first: a process that is killed meanwhile must not lead to a second run
+        _append(path, begun)
+        try:
+            run = start(decision.reason, decision.explanation)
+        except BaseException:
+            _append(path, begun.model_copy(update={"status": NOT_STARTED}))
+            raise
+        _append(path, begun.model_copy(update={"run_id": run.run_id, "status": run.status}))
+    return Outcome(decision=decision, run_id=run.run_id, status=run.status)
+
+
+def read_history(path: Path) -> list[Start]:
+    """Runs started before; of several lines about one start the last holds.
+
+    Raises:
+        RetrainError: a line is not one of ours; guessing could start a run a minute.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RetrainError(f"{path}: {error.strerror}") from error
+    found: dict[tuple[float, str], Start] = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            begun = Start.model_validate_json(line)
+        except ValueError as error:
+            raise RetrainError(f"{path}:{number}: not a record of a started run; repair or move the file") from error
+        found[begun.at, begun.key] = begun
+    return [begun for begun in found.values() if begun.status != NOT_STARTED]
+
+
+def _append(path: Path, line: Start) -> None:
+    with path.open("a") as file:
+        file.write(line.model_dump_json() + "\n")
+
+
+@contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_suffix(".lock").open("w")
+    except OSError as error:
+        raise RetrainError(f"{path}: {error.strerror}; set retrain.state_path to a writable place") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _from_server(url: str, feedback_path: str, api_key: str) -> Evidence:
+    headers = {"X-API-Key": api_key} if api_key else {}
+    drift = _get(f"{url}/drift", headers=headers)
+    model = _get(f"{url}/model", headers=headers)
+    try:
+        created = datetime.fromisoformat(model["manifest"]["provenance"]["created_at"])
+        if created.tzinfo is None:
+            created = created.replace(tzinfo=UTC)
+        return Evidence(
+            drift_state=drift["state"],
+            diagnosis=drift["diagnosis"],
+            model_version=drift["model_version"],
+            champion_age_days=(time.time() - created.timestamp()) / DAY_S,
+            new_labels=_labels_since(feedback_path, created.timestamp()),
+            source=url,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise RetrainError(f"{url}: not the answers of this project's server ({error})") from error
+
+
+def _from_prometheus(base: str, feedback_path: str) -> Evidence:
+    def query(expression: str) -> list[dict[str, Any]]:
+        answer = _get(f"{base}/api/v1/query", params={"query": expression})
+        try:
+            return list(answer["data"]["result"])
+        except (KeyError, TypeError) as error:
+            raise RetrainError(f"{base}: not a Prometheus server's answer") from error
+
+    levels = query("max(aidetect_drift_alert)")
+    if not levels:
+        raise RetrainError(f"{base}: has no aidetect_drift_alert; does it scrape the server?")
+    states: dict[int, Literal["ok", "drift", "alarm"]] = {0: "ok", 1: "drift", 2: "alarm"}
+    moved = query("topk(3, max by (signal) (aidetect_drift_score) > 0.05)")
+    infos = query("topk(1, max by (version) (aidetect_model_info == 1))")
+    created = query("min(aidetect_model_created_timestamp_seconds > 0)")
+    trained = float(created[0]["value"][1]) if created else None
+    level = int(float(levels[0]["value"][1]))
+    names = ", ".join(f"{row['metric']['signal']} {float(row['value'][1]):.2f}" for row in moved)
+    return Evidence(
+        drift_state=states[level],
+        diagnosis=f"largest distances: {names}" if level and names else "",
+        model_version=infos[0]["metric"].get("version", "") if infos else "",
+        champion_age_days=None if trained is None else (time.time() - trained) / DAY_S,
+        new_labels=0 if trained is None else _labels_since(feedback_path, trained),
+        source=base,
+    )
+
+
+def _get(url: str, **arguments: Any) -> Any:
+    import httpx
+
+    try:
+        answer = httpx.get(url, timeout=HTTP_TIMEOUT_S, **arguments)
+        answer.raise_for_status()
+        return answer.json()
+    except httpx.HTTPStatusError as error:
+        status = error.response.status_code
+        hint = "; set the API key" if status == httpx.codes.UNAUTHORIZED else ""
+        raise RetrainError(f"{url}: HTTP {status}{hint}") from error
+    except (httpx.HTTPError, ValueError) as error:
+        raise RetrainError(f"{url}: no answer ({error}); is it running?") from error
+
+
+def _labels_since(feedback_path: str, when: float) -> int:
+    if not feedback_path:
+        return 0
+    path, labelled = Path(feedback_path), set()
+    try:
+        for line in path.read_text().splitlines():
+            entry = json.loads(line)
+            if datetime.fromisoformat(entry["at"]).timestamp() > when:
+                labelled.add((entry["request_id"], entry["item"]))
+    except FileNotFoundError:
+        return 0
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RetrainError(f"{path}: not the server's feedback.jsonl ({error})") from error
+    return len(labelled)

@@ -1,0 +1,205 @@
+"""Whether to retrain, why, and once; and Alertmanager's way in."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from pipelines.alert_receiver import AlertReceiver
+from pipelines.retrain import Evidence, RetrainConfig, RetrainError, Start, decide, gather, read_history, retrain
+
+NOW = 1_800_000_000.0
+DAY = 86_400.0
+CALM = Evidence(drift_state="ok", model_version="3", champion_age_days=10.0, new_labels=20)
+ALARM = CALM.model_copy(update={"drift_state": "alarm", "diagnosis": "scores moved"})
+
+
+@dataclass
+class Run:
+    run_id: str = "20270115-080000"
+    status: str = "deployed"
+
+
+def started(reason: str, ago_s: float, version: str = "3") -> Start:
+    return Start(
+        at=NOW - ago_s, reason=reason, explanation="", key=f"{reason}:{version}", run_id="r1", status="refused"
+    )
+
+
+@pytest.mark.parametrize(
+    ("evidence", "history", "reason", "words"),
+    [
+        (CALM, [], "none", "nothing calls for it"),
+        (ALARM, [], "drift", "drift alarm on version 3: scores moved"),
+        (CALM.model_copy(update={"drift_state": "drift"}), [], "none", "nothing"),  # a warning is not an alarm
+        (CALM.model_copy(update={"champion_age_days": 91.0}), [], "age", "91 days old"),
+        (CALM.model_copy(update={"new_labels": 500}), [], "new_labels", "500 new labels"),
+        (CALM.model_copy(update={"champion_age_days": None}), [], "none", "nothing"),
+        (ALARM, [started("age", 3600)], "none", "cool-down"),
+        (ALARM, [started("drift", 2 * DAY)], "none", "already answered"),
+        (ALARM, [started("drift", 2 * DAY, version="2")], "drift", "version 3"),
+        (ALARM, [started("drift", 8 * DAY)], "drift", "version 3"),
+        (ALARM.model_copy(update={"new_labels": 900}), [started("drift", 2 * DAY)], "new_labels", "900"),
+    ],
+)
+def test_the_decision_and_its_reason(evidence: Evidence, history: list[Start], reason: str, words: str) -> None:
+    found = decide(evidence, RetrainConfig(), history, NOW)
+    assert (found.retrain, found.reason) == (reason != "none", reason)
+    assert words in found.explanation
+    assert [line.partition(":")[0] for line in found.considered] == ["drift", "age", "new labels"]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RetrainConfig:
+    return RetrainConfig(state_path=str(tmp_path / "workspace" / "retrain.jsonl"))
+
+
+def test_two_callers_at_once_start_one_run(config: RetrainConfig) -> None:
+    calls: list[tuple[str, str]] = []
+
+    def start(reason: str, explanation: str) -> Run:
+        calls.append((reason, explanation))
+        time.sleep(0.2)
+        return Run()
+
+    with ThreadPoolExecutor(4) as pool:
+        outcomes = list(pool.map(lambda _: retrain(config, ALARM, start), range(4)))
+    assert len(calls) == 1
+    assert calls[0][0] == "drift"
+    assert sorted(o.run_id for o in outcomes) == ["", "", "", Run.run_id]
+    (kept,) = read_history(Path(config.state_path))
+    assert (kept.run_id, kept.status, kept.reason) == (Run.run_id, "deployed", "drift")
+
+
+def test_a_dry_run_explains_and_leaves_nothing(config: RetrainConfig) -> None:
+    def start(*_: str) -> Run:
+        raise AssertionError("a dry run started a run")
+
+    outcome = retrain(config, ALARM, start, dry_run=True)
+    assert outcome.decision.retrain
+    assert not Path(config.state_path).parent.exists()
+
+
+def test_a_run_that_could_not_start_may_be_tried_again_and_a_killed_one_not(config: RetrainConfig) -> None:
+    def fail(*_: str) -> Run:
+        raise OSError("no disk")
+
+    with pytest.raises(OSError, match="no disk"):
+        retrain(config, ALARM, fail)
+    assert read_history(Path(config.state_path)) == []
+    assert retrain(config, ALARM, lambda *_: Run()).run_id
+
+    # as if the process had been killed in the middle of a run
+    path = Path(config.state_path)
+    path.write_text(path.read_text().splitlines()[0].replace("not_started", "starting") + "\n")
+    again = retrain(config, ALARM, lambda *_: Run())
+    assert not again.decision.retrain
+    assert "starting" in again.decision.explanation
+
+
+def test_a_damaged_record_stops_rather_than_starts(config: RetrainConfig) -> None:
+    path = Path(config.state_path)
+    path.parent.mkdir()
+    path.write_text("{half a li\n")
+    with pytest.raises(RetrainError, match=r"retrain\.jsonl:1: .*repair or move"):
+        retrain(config, ALARM, lambda *_: Run())
+
+
+def test_evidence_without_a_source_or_an_answer_is_one_clear_line() -> None:
+    with pytest.raises(RetrainError, match="--url"):
+        gather()
+    with pytest.raises(RetrainError, match="is it running"):
+        gather(url="http://127.0.0.1:9")
+    with pytest.raises(RetrainError, match="is it running"):
+        gather(prometheus="http://127.0.0.1:9")
+
+
+Webhook = Callable[..., httpx.Response]
+
+
+@pytest.fixture
+def woken() -> list[list[str]]:
+    return []
+
+
+@pytest.fixture
+def receiver(woken: list[list[str]]) -> Iterator[AlertReceiver]:
+    def wake(names: list[str]) -> None:
+        woken.append(names)
+        time.sleep(0.3)
+
+    with AlertReceiver(("127.0.0.1", 0), wake, token="s3cret") as found:
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        yield found
+        found.shutdown()
+
+
+def message(**labels: str) -> dict[str, Any]:
+    alert = {"status": "firing", "labels": {"alertname": "DriftAlarm", **labels}}
+    return {"version": "4", "status": "firing", "alerts": [alert, {"status": "resolved", "labels": alert["labels"]}]}
+
+
+def post(receiver: AlertReceiver, body: Any, token: str = "s3cret", path: str = "/alerts") -> int:
+    url = f"http://127.0.0.1:{receiver.server_address[1]}{path}"
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return httpx.post(url, content=content, headers={"Authorization": f"Bearer {token}"}, timeout=10).status_code
+
+
+def test_an_alert_wakes_the_decision_once(receiver: AlertReceiver, woken: list[list[str]]) -> None:
+    assert [post(receiver, message(action="retrain")) for _ in range(3)] == [202, 202, 202]
+    time.sleep(0.1)
+    assert woken == [["DriftAlarm"]]
+
+
+def test_other_messages_wake_nothing(receiver: AlertReceiver, woken: list[list[str]]) -> None:
+    assert post(receiver, message(severity="page")) == 200
+    assert post(receiver, message(action="retrain"), token="guess") == 401
+    assert post(receiver, b"{not json") == 400
+    assert post(receiver, {"alerts": "none"}) == 400
+    assert post(receiver, message(action="retrain"), path="/") == 404
+    assert woken == []
+
+
+def test_the_receiver_runs_its_command(tmp_path: Path) -> None:
+    proof = tmp_path / "ran"
+    command = [sys.executable, "-c", f"open({str(proof)!r}, 'w').write('yes')"]
+    refused = subprocess.run(
+        [sys.executable, "-m", "pipelines.alert_receiver", "--host", "0.0.0.0"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert refused.returncode == 1
+    assert "--token-file" in refused.stderr
+
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen([sys.executable, "-m", "pipelines.alert_receiver", "--port", str(port), "--", *command])
+    try:
+        for _ in range(100):
+            try:
+                answer = httpx.post(f"http://127.0.0.1:{port}/alerts", json=message(action="retrain"), timeout=5)
+                break
+            except httpx.TransportError:
+                time.sleep(0.1)
+        assert answer.status_code == 202
+        for _ in range(50):
+            if proof.exists():
+                break
+            time.sleep(0.1)
+        assert proof.read_text() == "yes"
+    finally:
+        process.terminate()
+        process.wait(10)

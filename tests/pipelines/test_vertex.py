@@ -1,0 +1,186 @@
+"""Vertex AI through the real client library: what is sent, what is refused before, what faults leave behind."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.artifacts.failure import StageError
+from pipelines.compile import CompileError
+from pipelines.config import PipelineConfig, load_config
+from pipelines.launch import launch
+from pipelines.preflight import PreflightError, check_cloud
+from pipelines.runs import RunRecord, list_runs
+from pipelines.targets import vertex
+from tests.fakes.vertex_pipelines import FakeVertexPipelines
+from tests.pipelines.test_compile import PINNED, ROOT
+
+Config = Any
+
+
+@pytest.fixture(autouse=True)
+def _no_google(monkeypatch: pytest.MonkeyPatch) -> None:
+    # submit() asks Google who owns the bucket, at an address that no setting changes; the answer is logged, not needed
+    from google.cloud.aiplatform.utils import gcs_utils
+
+    monkeypatch.setattr(gcs_utils, "create_gcs_bucket_for_pipeline_artifacts_if_it_does_not_exist", lambda **_: None)
+
+
+@pytest.fixture
+def cloud() -> Iterator[FakeVertexPipelines]:
+    fake = FakeVertexPipelines()
+    yield fake
+    fake.close()
+
+
+def configuration(tmp_path: Path, cloud: FakeVertexPipelines, *extra: str) -> PipelineConfig:
+    sets = [
+        *PINNED,
+        f"paths.workspace={tmp_path}",
+        "vertex.project=proj",
+        "vertex.region=europe-west1",
+        "vertex.bucket=gs://bkt",
+        "vertex.service_account=pipeline@proj.iam.gserviceaccount.com",
+        "vertex.network=projects/1/global/networks/n",
+        "vertex.labels={team: trust}",
+        f"vertex.api_endpoint={cloud.url}",
+        "vertex.poll_s=0.01",
+        "vertex.request_timeout_s=3",
+        "tracking.uri=http://mlflow.internal:5000",
+        *extra,
+    ]
+    return load_config("production", sets, ROOT / "pipeline_config.yaml", {})
+
+
+def run(config: PipelineConfig, **options: Any) -> RunRecord:
+    lines: list[str] = []
+    return launch(config, "vertex", "production", lambda _, line: lines.append(line), **options)
+
+
+def test_what_is_submitted_field_by_field(tmp_path: Path, cloud: FakeVertexPipelines) -> None:
+    config = configuration(tmp_path, cloud, "train.epochs=15", "deploy.auto=false")
+    record = run(config, reason="drift: score moved", sync=False)
+    (request,) = cloud.requests
+    assert (request.method, request.path) == ("POST", "/v1/projects/proj/locations/europe-west1/pipelineJobs")
+    assert request.query["pipelineJobId"] == f"ai-product-photo-detector-{record.run_id}"
+    (job,) = cloud.jobs.values()
+    assert job.service_account == "pipeline@proj.iam.gserviceaccount.com"
+    assert job.network == "projects/1/global/networks/n"
+    assert job.runtime_config.gcs_output_directory == "gs://bkt/pipeline-root"
+    assert job.runtime_config.failure_policy.name == "PIPELINE_FAILURE_POLICY_FAIL_FAST"
+    assert dict(job.labels)["team"] == "trust"
+    assert dict(job.labels)["reason"] == "drift--score-moved"
+    parameters = request.body["runtimeConfig"]["parameterValues"]
+    assert parameters["train_config"]["epochs"] == 15
+    assert parameters["auto_deploy"] is False
+    assert parameters["context"]["run_id"] == record.run_id
+    sent = request.body["pipelineSpec"]["deploymentSpec"]["executors"]
+    written = json.loads((Path(record.folder) / "pipeline.json").read_text())["deploymentSpec"]["executors"]
+    assert sent["exec-train"]["container"]["image"] == written["exec-train"]["container"]["image"]
+    assert sent["exec-train"]["container"]["resources"]["accelerator"]["type"] == "NVIDIA_TESLA_T4"
+    assert (record.status, record.exit_code) == ("submitted", 0)
+    assert "console.cloud.google.com/vertex-ai" in record.link
+
+
+@pytest.mark.parametrize(
+    ("fake", "status", "code", "error"),
+    [
+        (FakeVertexPipelines, "deployed", 0, ""),
+        (lambda: FakeVertexPipelines(refuses=True), "refused", 2, ""),
+        (lambda: FakeVertexPipelines(fails="train"), "failed", 1, "train: train says why"),
+    ],
+    ids=["deployed", "refused", "failed"],
+)
+def test_sync_follows_to_the_end(tmp_path: Path, fake: Any, status: str, code: int, error: str) -> None:
+    cloud = fake()
+    try:
+        record = run(configuration(tmp_path, cloud), sync=True)
+    finally:
+        cloud.close()
+    assert (record.status, record.exit_code, record.error) == (status, code, error)
+    assert record.stage("verify_data").seconds == 60.0
+    assert next(list_runs(tmp_path)).status == status
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            "images.train=registry.example/t:latest",
+            "images.train is 'registry.example/t:latest': pin it by digest",
+        ),
+        ("images.train=registry.example/train@sha256:" + "0" * 64, "images.train was never pushed"),
+        ("machines.train.cpu=32", "1 T4 attach to at most 24 CPUs"),
+        ("machines.train.accelerator=NVIDIA_TESLA_K80", "NVIDIA_TESLA_K80 is not one this project knows"),
+        ("machines.train.accelerator_count=3", "3 T4s do not attach to one machine"),
+        ("machines.train.accelerator_count=0", "accelerator and accelerator_count go together"),
+        ("vertex.region=europe-north1", "NVIDIA_TESLA_T4 is not offered in europe-north1"),
+        ("vertex.bucket=", "set vertex.bucket"),
+        ("vertex.bucket=bkt", "must start with gs://"),
+        ("data.uri=data/sample", "data.uri 'data/sample' is on this disk"),
+        ("tracking.uri=", "set tracking.uri to an MLflow server"),
+    ],
+)
+def test_preflight_refuses_before_any_request(
+    tmp_path: Path, cloud: FakeVertexPipelines, change: str, message: str
+) -> None:
+    with pytest.raises((PreflightError, CompileError)) as error:
+        run(configuration(tmp_path, cloud, change))
+    assert message in str(error.value)
+    assert cloud.requests == []
+
+
+def test_preflight_checks_parameters_against_the_spec(tmp_path: Path, cloud: FakeVertexPipelines) -> None:
+    from pipelines.compile import compile_pipeline, stage_parameters
+
+    config = configuration(tmp_path, cloud)
+    spec = compile_pipeline(config, "vertex")
+    good = {**stage_parameters(config), "context": {}}
+    check_cloud(config, good, spec)
+    for bad, message in (
+        ({**good, "trian_config": {}}, "unknown parameter 'trian_config'"),
+        ({**good, "auto_deploy": "yes"}, "parameter 'auto_deploy' must be BOOLEAN, not str"),
+        (stage_parameters(config), "parameter 'context' has no value"),
+    ):
+        with pytest.raises(PreflightError, match=message):
+            check_cloud(config, bad, spec)
+
+
+@pytest.mark.parametrize(("code", "message"), [(403, "403"), (404, "404"), (429, "many tries"), (503, "many tries")])
+def test_faults_are_one_line_and_leave_a_failed_record(
+    tmp_path: Path, cloud: FakeVertexPipelines, code: int, message: str
+) -> None:
+    cloud.fail("POST", "pipelineJobs", code)
+    with pytest.raises(StageError, match=message) as error:
+        run(configuration(tmp_path, cloud))
+    assert "\n" not in str(error.value)
+    assert next(list_runs(tmp_path)).status == "failed"
+    assert cloud.jobs == {}
+
+
+def test_a_passing_503_is_tried_again_once_it_is_safe(tmp_path: Path, cloud: FakeVertexPipelines) -> None:
+    cloud.fail("POST", "pipelineJobs", 503, times=1)
+    assert run(configuration(tmp_path, cloud), sync=True).status == "deployed"
+    assert len(cloud.jobs) == 1
+
+
+def test_the_same_id_is_not_started_twice(tmp_path: Path, cloud: FakeVertexPipelines) -> None:
+    config = configuration(tmp_path, cloud)
+    record = run(config)
+    parameters = json.loads((Path(record.folder) / "parameters.json").read_text())
+    with pytest.raises(StageError, match="is there already; nothing was started twice"):
+        vertex.submit(record, config, parameters)
+    assert len(cloud.jobs) == 1
+
+
+def test_refresh_and_cancel(tmp_path: Path, cloud: FakeVertexPipelines) -> None:
+    cloud.pace = 1000
+    config = configuration(tmp_path, cloud)
+    record = run(config)
+    vertex.refresh(record, config)
+    assert record.stage("verify_data").status == "succeeded"
+    assert record.status == "submitted"
+    vertex.cancel(record, config)
+    assert cloud.cancelled == [record.resource]
