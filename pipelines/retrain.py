@@ -135,7 +135,10 @@ def decide(evidence: Evidence, config: RetrainConfig, history: list[Start], now:
         if key not in answered:
             return Decision(retrain=True, reason=reason, explanation=text, considered=tuple(considered), key=key)
     before = answered[f"{wanted[0][0]}:{version}"]
-    text = f"{wanted[0][1]}; but run {before.run_id or before.status} already answered that, and version {version} still serves: see why"
+    text = (
+        f"{wanted[0][1]}; but run {before.run_id or before.status} already answered that less than "
+        f"{config.retry_days:g} days ago, and version {version} still serves: see why"
+    )
     return Decision(retrain=False, reason="none", explanation=text, considered=tuple(considered))
 
 
