@@ -41,8 +41,11 @@ def build(config: TrainConfig) -> Network:
     import timm
 
     from_hub = config.weights == "imagenet" and not config.weights_uri
+    tensors = _read_safetensors(config) if config.weights_uri else {}
     # the head has as many outputs as the starting weights until they are in
-    classes = 1 if from_hub else 1000
+    classes = 1000 if config.weights == "package" else 1
+    if tensors:
+        classes = _classes(config.architecture, tensors)
     try:
         model: Any = timm.create_model(
             config.architecture,
@@ -56,7 +59,7 @@ def build(config: TrainConfig) -> Network:
     except Exception as error:
         raise StageError(_why_not_created(config, error)) from error
     if config.weights_uri:
-        _load_safetensors(model, local_path(config.weights_uri), config.weights_sha256)
+        _load(model, tensors, config)
     elif config.weights == "package":
         load_lite0(model)
     if classes != 1:
@@ -152,26 +155,39 @@ def local_path(uri: str) -> Path:
     return Path(uri.removeprefix("file://"))
 
 
-def _load_safetensors(model: nn.Module, path: Path, sha256: str) -> None:
+def _read_safetensors(config: TrainConfig) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    path = local_path(config.weights_uri)
     if not path.is_file():
         raise StageError(f"weights_uri: {path} is no file; give a safetensors file (a bundle's weights.safetensors)")
-    _check_sha256(path, sha256)
+    _check_sha256(path, config.weights_sha256)
     try:
-        tensors = load_file(path)
+        return load_file(path)
     except SafetensorError as error:
         raise StageError(f"weights_uri: {path} is not a safetensors file: {error}") from error
+
+
+def _classes(architecture: str, tensors: Mapping[str, Tensor]) -> int:
+    """Outputs of the head in a file of weights: a detector's own one is kept, one for other classes is replaced."""
+    import timm
+
+    cfg = timm.get_pretrained_cfg(architecture) if timm.is_model(architecture) else None
+    weight = tensors.get(f"{cfg.classifier}.weight") if cfg is not None else None
+    return int(weight.shape[0]) if weight is not None and weight.ndim else 1
+
+
+def _load(model: nn.Module, tensors: dict[str, Tensor], config: TrainConfig) -> None:
     target = model.state_dict()
-    head = {name for name, value in target.items() if value.ndim and value.shape[0] == 1000}
-    # a head for other classes starts anew; everything else must fit exactly
-    fitting = {k: v for k, v in tensors.items() if not (k in head and v.shape != target[k].shape)}
-    wrong = [k for k in target if k not in head and (k not in fitting or fitting[k].shape != target[k].shape)]
-    wrong += [k for k in fitting if k not in target]
+    wrong = [name for name in target if name not in tensors or tensors[name].shape != target[name].shape]
+    wrong += [name for name in tensors if name not in target]
     if wrong:
-        raise StageError(f"weights_uri: {path} does not fit the architecture: {len(wrong)} tensors, first {wrong[0]}")
-    model.load_state_dict(fitting, strict=False)
+        raise StageError(
+            f"weights_uri: {config.weights_uri} does not fit {config.architecture}: {len(wrong)} tensors differ, "
+            f"first {wrong[0]}"
+        )
+    model.load_state_dict(tensors)
 
 
 def _check_sha256(path: Path, expected: str) -> None:
@@ -197,6 +213,8 @@ def _check_head(network: Network, input_px: int) -> None:
             if gap <= _HEAD_TOLERANCE * max(1.0, logit.abs().max().item()):
                 return
             problem = f"mean pooling and the last layer give a logit that is off by {gap:.2g}"
+            if not math.isfinite(gap):
+                raise StageError(f"the starting weights of {network.architecture!r} give a logit that is no number")
         elif features.ndim == 4:
             problem = f"{features.shape[1]} channels meet a last layer of {head.in_features} inputs"
     raise StageError(

@@ -53,7 +53,7 @@ class Tracker:
                 tags=[RunTag("data_fingerprint", data_fingerprint)],
             )
             client.log_text(self._run, json.dumps(document, indent=1), "train/config.json")
-        except MlflowException as error:
+        except (MlflowException, OSError) as error:
             reason = str(error).partition("\n")[0]
             raise StageError(
                 f"MLflow at {self._context.tracking_uri} cannot record this training: {reason}; check the tracking URI"

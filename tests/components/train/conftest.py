@@ -4,9 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from components.artifacts.context import RunContext
+from components.artifacts.dataset import Dataset
+from components.train.checkpoint import Checkpoints
 from components.train.config import TrainConfig
+from components.train.dataset import decode_train, decode_validation
+from components.train.distributed import Ranks
+from components.train.loop import Fitted, Trainer, prepare_device
+from components.train.model import build
 from components.train.stage import TrainSummary, train
 from tests.components.train.packed import TINY, pack_toy
 
@@ -20,6 +27,16 @@ class Trained:
     curves: Path
     config: TrainConfig
     summary: TrainSummary
+
+
+def fit(dataset: Path, scratch: Path, config: TrainConfig) -> Fitted:
+    """The training alone, without its export (which takes most of a toy training's time)."""
+    scratch.mkdir(exist_ok=True)
+    ranks = Ranks(0, 1, torch.device("cpu"))
+    prepare_device(config, ranks, cores=1)
+    network, packed = build(config), Dataset(dataset)
+    data, validation = decode_train(packed, scratch, config), decode_validation(packed, scratch, config)
+    return Trainer(network, data, validation, config, ranks).run(Checkpoints(None), lambda record: None)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ TINY = {
     "input_px": 64,
     "low_res_epochs": 1,
     "low_res_px": 32,
-    "epochs": 4,
+    "epochs": 3,
     "batch_size": 16,
     "learning_rate": 3e-3,
     "ema_decay": 0.9,

@@ -1,0 +1,82 @@
+"""kill -9 and torchrun, on real processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from components.artifacts.failure import StageError
+from components.train.checkpoint import Checkpoints
+from components.train.config import TrainConfig
+from serving.detector import bundle
+from tests.components.train.conftest import fit
+from tests.components.train.packed import TINY
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def arguments(dataset: Path, out: Path, **settings: object) -> list[str]:
+    chosen = [f"--set={key}={value}" for key, value in (TINY | settings).items()]
+    return ["-m", "components.train", "--dataset", str(dataset), "--out", str(out), *chosen]
+
+
+def test_a_killed_training_resumes_to_the_same_weights(toy_data: Path, tmp_path: Path) -> None:
+    settings = {"epochs": 4, "checkpoint_dir": str(tmp_path / "checkpoints")}
+    command = [sys.executable, *arguments(toy_data, tmp_path / "b", **settings)]
+    killed = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert killed.stderr is not None
+    for line in killed.stderr:
+        if line.startswith("epoch 1/4 at"):
+            killed.send_signal(signal.SIGKILL)
+            break
+    killed.communicate(timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "b").exists()
+
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
+    summary = json.loads(again.stdout)
+    assert 1 <= summary["resumed_from_epoch"] < 4
+    assert "resumed after epoch" in again.stderr
+    assert not any((tmp_path / "checkpoints").iterdir())  # a finished training keeps none
+
+    uninterrupted = fit(toy_data, tmp_path / "scratch", TrainConfig.model_validate(TINY | {"epochs": 4}))
+    resumed = load_file(tmp_path / "b" / bundle.WEIGHTS)
+    assert all(np.array_equal(resumed[k], v.numpy()) for k, v in uninterrupted.model.state_dict().items())
+
+
+def test_two_processes_reach_the_metrics_of_one(toy_data: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    command = [sys.executable, *launcher, *arguments(toy_data, tmp_path / "b", epochs=4)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    summary = json.loads(done.stdout)  # one document: the main process alone talks
+    assert bundle.verify(tmp_path / "b").digest == summary["digest"]
+    one = fit(toy_data, tmp_path / "scratch", TrainConfig.model_validate(TINY | {"epochs": 4}))
+    assert summary["val_roc_auc"] == pytest.approx(one.history[-1]["val_roc_auc"], abs=0.05)
+    assert summary["val_roc_auc"] >= 0.95
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    checkpoints = Checkpoints.of(tmp_path, TrainConfig.model_validate(TINY), "data", 1)
+    assert checkpoints.load() is None
+    checkpoints.save({"epoch": 1})
+    assert checkpoints.load() == {"epoch": 1}
+    assert checkpoints.folder is not None
+    (checkpoints.folder / "last.pt").write_bytes(b"PK\x03\x04 damaged")
+    with pytest.raises(StageError, match=r"last\.pt: cannot be read .*delete it"):
+        checkpoints.load()
+
+
+def test_checkpoints_belong_to_one_configuration_and_dataset(tmp_path: Path) -> None:
+    def folder(fingerprint: str = "data", **settings: object) -> Path | None:
+        return Checkpoints.of(tmp_path, TrainConfig.model_validate(TINY | settings), fingerprint, 1).folder
+
+    assert folder() == folder(checkpoint_dir="elsewhere", loader_threads=7, threads=3)
+    assert len({folder(), folder(seed=1), folder(epochs=9), folder("other data")}) == 4
