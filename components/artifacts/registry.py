@@ -50,11 +50,18 @@ def open_client(tracking_uri: str) -> "MlflowClient":
         raise StageError("no model registry: set tracking_uri to an MLflow server or to sqlite:///PATH")
     if tracking_uri.startswith(_SQLITE):
         Path(tracking_uri.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
-    from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
+    from mlflow.environment_variables import (
+        MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR,
+        MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT,
+    )
     from mlflow.tracking import MlflowClient
 
-    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)  # type: ignore[no-untyped-call] # MLflow's settings are untyped
-    for chatty in ("alembic", "mlflow.store.db.utils"):
+    for setting, value in (
+        (MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR, False),
+        (MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT, True),
+    ):
+        setting.set(value)  # type: ignore[no-untyped-call] # MLflow's settings are untyped
+    for chatty in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     with registry_errors(tracking_uri):
         return MlflowClient(tracking_uri, tracking_uri)

@@ -27,7 +27,10 @@ class LocalRollout:
 
     def __init__(self, version: ModelVersion, config: DeployConfig, scratch: Path) -> None:
         self._version, self._config = version, config
-        self._log_path = scratch / "server.log"
+        self._scratch = scratch
+        # a server that stays needs a log that stays; beside the ledger it is found
+        stays = config.keep_running and "://" not in config.ledger_path
+        self._log_path = Path(config.ledger_path).with_name("server.log") if stays else scratch / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._url = ""
 
@@ -41,14 +44,19 @@ class LocalRollout:
         host = self._config.host
         port = _bindable_port(host, self._config.port)
         self._url = f"http://{host}:{port}"
-        environment = inherited_environment() | {
-            "MODEL_URI": self._version.uri,
-            "MLFLOW_TRACKING_URI": self._version.tracking_uri,
-            "HOST": host,
-            "PORT": str(port),
-            # the smoke test is the only client of a server that ends after it
-            "RATE_LIMIT_ENABLED": str(self._config.keep_running).lower(),
-        }
+        own = {} if self._config.keep_running else {"MODEL_CACHE_DIR": str(self._scratch / "model-cache")}
+        environment = (
+            inherited_environment()
+            | own
+            | {
+                "MODEL_URI": self._version.uri,
+                "MLFLOW_TRACKING_URI": self._version.tracking_uri,
+                "HOST": host,
+                "PORT": str(port),
+                # the smoke test is the only client of a server that ends after it
+                "RATE_LIMIT_ENABLED": str(self._config.keep_running).lower(),
+            }
+        )
         with self._log_path.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "serving"],

@@ -9,6 +9,8 @@ from google.cloud import run_v2
 from google.protobuf import json_format
 
 from components.artifacts.failure import StageError
+from components.artifacts.model_version import CHAMPION
+from components.deploy import promotion
 from components.deploy.config import DeployConfig
 from components.deploy.promotion import Reason, deploy_version
 from tests.components.deploy.conftest import Shop
@@ -217,6 +219,23 @@ def test_change_by_somebody_else_stops_the_rollout(cloud: Cloud) -> None:
     with pytest.raises(StageError, match="somebody else changed it"):
         cloud.deploy()
     assert_as_before(cloud, "409")
+
+
+def test_champion_moved_by_somebody_else_meanwhile_is_not_overwritten(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replay = promotion.smoke
+
+    def move_then_replay(*arguments):
+        cloud.shop.registry.point(CHAMPION, None)
+        return replay(*arguments)
+
+    monkeypatch.setattr(promotion, "smoke", move_then_replay)
+    with pytest.raises(StageError, match="champion changed from 1 to None meanwhile"):
+        cloud.deploy()
+    assert cloud.shop.crowned is None
+    (serving,) = cloud.run.split
+    assert cloud.run.environment(serving)["MODEL_VERSION"] == "1"
 
 
 def test_a_split_by_name_comes_back_as_it_was(cloud: Cloud) -> None:
