@@ -1,0 +1,166 @@
+"""The parts that figures depend on: starting weights, resize, augmentation, sharding, calibration."""
+
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pydantic import ValidationError
+from scipy.ndimage import gaussian_filter
+
+from components.train.__main__ import main
+from components.train.augment import augment, blur, recompress
+from components.train.calibrate import calibrate, choose_threshold
+from components.train.config import AugmentConfig, TrainConfig
+from components.train.dataset import Decoded, batches, epoch_order
+from components.train.model import load_lite0, resize
+from serving.detector.preprocess import to_input
+from tests.components.train.packed import TINY
+
+PLAIN = AugmentConfig()
+
+
+def test_the_packaged_imagenet_weights_know_a_photo() -> None:
+    import timm
+    from timm.data import ImageNetInfo
+
+    photo = files("matplotlib") / "mpl-data" / "sample_data" / "grace_hopper.jpg"
+    with photo.open("rb") as file:
+        pixels = to_input(Image.open(file).convert("RGB"), 224)
+    model = timm.create_model("tf_efficientnet_lite0").eval()
+    load_lite0(model)
+    with torch.no_grad():
+        scores = model((torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255 - 0.5) / 0.5)[0]
+    names = [ImageNetInfo().index_to_description(int(i)) for i in scores.topk(2).indices]
+    assert any("military uniform" in name for name in names), names
+
+
+@given(st.integers(16, 200), st.integers(16, 200), st.sampled_from([32, 64, 128]), st.integers(0, 99))
+@settings(max_examples=25, deadline=None)
+def test_the_device_resize_is_the_servers_within_one_level(height: int, width: int, side: int, seed: int) -> None:
+    # beyond twice the input the server may shrink by a box filter first; the cache never holds such images
+    height, width = min(height, 2 * side), min(width, 2 * side)
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    ours = resize(torch.from_numpy(pixels[None]), side)[0].permute(1, 2, 0).numpy().astype(int)
+    assert np.abs(ours - to_input(Image.fromarray(pixels), side)).max() <= 1
+
+
+def test_blur_is_scipys_gaussian() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 20, 24, 3), dtype=np.uint8)
+    sigmas = np.array([0.0, 0.7, 1.3])
+    ours = blur(images, sigmas)
+    assert np.array_equal(ours[0], images[0])
+    for image, result, sigma in zip(images[1:], ours[1:], sigmas[1:], strict=True):
+        expected = gaussian_filter(image.astype(float), (sigma, sigma, 0), mode="nearest", truncate=4)
+        assert np.abs(result - expected).max() <= 1.6
+
+
+def test_augmentation_repeats_by_seed_and_never_writes_to_its_input() -> None:
+    batch = np.random.default_rng(1).integers(0, 256, (24, 32, 40, 3), dtype=np.uint8)
+    before = batch.copy()
+    first, again, other = (augment(batch, np.random.default_rng(seed), PLAIN) for seed in (5, 5, 6))
+    assert first.shape == batch.shape
+    assert first.dtype == np.uint8
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert np.array_equal(batch, before)
+    assert np.array_equal(augment(batch, np.random.default_rng(5), AugmentConfig(enabled=False)), batch)
+
+
+def test_lower_jpeg_quality_changes_more() -> None:
+    smooth = np.add.outer(np.arange(64), np.arange(64))[..., None].repeat(3, 2).astype(np.uint8)
+    noisy = np.random.default_rng(0).normal(smooth, 10).clip(0, 255).astype(np.uint8)
+    errors = [np.abs(recompress(noisy, quality, 2).astype(int) - noisy).mean() for quality in (95, 75, 40)]
+    assert errors == sorted(errors)
+
+
+@given(st.integers(1, 200), st.integers(0, 9), st.integers(0, 99), st.integers(1, 5))
+def test_ranks_see_disjoint_shards_of_equal_length(n: int, epoch: int, seed: int, world_size: int) -> None:
+    shards = [epoch_order(n, epoch, seed, rank, world_size) for rank in range(world_size)]
+    assert {len(shard) for shard in shards} == {n // world_size}
+    together = np.concatenate(shards)
+    assert len(set(together.tolist())) == len(together)
+
+
+def test_batches_do_not_depend_on_the_number_of_loader_threads() -> None:
+    rng = np.random.default_rng(0)
+    data = Decoded(rng.integers(0, 256, (40, 32, 32, 3), dtype=np.uint8), np.arange(40, dtype=np.float32))
+    order = epoch_order(40, 0, 0)
+    one, many = (list(batches(data, order, 16, (0, 0, 0), PLAIN, threads)) for threads in (1, 4))
+    assert len(one) == len(many) == 2
+    for a, b in zip(one, many, strict=True):
+        assert np.array_equal(a.pixels, b.pixels)
+        assert np.array_equal(a.labels, b.labels)
+
+
+def test_calibration_finds_the_temperature_and_bias_that_made_the_labels() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 6, 20_000).astype(np.float32)
+    labels = (rng.random(20_000) < 1 / (1 + np.exp(-(logits / 2.5 + 0.7)))).astype(np.float32)
+    found = calibrate(logits, labels, np.empty(0, dtype=np.float32), TrainConfig())
+    assert found.rule.temperature == pytest.approx(2.5, rel=0.06)
+    assert found.rule.bias == pytest.approx(0.7, abs=0.06)
+    assert found.log_loss_after < found.log_loss_before
+    separated = calibrate(np.sign(labels - 0.5), labels, np.empty(0, dtype=np.float32), TrainConfig())
+    assert 0 < separated.rule.probabilities(1.0) < 1
+
+
+def test_threshold_policies_keep_their_promises() -> None:
+    rng = np.random.default_rng(1)
+    labels = (np.arange(8_000) % 2).astype(np.float32)
+    probabilities = 1 / (1 + np.exp(-rng.normal(2 * (2 * labels - 1), 1.5)))
+    assert choose_threshold(probabilities, labels, TrainConfig(false_positive_cost=3)) == 0.75
+
+    at = choose_threshold(probabilities, labels, TrainConfig(threshold_policy="target_fpr", target_fpr=0.02))
+    assert np.mean(probabilities[labels == 0] >= at) <= 0.02
+
+    best = choose_threshold(probabilities, labels, TrainConfig(threshold_policy="max_f1"))
+
+    def f1(threshold: float) -> float:
+        said = probabilities >= threshold
+        return 2 * (said & (labels == 1)).sum() / (said.sum() + labels.sum())
+
+    assert f1(best) == pytest.approx(max(f1(t) for t in probabilities))
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"label_smoothing": 0.1}, "less than or equal to 0.05"),
+        ({"weights_uri": "x.safetensors"}, "needs weights_sha256"),
+        ({"weights": "package"}, "tf_efficientnet_lite0 only"),
+        ({"augment": {"jpeg_quality_min": 90, "jpeg_quality_max": 50}}, "jpeg_quality_min is above"),
+        ({"epochz": 3}, "Extra inputs are not permitted"),
+    ],
+)
+def test_wrong_knobs_are_refused(knobs: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        TrainConfig.model_validate(knobs)
+
+
+def test_the_command_line_says_errors_in_one_line(
+    toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--dataset", str(toy_data), "--out", str(tmp_path / "b")]
+    file = tmp_path / "config.yaml"
+    file.write_text("train: {epochs: 2, augment: {jpeg_p: 7}}")
+    cases = {
+        "error: train.augment.jpeg_p: Input should be less than or equal to 1 (got 7)": ["--config", str(file)],
+        "error: train.epochs: Input should be a valid integer": ["--set", "epochs=many"],
+        "error: --set epochs: write KEY=VALUE": ["--set", "epochs"],
+        "error: unknown architecture 'efficientnet_b00'": ["--set", "architecture=efficientnet_b00"],
+    }
+    for expected, extra in cases.items():
+        assert main([*command, *extra]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith(expected)
+        assert said.count("\n") == 1
+
+
+def test_the_last_epoch_is_always_at_full_resolution() -> None:
+    config = TrainConfig.model_validate(TINY | {"epochs": 2, "low_res_epochs": 9})
+    assert [config.side_px(epoch) for epoch in range(2)] == [32, 64]
