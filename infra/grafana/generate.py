@@ -1,0 +1,280 @@
+"""The Grafana dashboards, as code: `python infra/grafana/generate.py` writes them beside this file.
+
+Schema: Grafana dashboard JSON model, schemaVersion 39.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+HERE: Final = Path(__file__).resolve().parent / "dashboards"
+SOURCE: Final = {"type": "prometheus", "uid": "prometheus"}
+COLUMNS: Final = 24
+
+Kind = Literal["timeseries", "stat", "bargauge"]
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One panel: expressions with their legends, a unit, and thresholds (value, colour) where they say something."""
+
+    title: str
+    queries: Sequence[tuple[str, str]]
+    unit: str = "short"
+    kind: Kind = "timeseries"
+    width: int = 12
+    stacked: bool = False
+    thresholds: Sequence[tuple[float, str]] = ()
+    description: str = ""
+
+
+def quantiles(metric: str, by: str = "le") -> list[tuple[str, str]]:
+    """p50, p90 and p99 of a histogram over all replicas."""
+    return [
+        (f"histogram_quantile({q}, sum by ({by}) (rate({metric}_bucket[$__rate_interval])))", f"p{round(q * 100)}")
+        for q in (0.5, 0.9, 0.99)
+    ]
+
+
+TRAFFIC: Final = [
+    Panel(
+        "Requests by route",
+        [("sum by (endpoint) (rate(http_requests_total[$__rate_interval]))", "{{endpoint}}")],
+        "reqps",
+    ),
+    Panel(
+        "Answers by status",
+        [("sum by (status) (rate(http_requests_total[$__rate_interval]))", "{{status}}")],
+        "reqps",
+        stacked=True,
+    ),
+    Panel(
+        "Images judged",
+        [("sum by (prediction) (rate(aidetect_predictions_total[$__rate_interval]))", "{{prediction}}")],
+        "ops",
+        stacked=True,
+    ),
+    Panel(
+        "Refused",
+        [("sum by (reason) (rate(aidetect_rejected_total[$__rate_interval]))", "{{reason}}")],
+        "ops",
+        stacked=True,
+    ),
+    Panel("Batches", [("sum(rate(aidetect_batch_predictions_total[$__rate_interval]))", "batches")], "ops"),
+    Panel("Images in a batch", quantiles("aidetect_batch_size"), "short"),
+]
+LATENCY: Final = [
+    Panel(
+        "From complete body to verdict",
+        quantiles("aidetect_prediction_latency_seconds"),
+        "s",
+        thresholds=[(0.5, "red")],
+    ),
+    Panel(
+        "Images slower than 0.5 s",
+        [("aidetect:prediction_slow:ratio_rate5m", "5 min"), ("aidetect:prediction_slow:ratio_rate1h", "1 h")],
+        "percentunit",
+        thresholds=[(0.01, "red")],
+        description="Objective: 1 %.",
+    ),
+    Panel(
+        "HTTP p99 by route",
+        [
+            (
+                "histogram_quantile(0.99, sum by (le, endpoint) "
+                "(rate(http_request_duration_seconds_bucket[$__rate_interval])))",
+                "{{endpoint}}",
+            )
+        ],
+        "s",
+    ),
+    Panel(
+        "Failed prediction requests",
+        [("aidetect:prediction_errors:ratio_rate5m", "5 min"), ("aidetect:prediction_errors:ratio_rate1h", "1 h")],
+        "percentunit",
+        thresholds=[(0.005, "red")],
+        description="Objective: 0.5 %.",
+    ),
+    Panel("Jobs waiting for a slot", [("aidetect_queue_depth", "{{instance}}")]),
+    Panel("Replicas up", [('sum(up{job="aidetect"})', "up")], kind="stat"),
+]
+MODEL: Final = [
+    Panel(
+        "Drift",
+        [("aidetect:drift_alert:max", "level")],
+        kind="stat",
+        width=6,
+        thresholds=[(1, "orange"), (2, "red")],
+        description="0 quiet, 1 the latest window moved, 2 alarm. Runbooks: drift-warning, drift-alarm.",
+    ),
+    Panel(
+        "Distance from the reference, by signal",
+        [("aidetect:drift_score:max", "{{signal}}")],
+        kind="bargauge",
+        width=18,
+        thresholds=[(0.05, "orange")],
+        description="Latest closed window; PSI for score_psi, else the share of traffic that moved.",
+    ),
+    Panel("Called ai_generated", [("aidetect:ai_generated:share1h", "share, 1 h")], "percentunit"),
+    Panel("Low confidence", [("aidetect:low_confidence:share1h", "share, 1 h")], "percentunit"),
+    Panel("Probability of ai_generated", quantiles("aidetect_prediction_probability"), "percentunit"),
+    Panel(
+        "Confidence mix",
+        [("sum by (confidence) (rate(aidetect_predictions_total[$__rate_interval]))", "{{confidence}}")],
+        "ops",
+        stacked=True,
+    ),
+    Panel(
+        "Precision and recall on labelled images",
+        [("min(aidetect_feedback_precision)", "precision"), ("min(aidetect_feedback_recall)", "recall")],
+        "percentunit",
+        description="Of images whose true label came back; reviewers see hard cases first.",
+    ),
+    Panel(
+        "Labels received",
+        [("sum by (prediction, label) (aidetect_feedback_total)", "called {{prediction}}, is {{label}}")],
+    ),
+]
+LIFE: Final = [
+    Panel(
+        "Model loaded",
+        [("min(aidetect_model_loaded)", "loaded")],
+        kind="stat",
+        width=6,
+        thresholds=[(0, "red"), (1, "green")],
+    ),
+    Panel(
+        "Served version",
+        [("max by (version, architecture) (aidetect_model_info == 1)", "{{version}} ({{architecture}})")],
+        kind="stat",
+        width=6,
+    ),
+    Panel(
+        "Age of the champion",
+        [("time() - min(aidetect_model_created_timestamp_seconds > 0)", "age")],
+        "s",
+        kind="stat",
+        width=6,
+        thresholds=[(90 * 86400, "red")],
+    ),
+    Panel(
+        "Runs refused in a row",
+        [("max(aidetect_gate_refusals_in_a_row)", "refused")],
+        kind="stat",
+        width=6,
+        thresholds=[(3, "red")],
+    ),
+    Panel(
+        "Latest pipeline run",
+        [("max(aidetect_pipeline_last_run_timestamp_seconds) * 1000", "began")],
+        "dateTimeFromNow",
+        kind="stat",
+    ),
+    Panel(
+        "Challenger agrees",
+        [("1 - aidetect:shadow_disagreement:share1h", "share, 1 h")],
+        "percentunit",
+        description="Only while a challenger is loaded (SHADOW_MODEL_URI).",
+    ),
+    Panel(
+        "Memory",
+        [("process_resident_memory_bytes", "{{instance}} {{job}}")],
+        "bytes",
+        description="One process a server; several workers do not export it.",
+    ),
+    Panel(
+        "CPU",
+        [("rate(process_cpu_seconds_total[$__rate_interval])", "{{instance}} {{job}}")],
+        "percentunit",
+        description="Of one core; several workers do not export it.",
+    ),
+]
+
+DASHBOARDS: Final[dict[str, tuple[str, Sequence[Panel]]]] = {
+    "traffic": ("Throughput", TRAFFIC),
+    "latency": ("Latency and errors", LATENCY),
+    "model": ("Predictions and drift", MODEL),
+    "lifecycle": ("Model and pipeline health", LIFE),
+}
+
+
+def dashboard(uid: str, title: str, panels: Sequence[Panel]) -> dict[str, Any]:
+    """One dashboard's JSON model; panels are laid out left to right, top to bottom."""
+    placed, x, y = [], 0, 0
+    for number, panel in enumerate(panels, 1):
+        if x + panel.width > COLUMNS:
+            x, y = 0, y + 8
+        placed.append(_panel(number, panel, {"x": x, "y": y, "w": panel.width, "h": 8}))
+        x += panel.width
+    return {
+        "uid": f"aidetect-{uid}",
+        "title": title,
+        "tags": ["aidetect"],
+        "schemaVersion": 39,
+        "version": 1,
+        "editable": False,
+        "graphTooltip": 1,
+        "refresh": "30s",
+        "time": {"from": "now-6h", "to": "now"},
+        "timezone": "browser",
+        "templating": {"list": []},
+        "annotations": {"list": []},
+        "links": [{"type": "dashboards", "tags": ["aidetect"], "title": "aidetect", "asDropdown": True}],
+        "panels": placed,
+    }
+
+
+def _panel(number: int, panel: Panel, place: dict[str, int]) -> dict[str, Any]:
+    steps: list[dict[str, Any]] = [{"value": None, "color": "green"}]
+    steps += [{"value": value, "color": colour} for value, colour in panel.thresholds]
+    custom: dict[str, Any] = {}
+    if panel.kind == "timeseries":
+        custom = {
+            "fillOpacity": 20 if panel.stacked else 5,
+            "stacking": {"mode": "normal" if panel.stacked else "none"},
+        }
+        custom["thresholdsStyle"] = {"mode": "line" if panel.thresholds else "off"}
+    options: dict[str, Any] = {"reduceOptions": {"calcs": ["lastNotNull"]}}
+    if panel.kind == "timeseries":
+        options = {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi"}}
+    return {
+        "id": number,
+        "title": panel.title,
+        "description": panel.description,
+        "type": panel.kind,
+        "datasource": SOURCE,
+        "gridPos": place,
+        "fieldConfig": {
+            "defaults": {"unit": panel.unit, "custom": custom, "thresholds": {"mode": "absolute", "steps": steps}},
+            "overrides": [],
+        },
+        "options": options,
+        "targets": [
+            {"refId": chr(ord("A") + i), "datasource": SOURCE, "expr": expr, "legendFormat": legend}
+            for i, (expr, legend) in enumerate(panel.queries)
+        ],
+    }
+
+
+def generate() -> dict[str, str]:
+    """File name -> JSON text of every dashboard."""
+    return {
+        f"{uid}.json": json.dumps(dashboard(uid, title, panels), indent=1) + "\n"
+        for uid, (title, panels) in DASHBOARDS.items()
+    }
+
+
+def main() -> int:
+    """Write the files."""
+    HERE.mkdir(exist_ok=True)
+    for name, text in generate().items():
+        (HERE / name).write_text(text)
+    sys.stdout.write(f"{len(DASHBOARDS)} dashboards in {HERE}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
