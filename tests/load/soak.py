@@ -1,0 +1,101 @@
+"""A soak: `python -m tests.load.soak --minutes 10` keeps a server busy and watches its memory and its answers.
+
+Good and bad requests of every kind go in a mix over a few connections. It fails (exit 1) if any answer is a 5xx, if an
+answer is missing, or if memory goes on growing: the median of the last fifth of the run against that of the second
+fifth (the first warms up: torch, caches, arenas).
+"""
+
+import argparse
+import asyncio
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from tests.bench.serving_load import exchange, multipart, request
+from tests.bench.serving_process import ServerProcess
+from tests.bundles import jpeg, make_bundle
+
+MAX_GROWTH_MIB = 16.0
+
+
+def mix() -> list[bytes]:
+    """Requests in the proportion in which they are sent."""
+    small, large = jpeg(200, (224, 224)), jpeg(90, (1600, 1200))
+    good = [request("POST", "/predict", multipart("file", jpeg(level, (224, 224), seed=level))) for level in range(20)]
+    bad = [
+        request("POST", "/predict", multipart("file", data))
+        for data in (b"", b"text", large[:2000], b"GIF89a" + small, jpeg(1, (1, 1)), small[:-20])
+    ]
+    other = [
+        request("POST", "/predict", multipart("file", large)),
+        request("POST", "/predict/batch", multipart("files", small)),
+        request("POST", "/predict/explain", multipart("file", small)),
+        request("POST", "/v1/predict/explain", multipart("file", large)),
+        request("POST", "/predict", multipart("wrong", small)),
+        request("GET", "/metrics"),
+        request("GET", "/drift"),
+        request("GET", "/health"),
+        request("GET", f"/{os.urandom(4).hex()}"),
+    ]
+    return good + bad + other
+
+
+async def client(port: int, messages: list[bytes], offset: int, until: float, seen: Counter[int]) -> None:
+    """Send the mix round and round on one connection after another, a thousand requests each."""
+    at = offset
+    while time.monotonic() < until:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(1000):
+            if time.monotonic() >= until:
+                break
+            seen[await asyncio.wait_for(exchange(reader, writer, messages[at % len(messages)]), 30)] += 1
+            at += 1
+        writer.close()
+        await writer.wait_closed()
+
+
+async def soak(server: ServerProcess, seconds: float, clients: int) -> tuple[Counter[int], list[float]]:
+    """Answers by status, and the memory in MiB at 200 moments."""
+    seen: Counter[int] = Counter()
+    memory: list[float] = []
+    messages = mix()
+    until = time.monotonic() + seconds
+    jobs = [asyncio.create_task(client(server.port, messages, 7 * n, until, seen)) for n in range(clients)]
+    while time.monotonic() < until:
+        await asyncio.sleep(seconds / 200)
+        memory.append(server.rss_mib())
+        if sys.stderr.isatty():
+            print(f"\r{sum(seen.values()):,} answers, {memory[-1]:.0f} MiB", end="", file=sys.stderr)
+    await asyncio.gather(*jobs)
+    return seen, memory
+
+
+def main() -> int:
+    """Run; 0 if nothing broke and memory stayed flat."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--bundle", type=Path, help="a model bundle; default: the tests' tiny one")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = args.bundle or make_bundle(Path(folder) / "bundle")
+        with ServerProcess("serving", bundle, Path(folder) / "log", LOG_LEVEL="warning") as server:
+            seen, memory = asyncio.run(soak(server, args.minutes * 60, args.clients))
+    fifth = len(memory) // 5
+    early, late = statistics.median(memory[fifth : 2 * fifth]), statistics.median(memory[-fifth:])
+    failed = sum(n for status, n in seen.items() if status >= 500)
+    print(f"{sum(seen.values()):,} answers: " + ", ".join(f"{s}: {n:,}" for s, n in sorted(seen.items())))
+    print(f"memory: {early:.1f} MiB early, {late:.1f} MiB late, peak {max(memory):.1f} MiB")
+    if failed:
+        print(f"FAILED: {failed} answers were 5xx")
+    if late - early > MAX_GROWTH_MIB:
+        print(f"FAILED: memory grew by {late - early:.1f} MiB, more than {MAX_GROWTH_MIB:.0f}")
+    return int(failed > 0 or late - early > MAX_GROWTH_MIB)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
