@@ -107,6 +107,7 @@ def _from_cloud_storage(uri: str, cache_dir: Path) -> ResolvedModel:
         from google.api_core.exceptions import GoogleAPIError
         from google.auth.exceptions import GoogleAuthError
         from google.cloud import storage
+        from google.cloud.storage.exceptions import DataCorruption
     except ImportError as error:
         raise ModelNotFoundError(f"{uri}: gs:// needs the package google-cloud-storage") from error
 
@@ -127,7 +128,7 @@ def _from_cloud_storage(uri: str, cache_dir: Path) -> ResolvedModel:
         # generations change when an object is written again, so the key names exactly this content
         key = _key(uri, *sorted(f"{blob.name}#{blob.generation}" for blob in blobs))
         folder = _cached(cache_dir / "gs" / key, download)
-    except (GoogleAPIError, GoogleAuthError, OSError) as error:
+    except (GoogleAPIError, GoogleAuthError, DataCorruption, OSError) as error:
         raise ModelNotFoundError(f"{uri}: cannot be read: {_first_line(error)}") from error
     return ResolvedModel(uri, folder, read_manifest(folder).digest[:12])
 

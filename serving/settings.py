@@ -175,6 +175,8 @@ def pin_numerical_threads() -> None:
     """One thread per call in every numerical library, before any of them loads: slots are the parallelism here."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
+    # a bar of MLflow's between the log lines would be no JSON
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
 def share_metrics_between_processes() -> None:
