@@ -71,9 +71,9 @@ def _on_vertex(
     from pipelines.targets import vertex
 
     check_cloud(config, parameters, spec)
-    job = vertex.submit(record, config, parameters)
+    vertex.submit(record, config, parameters)
     listener(record, f"submitted: {record.link}")
-    return vertex.follow(record, job, listener, config.vertex.poll_s) if sync else record
+    return vertex.follow(record, config, listener) if sync else record
 
 
 def write_inputs(record: RunRecord, spec: dict[str, Any], parameters: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from components.artifacts.failure import StageError
-from components.artifacts.google_cloud import google_errors, label, patience
+from components.artifacts.google_cloud import connect, google_errors, label, patience
 from pipelines.compile import PIPELINE_FILE
 from pipelines.config import PipelineConfig
 from pipelines.places import stage_of
@@ -14,7 +14,7 @@ from pipelines.runs import RunRecord, StageStatus
 from pipelines.targets.local import Listener
 
 if TYPE_CHECKING:
-    from google.cloud.aiplatform import PipelineJob
+    from google.cloud.aiplatform_v1 import PipelineServiceClient
 
 _STAGE_STATES: Final[dict[str, StageStatus]] = {
     "PENDING": "pending",
@@ -30,7 +30,7 @@ _STAGE_STATES: Final[dict[str, StageStatus]] = {
 _ENDED: Final = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
 
 
-def submit(record: RunRecord, config: PipelineConfig, parameters: dict[str, Any]) -> "PipelineJob":
+def submit(record: RunRecord, config: PipelineConfig, parameters: dict[str, Any]) -> None:
     """Submit the spec in the record's folder; the record receives the job's resource name and console page.
 
     Raises:
@@ -40,7 +40,7 @@ def submit(record: RunRecord, config: PipelineConfig, parameters: dict[str, Any]
         from google.api_core.exceptions import Conflict
         from google.cloud import aiplatform
 
-        connect(config)
+        _initialise(config)
         # the client logs what this function says in the record
         logging.getLogger("google.cloud.aiplatform").setLevel(logging.ERROR)
         job = aiplatform.PipelineJob(
@@ -65,22 +65,19 @@ def submit(record: RunRecord, config: PipelineConfig, parameters: dict[str, Any]
     record.resource = job.resource_name
     record.link = job._dashboard_uri()
     record.save()
-    return job
 
 
-def follow(record: RunRecord, job: "PipelineJob", listener: Listener, poll_s: float) -> RunRecord:
-    """Follow a job to its end, telling the listener of every stage that changes."""
+def follow(record: RunRecord, config: PipelineConfig, listener: Listener) -> RunRecord:
+    """Follow a submitted run to its end, telling the listener of every stage that changes."""
     started = time.monotonic()
     while True:
-        with google_errors("follow the run on Vertex AI"):
-            state, details = _state(job)
-        _update(record, details)
+        state, details = _look(record, config)
         record.seconds = round(time.monotonic() - started, 2)
         record.save()
         listener(record, "")
         if state in _ENDED:
             break
-        time.sleep(poll_s)
+        time.sleep(config.vertex.poll_s)
     conclude(record, state, details)
     record.save()
     return record
@@ -103,12 +100,7 @@ def conclude(record: RunRecord, state: str, details: list[Any]) -> None:
 
 def refresh(record: RunRecord, config: PipelineConfig) -> RunRecord:
     """Ask Vertex AI once how a submitted run stands."""
-    with google_errors("ask Vertex AI about the run"):
-        from google.cloud import aiplatform
-
-        connect(config)
-        state, details = _state(aiplatform.PipelineJob.get(record.resource))
-    _update(record, details)
+    state, details = _look(record, config)
     if state in _ENDED:
         conclude(record, state, details)
     record.save()
@@ -118,13 +110,10 @@ def refresh(record: RunRecord, config: PipelineConfig) -> RunRecord:
 def cancel(record: RunRecord, config: PipelineConfig) -> None:
     """Cancel a submitted run; Vertex AI ends it in its own time."""
     with google_errors("cancel the run on Vertex AI"):
-        from google.cloud import aiplatform
-
-        connect(config)
-        aiplatform.PipelineJob.get(record.resource).cancel()
+        _jobs(config).cancel_pipeline_job(name=record.resource, timeout=config.vertex.request_timeout_s)
 
 
-def connect(config: PipelineConfig) -> None:
+def _initialise(config: PipelineConfig) -> None:
     """Point the client library at the configured project, region and (for a private endpoint) address."""
     from google.auth.credentials import AnonymousCredentials
     from google.cloud import aiplatform
@@ -157,11 +146,23 @@ def run_labels(record: RunRecord) -> dict[str, str]:
     return {key: label(value) for key, value in values.items()}
 
 
-def _state(job: "PipelineJob") -> tuple[str, list[Any]]:
-    state = job.state
-    name = state.name if state is not None else "PENDING"
-    # `state` has just fetched the job; asking for `task_details` would fetch it again
-    return name.removeprefix("PIPELINE_STATE_"), list(job.gca_resource.job_detail.task_details)
+def _look(record: RunRecord, config: PipelineConfig) -> tuple[str, list[Any]]:
+    """State of the job and its tasks, written into the record's stages."""
+    # the generated client: PipelineJob's own properties wait for the job to end
+    timeout_s = config.vertex.request_timeout_s
+    with google_errors("ask Vertex AI about the run"):
+        job = _jobs(config).get_pipeline_job(name=record.resource, retry=patience(timeout_s), timeout=timeout_s)
+    details = list(job.job_detail.task_details)
+    _update(record, details)
+    return job.state.name.removeprefix("PIPELINE_STATE_"), details
+
+
+def _jobs(config: PipelineConfig) -> "PipelineServiceClient":
+    from google.cloud.aiplatform_v1 import PipelineServiceClient
+
+    host = f"{config.vertex.region}-aiplatform.googleapis.com"
+    client: PipelineServiceClient = connect(PipelineServiceClient, host, config.vertex.api_endpoint)
+    return client
 
 
 def _update(record: RunRecord, details: list[Any]) -> None:
