@@ -8,8 +8,9 @@ import pytest
 from google.cloud import run_v2
 from google.protobuf import json_format
 
+from components.artifacts.deployment import Deployment
 from components.artifacts.failure import StageError
-from components.artifacts.model_version import CHAMPION
+from components.artifacts.model_version import CHAMPION, ModelVersion
 from components.deploy import promotion
 from components.deploy.config import DeployConfig
 from components.deploy.promotion import Reason, deploy_version
@@ -49,8 +50,8 @@ class Cloud:
         }
         return DeployConfig.model_validate(values | changes)
 
-    def deploy(self, **changes: object) -> object:
-        return deploy_version(self.shop.challenger, self.config(**changes), REASON)
+    def deploy(self, version: ModelVersion | None = None, **changes: object) -> Deployment:
+        return deploy_version(version or self.shop.challenger, self.config(**changes), REASON)
 
 
 @pytest.fixture
@@ -247,6 +248,12 @@ def test_a_split_by_name_comes_back_as_it_was(cloud: Cloud) -> None:
         cloud.deploy()
     assert cloud.run.split == {old: 100}
     assert cloud.run.pinned
+
+
+def test_version_in_cloud_storage_is_served_from_there(cloud: Cloud) -> None:
+    cloud.deploy(cloud.shop.challenger.model_copy(update={"bundle_uri": "gs://models/bundles/2"}))
+    environment = cloud.run.environment(cloud.run.made[-1])
+    assert environment == {"LOG_LEVEL": "info", "MODEL_URI": "gs://models/bundles/2", "MODEL_VERSION": "2"}
 
 
 def test_bodies_hold_no_secret(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
