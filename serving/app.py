@@ -123,7 +123,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     else:
         await loop.run_in_executor(None, service.champion.load)
     if service.challenger is not None:
-        await loop.run_in_executor(None, service.challenger.load)
+        # the champion serves without one; a refresh may find it later
+        await loop.run_in_executor(None, service.challenger.refresh)
     if settings.explain_warmup:
         await loop.run_in_executor(None, service.champion.current.detector.warm_up_explanations)
     for recorder in service.recorders:

@@ -205,7 +205,7 @@ _EXAMPLES: Final[dict[Reason, str]] = {
     "malformed_request": "the multipart body is damaged: no closing boundary",
     "unauthorized": "send a valid API key in the header X-API-Key",
     "body_timeout": "the body did not arrive within 30 s",
-    "no_challenger": "no challenger is loaded; set SHADOW_MODEL_URI",
+    "no_challenger": "no challenger is loaded; set SHADOW_MODEL_URI to a model that exists",
     "request_too_large": "the body has more than 52,428,800 bytes, the limit for this route",
     "file_too_large": "the file has more than 10,485,760 bytes, the limit",
     "unsupported_media_type": "send multipart/form-data with the image in the field `file`",

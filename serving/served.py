@@ -104,7 +104,11 @@ class ModelHolder:
                     return False
                 self.take(Served.load(found, self._version))
             except (ModelNotFoundError, BundleError, OSError) as error:
-                _log.error("model refresh failed, the current model stays: %s", error)
+                _log.error(
+                    "model refresh failed, %s: %s",
+                    "the current model stays" if self.loaded else "none is loaded",
+                    error,
+                )
                 return False
         _log.info("now serving %s version %s", self.uri, self.current.version)
         return True

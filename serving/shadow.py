@@ -10,7 +10,6 @@ from typing import Final
 
 from serving.detector.image import ImageLimits, ImageRefusedError
 from serving.predictor import Judgement, judge
-from serving.problems import ProblemError
 from serving.served import ModelHolder, Served
 
 MOST_WAITING: Final = 8
@@ -46,7 +45,9 @@ class Shadow:
 
         Dropped when it is not in the sample, when requests wait for a slot, or when enough images wait already.
         """
-        if random.random() >= self._sample or not self._is_idle() or not self._places.acquire(blocking=False):
+        if not self._challenger.loaded or random.random() >= self._sample:
+            return
+        if not self._is_idle() or not self._places.acquire(blocking=False):
             return
         try:
             self._thread.submit(self._judge, champion, data)
@@ -60,8 +61,6 @@ class Shadow:
             verdict = _verdict(challenger, champion, data, self._limits)
             if verdict is not None:
                 self._on_judged(verdict == champion.verdict.prediction)
-        except ProblemError as error:
-            _log.warning("shadow: %s", error)
         except Exception:  # noqa: BLE001 - nothing the challenger does may reach the champion's users
             _log.exception("shadow: the challenger failed")
         finally:

@@ -154,8 +154,8 @@ async def predict_explain(request: Request) -> Response:
 async def predict_compare(request: Request) -> Response:
     """Judge the image in the form field `file` with both models."""
     service = service_of(request)
-    if service.challenger is None:
-        raise ProblemError("no_challenger", "no challenger is loaded; set SHADOW_MODEL_URI")
+    if service.challenger is None or not service.challenger.loaded:
+        raise ProblemError("no_challenger", "no challenger is loaded; set SHADOW_MODEL_URI to a model that exists")
     async with service.admitted() as account:
         data = await service.upload(request, account)
         started = time.perf_counter()
