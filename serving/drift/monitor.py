@@ -183,7 +183,8 @@ class DriftMonitor:
         now = _state(self._store.windows(version, PERSISTENCE[1]))
         event = {"model_version": version, "n": closed.n, "state": now, "diagnosis": closed.result["diagnosis"]}
         if now != before:
-            log.warning("drift_state_changed", previous=before, moved=closed.result["moved"], **event)
+            tell_of = log.warning if ALERT_LEVELS[now] > ALERT_LEVELS[before] else log.info
+            tell_of("drift_state_changed", previous=before, moved=closed.result["moved"], **event)
         else:
             log.info("drift_window_closed", **event)
         return True
