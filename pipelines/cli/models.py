@@ -1,5 +1,6 @@
 """Verbs about registered models: models, deploy, promote, rollback."""
 
+import getpass
 import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
@@ -62,13 +63,14 @@ def deploy(
     from components.artifacts.failure import StageError
     from components.artifacts.model_version import CHALLENGER
     from components.artifacts.registry import Registry
-    from components.deploy.promotion import promote as run
+    from components.deploy.promotion import Reason, deploy_version
 
-    name = config.tracking.model_name
-    version = Registry(config.tracking_uri, name).aliased(CHALLENGER)
+    registry = Registry(config.tracking_uri, config.tracking.model_name)
+    version = registry.aliased(CHALLENGER)
     if version is None:
-        raise StageError(f"{name} has no challenger in {config.tracking_uri}; make one with: aidetect run")
-    _show(run(config.tracking_uri, name, version, config.deploy, why), as_json)
+        raise StageError(f"{registry.name} has no challenger in {config.tracking_uri}; make one with: aidetect run")
+    reason = Reason(getpass.getuser(), why, "deploy")
+    _show(deploy_version(registry.describe(version), config.deploy, reason), as_json)
 
 
 def promote(

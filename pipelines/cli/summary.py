@@ -48,16 +48,12 @@ def print_run(record: RunRecord, config: "PipelineConfig") -> None:
 
 
 def _print_places(out: Console, record: RunRecord, config: "PipelineConfig") -> None:
-    places: list[tuple[str, Path]] = [("run folder", Path(record.folder)), ("log", Path(record.folder) / "run.log")]
-    for label, stage, name in (
-        ("data report", "verify_data", "report"),
-        ("training curves", "train", "curves"),
-        ("model bundle", "train", "bundle"),
-        ("evaluation report", "evaluate", "report"),
-    ):
-        entry = next(s for s in record.stages if s.name == stage)
-        if entry.status == "succeeded":
-            places.append((label, Path(entry.output_dir) / name))
+    folder = Path(record.folder)
+    places = [("run folder", folder), ("log", folder / "run.log")]
+    named = {"data.html": "data report", "curves.html": "training curves", "evaluation.html": "evaluation report"}
+    places += [(label, folder / name) for name, label in named.items() if (folder / name).is_file()]
+    if record.ran("train"):
+        places.append(("model bundle", record.output("train", "bundle")))
     for label, path in places:
         out.print(f"  {label:<18} {_shorten(path)}")
     if record.ran("register"):

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from components.artifacts.evaluation import read_evaluation
+from components.artifacts.failure import StageError, sigterm_raises
 from components.artifacts.verdict import VERDICT_JSON, read_verdict
 from pipelines.compile import PARAMETERS_FILE, PIPELINE_FILE
 from pipelines.config import child_environment
@@ -20,6 +22,13 @@ from pipelines.runs import RunRecord
 
 Listener = Callable[[RunRecord, str], None]
 """Called with the record and a line a stage printed (empty when only the record changed)."""
+
+REPORTS: Final[tuple[tuple[Stage, str, str], ...]] = (
+    ("verify_data", "report", "data.html"),
+    ("train", "curves", "curves.html"),
+    ("evaluate", "report", "evaluation.html"),
+)
+"""Stage, its artifact, and the name under which the run's folder keeps it."""
 
 _ANSI: Final = re.compile(r"\x1b\[[0-9;]*m")
 _STARTED: Final = re.compile(r"Executing task '([\w-]+)'")
@@ -56,17 +65,18 @@ def run_spec(record: RunRecord, listener: Listener, runner: str = "subprocess") 
     )
     follower = _Follower(record, listener)
     try:
-        with (folder / "run.log").open("w") as log:
+        with sigterm_raises(), (folder / "run.log").open("w") as log:
             for line in _lines(process):
                 log.write(line)
                 log.flush()
                 follower.read(line)
         code = process.wait()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, StageError):
         _stop(process)
-        record.status, record.error = "interrupted", "interrupted; nothing after the last finished stage was kept"
+        record.status, record.error = "interrupted", "interrupted; run again, training goes on from its last checkpoint"
     else:
         _conclude(record, code, follower.last_error)
+        _name_reports(record)
     finally:
         if process.poll() is None:
             _stop(process)
@@ -151,6 +161,13 @@ def _conclude(record: RunRecord, code: int, last_error: str) -> None:
         record.status, record.error = "failed", "the gate passed but register did not run; see run.log"
     else:
         record.status = "deployed" if record.ran("deploy") else "registered"
+
+
+def _name_reports(record: RunRecord) -> None:
+    """Give the HTML reports names that a browser opens; KFP keeps them without an ending."""
+    for stage, artifact, name in REPORTS:
+        if record.stage(stage).output_dir and (source := record.output(stage, artifact)).is_file():
+            shutil.copyfile(source, Path(record.folder) / name)
 
 
 def _relocate(record: RunRecord) -> None:
