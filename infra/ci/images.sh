@@ -46,8 +46,9 @@ lacks() { # lacks TARGET MODULES
   say "$1 carries none of: $2"
 }
 lacks serving "kfp timm torchvision torchmetrics onnx datasets sklearn sqlalchemy components pipelines serving.ui"
-lacks pipeline "torch timm torchvision captum fastapi uvicorn streamlit sqlalchemy"
-lacks train "fastapi uvicorn streamlit sqlalchemy"
+# fastapi and uvicorn come along with mlflow-skinny; nothing of ours imports them there
+lacks pipeline "torch timm torchvision captum streamlit sqlalchemy sklearn"
+lacks train "streamlit sqlalchemy sklearn"
 lacks ui "torch kfp mlflow onnxruntime components pipelines serving.app"
 lacks mlflow "torch kfp serving components pipelines"
 

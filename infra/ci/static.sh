@@ -27,12 +27,17 @@ policy() { # checkov once ran into an error of its own and reported nothing at a
   "$CI_TOOLS/checkov/bin/checkov" --config-file infra/ci/checkov.yml --output json >"$report" || true
   read -r passed failed_checks < <(python3 - "$report" <<'PYTHON'
 import json, sys
-found = json.load(open(sys.argv[1]))
-found = found if isinstance(found, list) else [found]
+text, found = open(sys.argv[1]).read().strip(), []
+while text:  # one document for each folder, each a list of frameworks or a single one
+    document, end = json.JSONDecoder().raw_decode(text)
+    found += document if isinstance(document, list) else [document]
+    text = text[end:].strip()
+found = [kind for kind in found if "results" in kind]
 for kind in found:
     for item in kind["results"]["failed_checks"]:
-        print(f'{item["check_id"]} {item["resource"]} {item["file_path"]}:{item["file_line_range"][0]} {item["check_name"]}', file=sys.stderr)
-    assert not kind["results"]["parsing_errors"], kind["results"]["parsing_errors"]
+        where = f'{item["file_path"]}:{item["file_line_range"][0]}'
+        print(item["check_id"], item["resource"], where, item["check_name"], file=sys.stderr)
+    assert not kind["summary"]["parsing_errors"], f'{kind["check_type"]}: a file could not be read'
 print(sum(k["summary"]["passed"] for k in found), sum(k["summary"]["failed"] for k in found))
 PYTHON
   )
