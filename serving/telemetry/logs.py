@@ -105,6 +105,8 @@ def _is_hex(text: str, digits: int) -> bool:
 def _cloud_fields(_logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
     event["severity"] = SEVERITIES.get(event.pop("level", method), "DEFAULT")
     event["message"] = event.pop("event", "")
+    # uvicorn adds a coloured copy of its message
+    event.pop("color_message", None)
     if "exception" in event:
         # Error Reporting groups by this field
         event["stack_trace"] = event.pop("exception")
