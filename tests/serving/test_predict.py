@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from fastapi.testclient import TestClient
 from httpx import Response
 from PIL import Image
 
+from serving.app import create_app
+from serving.settings import Settings
 from tests.bundles import jpeg
 
 BRIGHT = jpeg(205, (90, 70), seed=3)
@@ -245,3 +248,50 @@ def test_what_the_service_says_of_itself(client: TestClient) -> None:
     assert model["manifest"]["files"]["model.onnx"]
     for probe in ("/healthz", "/readyz", "/startup", "/v2/health/live", "/v2/health/ready", "/vertex/health"):
         assert client.get(probe).status_code == 200
+
+
+def test_bodies_together_may_not_fill_the_memory(toy_bundle: Path) -> None:
+    settings = Settings(model_uri=str(toy_bundle), rate_limit_enabled=False, slots=1, max_buffered_bytes=4000)
+    with TestClient(create_app(settings)) as small:
+        for _ in range(3):
+            assert one(small, "/predict", jpeg(200, (32, 32))).status_code == 200
+        answer = one(small, "/predict", BRIGHT + bytes(4000))
+        assert (answer.status_code, answer.json()["reason"]) == (503, "overloaded")
+        assert answer.headers["retry-after"]
+        # a refused body gave its bytes back
+        assert one(small, "/predict", jpeg(200, (32, 32))).status_code == 200
+
+
+TENSOR = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(BRIGHT).decode()]}
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "words"),
+    [
+        ({"name": "pixels"}, 422, "pixels"),
+        ({"datatype": "FP32"}, 422, "FP32"),
+        ({"shape": [2]}, 422, "shape"),
+        ({"data": [1]}, 422, "base64"),
+        ({"data": ["not base64!"]}, 422, "inputs.0.data.0"),
+        ({"shape": [0], "data": []}, 422, "at least one"),
+        ({"data": [base64.b64encode(b"text").decode()]}, 415, "image 0"),
+        ({"shape": [11], "data": TENSOR["data"] * 11}, 422, "at most 10"),
+        ({"parameters": {"binary_data_size": 5}}, 422, "5 bytes announced"),
+    ],
+)
+def test_a_wrong_tensor_is_told_what_is_wrong(
+    client: TestClient, change: dict[str, object], status: int, words: str
+) -> None:
+    answer = client.post(f"/v2/models/{NAME}/infer", json={"inputs": [{**TENSOR, **change}]})
+    assert answer.status_code == status
+    assert words in answer.json()["detail"]
+    assert answer.json()["error"] == answer.json()["detail"]
+
+
+def test_v2_knows_its_model_and_no_other(client: TestClient) -> None:
+    served = client.get(f"/v2/models/{NAME}").json()
+    assert [t["datatype"] for t in served["inputs"]] == ["BYTES"]
+    assert client.get(f"/v2/models/{NAME}/versions/{served['versions'][0]}/ready").json()["ready"]
+    for path in ("/v2/models/other", f"/v2/models/{NAME}/versions/99", f"/v2/models/{NAME}/versions/99/ready"):
+        assert client.get(path).status_code == 404
+    assert client.post("/v2/models/other/infer", json={"inputs": [TENSOR]}).status_code == 404
