@@ -2,7 +2,7 @@
 
 Good and bad requests of every kind go in a mix over a few connections. It fails (exit 1) if any answer is a 5xx, if an
 answer is missing, or if memory goes on growing: the median of the last fifth of the run against that of the second
-fifth (the first warms up: torch, caches, arenas).
+fifth. The clock starts after every kind of request was answered once by every client: torch is loaded by then.
 """
 
 import argparse
@@ -44,18 +44,20 @@ def mix() -> list[bytes]:
     return good + bad + other
 
 
-async def client(port: int, messages: list[bytes], offset: int, until: float, seen: Counter[int]) -> None:
-    """Send the mix round and round on one connection after another, a thousand requests each."""
-    at = offset
+async def client(port: int, messages: list[bytes], offset: int, count: int, seen: Counter[int]) -> None:
+    """Send `count` requests of the mix, from `offset` on, over one connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for at in range(offset, offset + count):
+        seen[await asyncio.wait_for(exchange(reader, writer, messages[at % len(messages)]), 60)] += 1
+    writer.close()
+    await writer.wait_closed()
+
+
+async def keep_asking(port: int, messages: list[bytes], offset: int, until: float, seen: Counter[int]) -> None:
+    """Send the mix round and round, a hundred requests a connection."""
     while time.monotonic() < until:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for _ in range(1000):
-            if time.monotonic() >= until:
-                break
-            seen[await asyncio.wait_for(exchange(reader, writer, messages[at % len(messages)]), 30)] += 1
-            at += 1
-        writer.close()
-        await writer.wait_closed()
+        await client(port, messages, offset, 100, seen)
+        offset += 100
 
 
 async def soak(server: ServerProcess, seconds: float, clients: int) -> tuple[Counter[int], list[float]]:
@@ -63,8 +65,9 @@ async def soak(server: ServerProcess, seconds: float, clients: int) -> tuple[Cou
     seen: Counter[int] = Counter()
     memory: list[float] = []
     messages = mix()
+    await asyncio.gather(*(client(server.port, messages, 0, len(messages), seen) for _ in range(clients)))
     until = time.monotonic() + seconds
-    jobs = [asyncio.create_task(client(server.port, messages, 7 * n, until, seen)) for n in range(clients)]
+    jobs = [asyncio.create_task(keep_asking(server.port, messages, 7 * n, until, seen)) for n in range(clients)]
     while time.monotonic() < until:
         await asyncio.sleep(seconds / 200)
         memory.append(server.rss_mib())
@@ -83,7 +86,9 @@ def main() -> int:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bundle = args.bundle or make_bundle(Path(folder) / "bundle")
-        with ServerProcess("serving", bundle, Path(folder) / "log", LOG_LEVEL="warning") as server:
+        with ServerProcess(
+            "serving", bundle, Path(folder) / "log", LOG_LEVEL="warning", EXPLAIN_WARMUP="true"
+        ) as server:
             seen, memory = asyncio.run(soak(server, args.minutes * 60, args.clients))
     fifth = len(memory) // 5
     early, late = statistics.median(memory[fifth : 2 * fifth]), statistics.median(memory[-fifth:])
