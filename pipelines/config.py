@@ -19,6 +19,7 @@ from components.register.config import RegisterConfig
 from components.train.config import TrainConfig
 from components.verify_data.config import VerifyDataConfig
 from pipelines.places import ImagesConfig, KubeflowConfig, MachinesConfig, VertexConfig
+from pipelines.retrain import RetrainConfig
 
 CONFIG_FILE: Final = "pipeline_config.yaml"
 ENV_PREFIX: Final = "AIDETECT_"
@@ -77,6 +78,7 @@ class PipelineConfig(_Frozen):
     machines: MachinesConfig = MachinesConfig()
     vertex: VertexConfig = VertexConfig()
     kubeflow: KubeflowConfig = KubeflowConfig()
+    retrain: RetrainConfig = RetrainConfig()
 
     @property
     def tracking_uri(self) -> str:
@@ -193,3 +195,8 @@ def _suggestion(location: tuple[int | str, ...]) -> str:
 def child_environment(**extra: str) -> dict[str, str]:
     """This process's environment for a child, unbuffered, with `extra` on top."""
     return {**os.environ, "PYTHONUNBUFFERED": "1", **extra}
+
+
+def api_key() -> str:
+    """Key for a server with authentication on, from `AIDETECT_API_KEY`; never part of a configuration or a spec."""
+    return os.environ.get("AIDETECT_API_KEY", "")

@@ -37,8 +37,8 @@ class RetrainConfig(_Frozen):
     """At least so long between two started runs, whatever the reason."""
     retry_days: float = Field(7.0, ge=0)
     """After so long the same finding about the same model version may start another run."""
-    state_path: str = "workspace/retrain.jsonl"
-    """Append-only record of decisions that started a run; cool-down and deduplication read it."""
+    state_path: str = "retrain.jsonl"
+    """Under the workspace unless absolute. Append-only record of decisions that started a run; cool-down and deduplication read it."""
     feedback_path: str = ""
     """The server's `feedback.jsonl`, where this machine sees it; empty: labels are no reason."""
 

@@ -1,13 +1,14 @@
 """Options that several verbs share, and how they become a configuration."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 if TYPE_CHECKING:
     from pipelines.config import PipelineConfig
 
+TargetOption = Literal["local", "docker", "vertex", "kubeflow"]
 Profile = Annotated[str, typer.Option("--profile", "-p", help="Profile in pipeline_config.yaml.")]
 Overrides = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override one key, e.g. train.epochs=15. Repeatable.")

@@ -3,13 +3,11 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import DEFAULT_CONFIG, ConfigFile, Json, Overrides, Profile, configuration
-
-TargetOption = Literal["local", "docker", "vertex", "kubeflow"]
+from pipelines.cli.options import DEFAULT_CONFIG, ConfigFile, Json, Overrides, Profile, TargetOption, configuration
 
 
 def add_to(app: typer.Typer) -> None:

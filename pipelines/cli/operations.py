@@ -1,0 +1,82 @@
+"""Verbs of the closed loop: drift, retrain."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines.cli.options import DEFAULT_CONFIG, ConfigFile, Json, Overrides, Profile, TargetOption, configuration
+
+if TYPE_CHECKING:
+    from pipelines.retrain import Evidence
+    from pipelines.runs import RunRecord
+
+Url = Annotated[str, typer.Option("--url", help="Server to ask, e.g. http://127.0.0.1:8080.")]
+Prometheus = Annotated[str, typer.Option("--prometheus", help="Prometheus that watches all replicas.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register this module's verbs."""
+    app.command()(drift)
+    app.command()(retrain)
+
+
+def drift(
+    url: Url = "",
+    prometheus: Prometheus = "",
+    profile: Profile = "sample",
+    overrides: Overrides = [],  # noqa: B006 - Typer reads the default, nothing writes to it
+    config_file: ConfigFile = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Say whether traffic or scores have moved since the served model was trained."""
+    evidence = _evidence(url, prometheus, configuration(profile, overrides, config_file).retrain.feedback_path)
+    if as_json:
+        typer.echo(evidence.model_dump_json(indent=1))
+        return
+    typer.echo(f"drift: {evidence.drift_state}" + (f", {evidence.diagnosis}" if evidence.diagnosis else ""))
+    age = "unknown" if evidence.champion_age_days is None else f"{evidence.champion_age_days:.1f} days"
+    typer.echo(f"model version {evidence.model_version or 'unknown'}, age {age}, {evidence.new_labels} new labels")
+
+
+def retrain(
+    url: Url = "",
+    prometheus: Prometheus = "",
+    on: Annotated[TargetOption, typer.Option(help="Where the pipeline runs.")] = "local",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Explain the decision; start and write nothing.")] = False,
+    profile: Profile = "sample",
+    overrides: Overrides = [],  # noqa: B006
+    config_file: ConfigFile = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Start the pipeline if drift, age or new labels call for it, at most once per cause and cool-down."""
+    config = configuration(profile, overrides, config_file)
+    from pipelines.cli.progress import RunProgress
+    from pipelines.launch import launch
+    from pipelines.retrain import Reason
+    from pipelines.retrain import retrain as run
+
+    evidence = _evidence(url, prometheus, config.retrain.feedback_path)
+    with RunProgress(quiet=as_json) as progress:
+
+        def start(reason: Reason, explanation: str) -> "RunRecord":
+            return launch(config, on, profile, progress, f"{reason}: {explanation}", sync=False)
+
+        state = str(config.paths.workspace / config.retrain.state_path)
+        outcome = run(config.retrain.model_copy(update={"state_path": state}), evidence, start, dry_run)
+    if as_json:
+        typer.echo(outcome.model_dump_json(indent=1))
+    else:
+        for line in outcome.decision.considered:
+            typer.echo(f"  {line}")
+        verb = "retrain" if outcome.decision.retrain else "do not retrain"
+        typer.echo(f"{verb}: {outcome.decision.explanation}")
+        if outcome.run_id:
+            typer.echo(f"run {outcome.run_id}: {outcome.status}")
+    raise typer.Exit({"failed": 1, "interrupted": 1, "refused": 2}.get(outcome.status, 0))
+
+
+def _evidence(url: str, prometheus: str, feedback_path: str) -> "Evidence":
+    from pipelines.config import api_key
+    from pipelines.retrain import gather
+
+    return gather(url, prometheus, feedback_path, api_key())

@@ -1,0 +1,30 @@
+"""`make bench`: every measured target in one run, one after another, on a machine that should be quiet."""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHES = ("tests.bench.bench_verify_data", "tests.bench.bench_training", "tests.bench.bench_serving")
+
+
+def main() -> int:
+    """Run the benches; the exit status says whether all of them ran to their end (a missed target is printed)."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--only", choices=[name.rpartition("bench_")[2] for name in BENCHES])
+    options = parser.parse_args()
+    root = Path(__file__).resolve().parents[2]
+    failed = []
+    for name in BENCHES:
+        if options.only and not name.endswith(options.only):
+            continue
+        print(f"\n=== {name.rpartition('.')[2]}", flush=True)
+        if subprocess.run([sys.executable, "-m", name], cwd=root).returncode:
+            failed.append(name)
+    if failed:
+        print(f"did not run to the end: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
