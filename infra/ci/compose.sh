@@ -46,7 +46,7 @@ for service in "${services[@]}"; do
   [ -n "$id" ] || fail "$service has no container"
   state=$("$DOCKER" inspect --format '{{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{else}}unchecked{{end}}' "$id")
   [ "$state" = "running healthy" ] || fail "$service is $state"
-  uid=$("$DOCKER" top "$id" -o uid | awk 'NR == 2 {print $1}')
+  uid=$("$DOCKER" top "$id" -o pid,uid | awk 'NR == 2 {print $2}')
   [ -n "$uid" ] && [ "$uid" != 0 ] && [ "$uid" != root ] || fail "$service runs as root"
   [ "$("$DOCKER" inspect --format '{{.HostConfig.ReadonlyRootfs}}' "$id")" = true ] || fail "$service can write to its root file system"
 done

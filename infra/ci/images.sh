@@ -53,6 +53,7 @@ lacks ui "torch kfp mlflow onnxruntime components pipelines serving.app"
 lacks mlflow "torch kfp serving components pipelines"
 
 python_in serving 'import serving.app, sys; assert "torch" not in sys.modules, "import serving.app loads torch"'
+python_in serving 'from serving.app import create_app; from serving.settings import Settings; create_app(Settings())'
 python_in serving 'import mlflow.tracking, torch, captum, onnxruntime; assert not torch.cuda.is_available()'
 python_in pipeline 'import kfp.dsl, mlflow, google.cloud.aiplatform, google.cloud.run_v2, components.quality_gate.component'
 python_in train 'import timm, torchvision, kfp.dsl, components.train.component, components.evaluate.component'
