@@ -57,7 +57,9 @@ test: $(STAMP) ## Run the tests with coverage (>= 90 %); needs no network, no ro
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not system" --cov --cov-report=term:skip-covered
 
 .PHONY: test-system
-test-system: $(STAMP) ## Run the tests that need Debian packages or a Docker Engine (root)
+test-system: $(STAMP) ## Run the tests that need Debian packages: Redis, Prometheus; and the load generators (root)
+	@infra/ci/packages.sh redis-server prometheus prometheus-alertmanager
+	@$(BIN)/pip install $(PIP_FLAGS) -e '.[load]'
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -m system
 
 .PHONY: lint
@@ -75,6 +77,42 @@ format: $(STAMP) ## Format the code
 .PHONY: bench
 bench: $(STAMP) ## Measure against the targets: verify_data, training input, server
 	@$(BIN)/python -m tests.bench
+
+.PHONY: soak
+soak: $(STAMP) ## Load the server for ten minutes: memory flat, no 5xx
+	@$(BIN)/python -m tests.load.soak --minutes 10
+
+.PHONY: images
+images: ## Build the images (needs a Docker Engine)
+	@infra/ci/images.sh build
+
+.PHONY: check-images
+check-images: ## Build the images and prove their sizes, users and contents
+	@infra/ci/images.sh
+
+.PHONY: check-compose
+check-compose: ## Bring the compose stack up, ask it what it promises, take it down
+	@infra/ci/compose.sh
+
+.PHONY: check-static
+check-static: ## Check Dockerfile, workflows, Terraform, scripts and secrets without running them
+	@infra/ci/static.sh
+
+.PHONY: check-terraform
+check-terraform: ## Validate and test the Terraform code
+	@infra/ci/terraform.sh
+
+.PHONY: check-workflows
+check-workflows: $(STAMP) ## Rehearse the GitHub workflows with act
+	@infra/ci/act.sh
+
+.PHONY: up
+up: ## Start API, UI, MLflow, Prometheus, Grafana with Docker Compose
+	@docker compose up -d
+
+.PHONY: down
+down: ## Stop what `make up` started
+	@docker compose down
 
 .PHONY: clean
 clean: ## Remove what builds and tests left (keeps .venv and workspace)

@@ -194,7 +194,8 @@ def _suggestion(location: tuple[int | str, ...]) -> str:
 
 def child_environment(**extra: str) -> dict[str, str]:
     """This process's environment for a child, unbuffered, with `extra` on top."""
-    return {**os.environ, "PYTHONUNBUFFERED": "1", **extra}
+    quiet = {"PYTHONUNBUFFERED": "1", "MLFLOW_LOGGING_LEVEL": "WARNING"}
+    return {**os.environ, **quiet, **extra}
 
 
 def api_key() -> str:

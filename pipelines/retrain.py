@@ -38,7 +38,7 @@ class RetrainConfig(_Frozen):
     retry_days: float = Field(7.0, ge=0)
     """After so long the same finding about the same model version may start another run."""
     state_path: str = "retrain.jsonl"
-    """Under the workspace unless absolute. Append-only record of decisions that started a run; cool-down and deduplication read it."""
+    """Append-only record of the runs started, which cool-down and deduplication read; relative: in the workspace."""
     feedback_path: str = ""
     """The server's `feedback.jsonl`, where this machine sees it; empty: labels are no reason."""
 

