@@ -16,89 +16,158 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _HOST: Final = "run.googleapis.com"
-_TAG: Final = "candidate"
+CANDIDATE: Final = "candidate"
+"""Tag of a version on its way into service."""
+PREVIEW: Final = "preview"
+"""Label of a revision that only previews an image: its template must not become the base of a deployment."""
 _MODEL_SETTINGS: Final = ("MODEL_URI", "MODEL_VERSION", "MLFLOW_TRACKING_URI")
+
+
+class CloudRunService:
+    """The service as Cloud Run's API shows it."""
+
+    def __init__(self, config: DeployConfig) -> None:
+        from google.cloud import run_v2
+
+        self.config = config
+        self._name = f"projects/{config.project}/locations/{config.region}/services/{config.service}"
+        with google_errors(f"Cloud Run service {config.service}"):
+            self._services = connect(run_v2.ServicesClient, _HOST, config.run_api_endpoint)
+
+    def get(self) -> "Service":
+        """The service now.
+
+        Raises:
+            StageError: it is not there, or Cloud Run refused.
+        """
+        with google_errors(f"read Cloud Run service {self.config.service}"):
+            found: Service = self._services.get_service(
+                name=self._name, retry=patience(self.config.retry_timeout_s), timeout=self.config.request_timeout_s
+            )
+        return found
+
+    def update(self, service: "Service", doing: str, *fields: str) -> "Service":
+        """Write `fields` of `service` and wait until they hold.
+
+        Raises:
+            StageError: Cloud Run refused, or the service changed since it was read.
+        """
+        with google_errors(f"{doing} of Cloud Run service {self.config.service}"):
+            # the etag makes it safe to ask again: an update that did arrive cannot be applied twice
+            operation = self._services.update_service(
+                request={"service": service, "update_mask": {"paths": list(fields)}},
+                retry=patience(self.config.retry_timeout_s),
+                timeout=self.config.request_timeout_s,
+            )
+            updated: Service = operation.result(timeout=self.config.operation_timeout_s)
+        return updated
+
+    def prober(self, url: str) -> HttpProber:
+        """A prober of one address of the service."""
+        headers = {"X-API-Key": api_key()} if api_key() else {}
+        if self.config.id_token:
+            headers["Authorization"] = f"Bearer {_id_token(self.get().uri)}"
+        return HttpProber(url, self.config.request_timeout_s, headers)
+
+    def start(self, service: "Service", version: ModelVersion, revision: str, tag: str) -> HttpProber:
+        """Make `revision` with 0 % of the traffic and a tag; both in one update, so it never has users.
+
+        Args:
+            service: as read just now, its template changed where the revision differs; becomes what is sent.
+            version: the version that the revision serves.
+            revision: name of the new revision.
+            tag: its tag, taken from whichever revision has it.
+
+        Returns:
+            A prober of the tag's address.
+        """
+        self._fill(service.template, version, revision)
+        service.traffic = [
+            *held_by_name(service, self.config),
+            *tagged(service, tag),
+            tag_target(revision, tag),
+        ]
+        updated = self.update(service, "make the new revision", "template", "traffic")
+        urls = [status.uri for status in updated.traffic_statuses if status.tag == tag]
+        if not urls or not urls[0]:
+            raise StageError(f"Cloud Run gave the revision {revision} no tag address; nothing was promoted")
+        return self.prober(urls[0])
+
+    def _fill(self, template: Any, version: ModelVersion, revision: str) -> None:
+        from google.cloud import run_v2
+
+        template.revision = revision
+        template.labels["model-version"] = label(version.version)
+        template.labels["bundle-digest"] = label(version.bundle_digest[:12])
+        container = template.containers[0]
+        if self.config.image:
+            container.image = self.config.image
+        settings = {"MODEL_URI": version.bundle_uri or version.uri, "MODEL_VERSION": version.version}
+        if not version.bundle_uri:
+            settings["MLFLOW_TRACKING_URI"] = version.tracking_uri
+        kept = [variable for variable in container.env if variable.name not in _MODEL_SETTINGS]
+        container.env = [*kept, *(run_v2.EnvVar(name=key, value=value) for key, value in settings.items())]
 
 
 class CloudRunRollout:
     """One revision's way to 100 % of the traffic.
 
     While it is tried, traffic is held on the revisions that serve by name. Afterwards it follows the latest revision
-    again, or whatever split stood before: nothing stays pinned behind the back of the next deployment.
+    again, or whatever split stood before: nothing stays pinned behind the back of the next deployment. Tags of other
+    revisions, such as previews, stay where they are.
     """
 
     canary = True
 
     def __init__(self, version: ModelVersion, config: DeployConfig) -> None:
-        from google.cloud import run_v2
-
         self._version, self._config = version, config
-        self._name = f"projects/{config.project}/locations/{config.region}/services/{config.service}"
-        with google_errors(f"Cloud Run service {config.service}"):
-            self._services = connect(run_v2.ServicesClient, _HOST, config.run_api_endpoint)
-        self._revision = f"{config.service[:40]}-v{version.version}-{secrets.token_hex(3)}"
+        self._service = CloudRunService(config)
+        self._revision = revision_name(config, version)
         self._before: Service | None = None
         self._held: list[TrafficTarget] = []
         """The traffic before, by revision name."""
 
     def start(self) -> Started:
-        """Make the revision with 0 % of the traffic and a tag; both in one update, so it never has users.
+        """Make the revision with 0 % of the traffic and a tag.
 
         Raises:
             StageError: the service is not there, serves nothing yet, or Cloud Run refused.
         """
-        from google.cloud import run_v2
-
-        service = self._get()
-        held = [
-            run_v2.TrafficTarget(
-                type_=_by_revision(),
-                revision=status.revision or _short(service.latest_ready_revision),
-                percent=status.percent,
-            )
-            for status in service.traffic_statuses
-            if status.percent
-        ]
-        if not held:
-            raise StageError(f"Cloud Run service {self._config.service} serves no revision yet; apply Terraform first")
-        self._before, self._held = run_v2.Service(run_v2.Service.pb(service)), held
-        self._fill(service.template)
-        candidate = run_v2.TrafficTarget(type_=_by_revision(), revision=self._revision, percent=0, tag=_TAG)
-        service.traffic = [*held, candidate]
-        updated = self._update(service, "make the new revision", "template", "traffic")
-        urls = [status.uri for status in updated.traffic_statuses if status.tag == _TAG]
-        if not urls or not urls[0]:
-            raise StageError(f"Cloud Run gave the revision {self._revision} no tag address; nothing was promoted")
-        return Started(self._prober(urls[0]), self._version.version)
+        service = self._service.get()
+        if not self._config.image:
+            refuse_preview(service, self._config)
+        self._before, self._held = copied(service), held_by_name(service, self._config)
+        service.template.labels.pop(PREVIEW, None)
+        return Started(self._service.start(service, self._version, self._revision, CANDIDATE), self._version.version)
 
     def shift(self, percent: int) -> Prober:
         """Move `percent` of the traffic; at 100 it follows the latest revision, which is this one."""
         from google.cloud import run_v2
 
-        service = self._get()
+        service = self._service.get()
         if percent == 100:
-            if _short(service.latest_created_revision) != self._revision:
+            if short(service.latest_created_revision) != self._revision:
                 raise StageError(
-                    f"Cloud Run service {self._config.service}: {_short(service.latest_created_revision)} was made "
+                    f"Cloud Run service {self._config.service}: {short(service.latest_created_revision)} was made "
                     f"after {self._revision}; deploy again"
                 )
             latest = run_v2.TrafficTargetAllocationType.TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST
-            service.traffic = [run_v2.TrafficTarget(type_=latest, percent=100)]
+            service.traffic = [run_v2.TrafficTarget(type_=latest, percent=100), *tagged(service, CANDIDATE)]
         else:
-            mine = run_v2.TrafficTarget(type_=_by_revision(), revision=self._revision, percent=percent, tag=_TAG)
+            mine = run_v2.TrafficTarget(type_=_by_revision(), revision=self._revision, percent=percent, tag=CANDIDATE)
             left = shrunk({target.revision: target.percent for target in self._held}, 100 - percent)
             held = [
                 run_v2.TrafficTarget(type_=_by_revision(), revision=name, percent=share)
                 for name, share in left.items()
                 if share
             ]
-            service.traffic = [*held, mine]
-        updated = self._update(service, f"shift {percent} % of the traffic", "traffic")
-        return self._prober(updated.uri)
+            service.traffic = [*held, *tagged(service, CANDIDATE), mine]
+        updated = self._service.update(service, f"shift {percent} % of the traffic", "traffic")
+        return self._service.prober(updated.uri)
 
     def finish(self) -> Serving:
         """Say where it serves."""
-        return Serving(self._get().uri)
+        return Serving(self._service.get().uri)
 
     def settle(self) -> None:
         """Nothing to remove: a revision without traffic scales to zero, and is what a rollback would go back to."""
@@ -108,57 +177,74 @@ class CloudRunRollout:
         before = self._before
         if before is None:
             return
-        service = self._get()
-        replaced = _short(service.latest_created_revision) != _short(before.latest_created_revision)
+        service = self._service.get()
+        replaced = short(service.latest_created_revision) != short(before.latest_created_revision)
         if replaced or service.traffic != before.traffic:
-            service.traffic = self._held
-            service = self._update(service, "give the traffic back", "traffic")
+            service.traffic = [*self._held, *tagged(before, CANDIDATE)]
+            service = self._service.update(service, "give the traffic back", "traffic")
         if replaced:
             service.template = before.template
             service.template.revision = ""  # a name may be used once; Cloud Run gives the next
-            service = self._update(service, "bring the old template back", "template")
+            service = self._service.update(service, "bring the old template back", "template")
         if service.traffic != before.traffic:
             service.traffic = before.traffic
-            self._update(service, "un-pin the traffic", "traffic")
+            self._service.update(service, "un-pin the traffic", "traffic")
 
-    def _fill(self, template: Any) -> None:
-        from google.cloud import run_v2
 
-        template.revision = self._revision
-        template.labels["model-version"] = label(self._version.version)
-        template.labels["bundle-digest"] = label(self._version.bundle_digest[:12])
-        container = template.containers[0]
-        if self._config.image:
-            container.image = self._config.image
-        settings = {"MODEL_URI": self._version.bundle_uri or self._version.uri, "MODEL_VERSION": self._version.version}
-        if not self._version.bundle_uri:
-            settings["MLFLOW_TRACKING_URI"] = self._version.tracking_uri
-        kept = [variable for variable in container.env if variable.name not in _MODEL_SETTINGS]
-        container.env = [*kept, *(run_v2.EnvVar(name=key, value=value) for key, value in settings.items())]
+def revision_name(config: DeployConfig, version: ModelVersion) -> str:
+    """A name that no revision has had."""
+    return f"{config.service[:40]}-v{version.version}-{secrets.token_hex(3)}"
 
-    def _get(self) -> "Service":
-        with google_errors(f"read Cloud Run service {self._config.service}"):
-            found: Service = self._services.get_service(
-                name=self._name, retry=patience(self._config.retry_timeout_s), timeout=self._config.request_timeout_s
-            )
-        return found
 
-    def _update(self, service: "Service", doing: str, *fields: str) -> "Service":
-        with google_errors(f"{doing} of Cloud Run service {self._config.service}"):
-            # the etag makes it safe to ask again: an update that did arrive cannot be applied twice
-            operation = self._services.update_service(
-                request={"service": service, "update_mask": {"paths": list(fields)}},
-                retry=patience(self._config.retry_timeout_s),
-                timeout=self._config.request_timeout_s,
-            )
-            updated: Service = operation.result(timeout=self._config.operation_timeout_s)
-        return updated
+def copied(service: "Service") -> "Service":
+    """The service as it is, whatever is done to the original."""
+    from google.cloud import run_v2
 
-    def _prober(self, url: str) -> HttpProber:
-        headers = {"X-API-Key": api_key()} if api_key() else {}
-        if self._config.id_token:
-            headers["Authorization"] = f"Bearer {_id_token(self._get().uri)}"
-        return HttpProber(url, self._config.request_timeout_s, headers)
+    return run_v2.Service(run_v2.Service.pb(service))
+
+
+def held_by_name(service: "Service", config: DeployConfig) -> "list[TrafficTarget]":
+    """Users' traffic as it is now, by revision name.
+
+    Raises:
+        StageError: nobody is served yet.
+    """
+    from google.cloud import run_v2
+
+    held = [
+        run_v2.TrafficTarget(
+            type_=_by_revision(),
+            revision=status.revision or short(service.latest_ready_revision),
+            percent=status.percent,
+        )
+        for status in service.traffic_statuses
+        if status.percent
+    ]
+    if not held:
+        raise StageError(f"Cloud Run service {config.service} serves no revision yet; apply Terraform first")
+    return held
+
+
+def tagged(service: "Service", *without: str) -> "list[TrafficTarget]":
+    """The tags of revisions that have no users, but those named."""
+    return [target for target in service.traffic if target.tag and not target.percent and target.tag not in without]
+
+
+def tag_target(revision: str, tag: str) -> "TrafficTarget":
+    """A tag on a revision, at 0 % of the traffic."""
+    from google.cloud import run_v2
+
+    return run_v2.TrafficTarget(type_=_by_revision(), revision=revision, percent=0, tag=tag)
+
+
+def refuse_preview(service: "Service", config: DeployConfig) -> None:
+    """Raise StageError while the service's template is that of a preview: its image is not the one users get."""
+    tag = service.template.labels.get(PREVIEW)
+    if tag:
+        raise StageError(
+            f"the newest revision of Cloud Run service {config.service} is the preview {tag}, under way or cut short; "
+            "wait for it, or put the service right with: aidetect deploy --image IMAGE"
+        )
 
 
 def _by_revision() -> Any:
@@ -167,7 +253,8 @@ def _by_revision() -> Any:
     return run_v2.TrafficTargetAllocationType.TRAFFIC_TARGET_ALLOCATION_TYPE_REVISION
 
 
-def _short(revision: str) -> str:
+def short(revision: str) -> str:
+    """A revision's name without the path before it."""
     return revision.rpartition("/")[2]
 
 

@@ -63,9 +63,9 @@ class _Promotion:
         return deployment
 
     def _attempt(self, scratch: Path, undo: ExitStack) -> tuple[Deployment, Rollout]:
-        examples = _approved_examples(self.version, scratch)
+        examples = approved_examples(self.version, scratch)
         rollout = open_rollout(self.version, self.config, scratch)
-        undo.push(_taking_back(rollout.restore))
+        undo.push(taking_back(rollout.restore))
         started = rollout.start()
         report = self._smoke(started.prober, examples, started.answers_as)
         if rollout.canary:
@@ -111,11 +111,11 @@ class _Promotion:
             raise StageError(
                 f"the champion changed from {self.before} to {now} meanwhile; deploy again if still wanted"
             )
-        undo.push(_taking_back(lambda: self.registry.point(CHAMPION, self.before)))
+        undo.push(taking_back(lambda: self.registry.point(CHAMPION, self.before)))
         self.registry.point(CHAMPION, self.version.version)
         if self.version.vertex_resource:
             aliases = VertexAliases(self.version.vertex_resource, self.config)
-            undo.push(_taking_back(aliases.restore))
+            undo.push(taking_back(aliases.restore))
             aliases.move()
         self._record("promoted", "")
 
@@ -189,8 +189,16 @@ def open_rollout(version: ModelVersion, config: DeployConfig, scratch: Path) -> 
     return LocalRollout(version, config, scratch)
 
 
-def _approved_examples(version: ModelVersion, scratch: Path) -> list[Example]:
-    """Golden images of the version as the registry holds it, once it is sure that it passed the gate."""
+def approved_examples(version: ModelVersion, scratch: Path) -> list[Example]:
+    """Golden images of the version as the registry holds it, once it is sure that it passed the gate.
+
+    Args:
+        version: the version.
+        scratch: folder for the download.
+
+    Raises:
+        StageError: it cannot be had, or holds no verdict that passed.
+    """
     try:
         folder = resolve(version.uri, scratch / "bundles", version.tracking_uri).folder
         manifest = verify(folder)
@@ -205,7 +213,7 @@ def _approved_examples(version: ModelVersion, scratch: Path) -> list[Example]:
     return golden_examples(folder, manifest)
 
 
-def _taking_back(action: Callable[[], None]) -> Callable[..., None]:
+def taking_back(action: Callable[[], None]) -> Callable[..., None]:
     """An exit callback; a failure while taking back is told beside the one that made it necessary, not instead."""
 
     def leave(_kind: object, error: BaseException | None, _trace: object) -> None:

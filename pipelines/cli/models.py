@@ -13,12 +13,16 @@ from pipelines.cli.options import (
     Json,
     Overrides,
     Profile,
+    SummaryFile,
     configuration,
     local_configuration,
 )
 
 if TYPE_CHECKING:
     from components.artifacts.deployment import Deployment
+    from components.artifacts.model_version import ModelVersion
+    from pipelines.cli.markdown import Summary
+    from pipelines.config import PipelineConfig
 
 
 def add_to(app: typer.Typer) -> None:
@@ -53,24 +57,35 @@ Why = Annotated[str, typer.Option("--why", help="Kept in the promotion ledger.")
 
 def deploy(
     why: Why = "deployed by hand",
+    image: Annotated[str, typer.Option(help="Serving image by digest, NAME@sha256:...; Cloud Run only.")] = "",
+    tag: Annotated[str, typer.Option(help="With --no-traffic: tag of the preview.")] = "",
+    no_traffic: Annotated[
+        bool, typer.Option("--no-traffic", help="Preview the image with the champion; promote nothing.")
+    ] = False,
+    remove_tag: Annotated[str, typer.Option(help="Only remove a preview's tag.")] = "",
     profile: Profile = "sample",
     overrides: Overrides = [],  # noqa: B006
     config_file: ConfigFile = DEFAULT_CONFIG,
+    summary_file: SummaryFile = None,
     as_json: Json = False,
 ) -> None:
-    """Bring the challenger into service: smoke test, traffic, champion."""
-    config = local_configuration(profile, overrides, config_file)
-    from components.artifacts.failure import StageError
-    from components.artifacts.model_version import CHALLENGER
-    from components.artifacts.registry import Registry
-    from components.deploy.promotion import Reason, deploy_version
+    """Bring the challenger into service: smoke test, traffic, champion. With --image also the champion, anew."""
+    if bool(tag) != no_traffic:
+        raise typer.BadParameter("--tag and --no-traffic belong together")
+    if remove_tag and (tag or image):
+        raise typer.BadParameter("--remove-tag goes alone")
+    if tag and not image:
+        raise typer.BadParameter("a preview needs --image")
+    config = _with_image(local_configuration(profile, overrides, config_file), image)
+    from pipelines.cli.markdown import summary
 
-    registry = Registry(config.tracking_uri, config.tracking.model_name)
-    version = registry.aliased(CHALLENGER)
-    if version is None:
-        raise StageError(f"{registry.name} has no challenger in {config.tracking_uri}; make one with: aidetect run")
-    reason = Reason(getpass.getuser(), why, "deploy")
-    _show(deploy_version(registry.describe(version), config.deploy, reason), as_json)
+    with summary(summary_file, "aidetect deploy") as told:
+        if remove_tag:
+            _remove_tag(config, remove_tag, told, as_json)
+        elif tag:
+            _preview(config, tag, told, as_json)
+        else:
+            _deploy(config, why, told, as_json)
 
 
 def promote(
@@ -93,13 +108,18 @@ def rollback(
     profile: Profile = "sample",
     overrides: Overrides = [],  # noqa: B006
     config_file: ConfigFile = DEFAULT_CONFIG,
+    summary_file: SummaryFile = None,
     as_json: Json = False,
 ) -> None:
     """Bring back the version that served before the champion, after the same smoke test."""
     config = local_configuration(profile, overrides, config_file)
     from components.deploy.promotion import rollback as run
+    from pipelines.cli.markdown import deployment_markdown, summary
 
-    _show(run(config.tracking_uri, config.tracking.model_name, config.deploy, why), as_json)
+    with summary(summary_file, "aidetect rollback") as told:
+        done = run(config.tracking_uri, config.tracking.model_name, config.deploy, why)
+        told.add(deployment_markdown(done))
+    _show(done, as_json)
 
 
 def _show(deployment: "Deployment", as_json: bool) -> None:
@@ -110,3 +130,66 @@ def _show(deployment: "Deployment", as_json: bool) -> None:
     typer.echo(f"version {deployment.version} is champion{before}; {deployment.smoke}")
     if deployment.url:
         typer.echo(f"it answers at {deployment.url}")
+
+
+def _with_image(config: "PipelineConfig", image: str) -> "PipelineConfig":
+    if not image:
+        return config
+    from components.artifacts.failure import StageError
+    from pipelines.places import is_pinned
+
+    if config.deploy.target != "cloud_run":
+        raise StageError(f"--image needs deploy.target cloud_run; it is {config.deploy.target} here")
+    if not is_pinned(image):
+        raise StageError(f"--image {image}: a tag can move; give the image by digest, NAME@sha256:...")
+    return config.model_copy(update={"deploy": config.deploy.model_copy(update={"image": image})})
+
+
+def _deploy(config: "PipelineConfig", why: str, told: "Summary", as_json: bool) -> None:
+    from components.deploy.promotion import Reason, deploy_version
+    from pipelines.cli.markdown import deployment_markdown
+
+    done = deploy_version(_candidate(config), config.deploy, Reason(getpass.getuser(), why, "deploy"))
+    told.add(deployment_markdown(done))
+    _show(done, as_json)
+
+
+def _candidate(config: "PipelineConfig") -> "ModelVersion":
+    """The challenger; for a new image without one, or one that already served and was rolled back, the champion."""
+    from components.artifacts.failure import StageError
+    from components.artifacts.model_version import CHALLENGER, CHAMPION
+    from components.artifacts.registry import Registry
+    from components.deploy.ledger import open_ledger
+
+    registry = Registry(config.tracking_uri, config.tracking.model_name)
+    challenger, champion = registry.aliased(CHALLENGER), registry.aliased(CHAMPION)
+    if config.deploy.image and champion is not None and challenger != champion:
+        entries = open_ledger(config.deploy.ledger_path).entries()
+        served = {e.to_version for e in entries if e.model == registry.name and e.outcome == "promoted"}
+        if challenger is None or challenger in served:
+            return registry.describe(champion)
+    if challenger is None:
+        raise StageError(f"{registry.name} has no challenger in {config.tracking_uri}; make one with: aidetect run")
+    return registry.describe(challenger)
+
+
+def _preview(config: "PipelineConfig", tag: str, told: "Summary", as_json: bool) -> None:
+    from components.deploy.preview import champion, deploy_preview
+    from pipelines.cli.markdown import preview_markdown
+
+    version = champion(config.tracking_uri, config.tracking.model_name)
+    done = deploy_preview(version, config.deploy, tag)
+    told.add(preview_markdown(done))
+    if as_json:
+        typer.echo(done.model_dump_json(indent=1))
+    else:
+        typer.echo(f"{done.url} serves version {done.version} without users; {done.smoke}")
+
+
+def _remove_tag(config: "PipelineConfig", tag: str, told: "Summary", as_json: bool) -> None:
+    from components.deploy.preview import remove_tag
+
+    removed = remove_tag(config.deploy, tag)
+    sentence = f"tag {tag} removed" if removed else f"no revision has the tag {tag}; nothing to do"
+    told.add(sentence)
+    typer.echo(json.dumps({"tag": tag, "removed": removed}) if as_json else sentence)

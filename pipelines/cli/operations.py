@@ -1,10 +1,21 @@
-"""Verbs of the closed loop: drift, retrain."""
+"""Verbs of the closed loop: smoke, drift, retrain."""
 
+import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import DEFAULT_CONFIG, ConfigFile, Json, Overrides, Profile, TargetOption, configuration
+from pipelines.cli.options import (
+    DEFAULT_CONFIG,
+    ConfigFile,
+    Json,
+    Overrides,
+    Profile,
+    SummaryFile,
+    TargetOption,
+    configuration,
+)
 
 if TYPE_CHECKING:
     from pipelines.retrain import Evidence
@@ -16,8 +27,29 @@ Prometheus = Annotated[str, typer.Option("--prometheus", help="Prometheus that w
 
 def add_to(app: typer.Typer) -> None:
     """Register this module's verbs."""
+    app.command()(smoke)
     app.command()(drift)
     app.command()(retrain)
+
+
+def smoke(
+    url: Annotated[str, typer.Argument(help="Service to ask, e.g. http://127.0.0.1:8080.")],
+    profile: Profile = "sample",
+    overrides: Overrides = [],  # noqa: B006 - Typer reads the default, nothing writes to it
+    config_file: ConfigFile = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Replay the champion's golden images against a running service; exit 1 unless it answers as the champion does."""
+    config = configuration(profile, overrides, config_file)
+    from components.deploy.preview import champion, smoke_service
+
+    version = champion(config.tracking_uri, config.tracking.model_name)
+    report = smoke_service(url, version, config.deploy)
+    if as_json:
+        document = {"url": url, "version": version.version, **asdict(report)}
+        typer.echo(json.dumps(document, indent=1))
+        return
+    typer.echo(f"{url} answers as version {version.version}: {report.sentence}")
 
 
 def drift(
@@ -42,27 +74,36 @@ def retrain(
     url: Url = "",
     prometheus: Prometheus = "",
     on: Annotated[TargetOption, typer.Option(help="Where the pipeline runs.")] = "local",
+    sync: Annotated[bool, typer.Option("--sync", help="Wait for a run in the cloud to end.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Explain the decision; start and write nothing.")] = False,
     profile: Profile = "sample",
     overrides: Overrides = [],  # noqa: B006
     config_file: ConfigFile = DEFAULT_CONFIG,
+    summary_file: SummaryFile = None,
     as_json: Json = False,
 ) -> None:
     """Start the pipeline if drift, age or new labels call for it, at most once per cause and cool-down."""
     config = configuration(profile, overrides, config_file)
+    from pipelines.cli.markdown import retrain_markdown, run_markdown, summary
     from pipelines.cli.progress import RunProgress
     from pipelines.launch import launch
     from pipelines.retrain import Reason
     from pipelines.retrain import retrain as run
 
-    evidence = _evidence(url, prometheus, config.retrain.feedback_path)
-    with RunProgress(quiet=as_json) as progress:
+    started: list[RunRecord] = []
+    with summary(summary_file, "aidetect retrain") as told:
+        evidence = _evidence(url, prometheus, config.retrain.feedback_path)
+        with RunProgress(quiet=as_json) as progress:
 
-        def start(reason: Reason, explanation: str) -> "RunRecord":
-            return launch(config, on, profile, progress, f"{reason}: {explanation}", sync=False)
+            def start(reason: Reason, explanation: str) -> "RunRecord":
+                started.append(launch(config, on, profile, progress, f"{reason}: {explanation}", sync))
+                return started[-1]
 
-        state = str(config.paths.workspace / config.retrain.state_path)
-        outcome = run(config.retrain.model_copy(update={"state_path": state}), evidence, start, dry_run)
+            state = str(config.paths.workspace / config.retrain.state_path)
+            outcome = run(config.retrain.model_copy(update={"state_path": state}), evidence, start, dry_run)
+        told.add(retrain_markdown(outcome))
+        for record in started:
+            told.add(run_markdown(record))
     if as_json:
         typer.echo(outcome.model_dump_json(indent=1))
     else:

@@ -15,6 +15,9 @@ Overrides = Annotated[
 ]
 ConfigFile = Annotated[Path, typer.Option("--config", help="The configuration file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
+SummaryFile = Annotated[
+    Path | None, typer.Option("--summary", metavar="FILE", help="Append what happened to this file, as Markdown.")
+]
 
 DEFAULT_CONFIG = Path("pipeline_config.yaml")
 

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import DEFAULT_CONFIG, ConfigFile, Json, Overrides, Profile, TargetOption, configuration
+from pipelines.cli.options import (
+    DEFAULT_CONFIG,
+    ConfigFile,
+    Json,
+    Overrides,
+    Profile,
+    SummaryFile,
+    TargetOption,
+    configuration,
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -26,15 +35,19 @@ def run(
     reason: Annotated[str, typer.Option(help="Why this run is started; kept in its record.")] = "manual",
     sync: Annotated[bool, typer.Option("--sync", help="Wait for a run in the cloud to end.")] = False,
     config_file: ConfigFile = DEFAULT_CONFIG,
+    summary_file: SummaryFile = None,
     as_json: Json = False,
 ) -> None:
     """Run the whole pipeline: verify, train, evaluate, gate, register, deploy."""
     config = configuration(profile, overrides, config_file, data)
+    from pipelines.cli.markdown import run_markdown, summary
     from pipelines.cli.progress import RunProgress
     from pipelines.launch import launch
 
-    with RunProgress(quiet=as_json) as progress:
-        record = launch(config, on, profile, progress, reason, sync)
+    with summary(summary_file, "aidetect run") as told:
+        with RunProgress(quiet=as_json) as progress:
+            record = launch(config, on, profile, progress, reason, sync)
+        told.add(run_markdown(record))
     if as_json:
         typer.echo(record.model_dump_json(indent=1))
     else:
