@@ -1,0 +1,41 @@
+"""What this session judged, newest first."""
+
+import streamlit as st
+
+from serving.ui import export
+from serving.ui.client import Refusal
+from serving.ui.memory import HistoryEntry, Memory
+from serving.ui.words import SUPPLEMENTARY, clock, label, percent
+
+
+def show(memory: Memory) -> None:
+    """Draw the page; it needs no API."""
+    st.title("History of this session")
+    st.caption(f"Verdicts and file names only, no images; gone when this tab is closed. {SUPPLEMENTARY}")
+    entries = memory.history[::-1]
+    if not entries:
+        st.info("Nothing was judged in this session yet.", icon=":material/info:")
+        return
+    st.dataframe([_line(entry) for entry in entries], hide_index=True, alt="Photos judged in this session")
+    rows = [
+        {"judged_at": entry.at.isoformat(timespec="seconds"), **export.row(entry.file, entry.sha256, entry.outcome)}
+        for entry in entries
+    ]
+    left, right = st.columns(2)
+    left.download_button("Download CSV", export.as_csv(rows), "history.csv", "text/csv", on_click="ignore")
+    if right.button("Clear the history", icon=":material/delete:"):
+        memory.history.clear()
+        st.rerun()
+
+
+def _line(entry: HistoryEntry) -> dict[str, str]:
+    outcome = entry.outcome
+    line = {"Time": clock(entry.at), "File": entry.file, "Model version": outcome.model_version}
+    if isinstance(outcome, Refusal):
+        return line | {"Verdict": "■ none", "Probability of AI": "–", "Confidence": "–", "Note": outcome.detail}
+    return line | {
+        "Verdict": label(outcome.prediction),
+        "Probability of AI": percent(outcome.probability),
+        "Confidence": outcome.confidence,
+        "Note": "",
+    }
