@@ -13,6 +13,7 @@ from components.artifacts.model_version import CHALLENGER
 from pipelines.cli.app import run_app
 from tests.components.deploy.conftest import Shop
 from tests.components.deploy.test_cloud_run import Cloud
+from tests.fakes.google_rest import Request
 from tests.fakes.servers import BundleServers
 
 IMAGE = "registry/serving@sha256:" + "1" * 64
@@ -154,27 +155,28 @@ def test_a_lost_answer_of_any_update_is_taken_back(desk: Desk, operation: str) -
 
 
 def test_a_release_made_meanwhile_is_left_alone(desk: Desk) -> None:
-    run, serve = desk.cloud.run, desk.cloud.run.serve
-    released = []
+    run, answer = desk.cloud.run, desk.cloud.run.route
+    old = run.made[0]
 
-    def release_then_serve(environment: dict[str, str]) -> str:
-        if not released and any(target.tag for target in run.service.traffic):
-            released.append("v-next")
-            # as if a release had come and gone while the preview is smoke-tested
-            later = run_v2.RevisionTemplate(run_v2.RevisionTemplate.pb(run.revisions[run.made[0]]))
+    def release_first(request: Request) -> dict[str, Any]:
+        if request.method == "GET" and len(run.updates) == 1 and run.made[-1] != "v-next":
+            later = run_v2.RevisionTemplate(run_v2.RevisionTemplate.pb(run.revisions[old]))
             later.revision, later.containers[0].image = "v-next", OTHER
-            url = serve(environment)
             run.service.template = later
             run._revise()
-            return url
-        return serve(environment)
+            shares = [
+                run_v2.TrafficTarget(revision=name, percent=n, type_=2) for name, n in ((old, 90), ("v-next", 10))
+            ]
+            run.service.traffic = [*shares, *(target for target in run.service.traffic if target.tag)]
+            run._settle()
+        return answer(request)
 
-    run.serve = release_then_serve
+    run.route = release_first
     code, out, err = desk.preview()
     assert code == 0, err
-    assert released
-    assert run.made[1:] == [json.loads(out)["revision"], "v-next"]
-    assert (json.loads(out)["revision"], 0, "pr-7") in desk.traffic()
+    made = json.loads(out)["revision"]
+    assert run.made == [old, made, "v-next"]
+    assert desk.traffic() == [(old, 90, ""), ("v-next", 10, ""), (made, 0, "pr-7")]
 
 
 def test_nothing_is_based_on_a_preview_that_was_cut_short(desk: Desk) -> None:
