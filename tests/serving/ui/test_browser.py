@@ -20,10 +20,16 @@ pytestmark = pytest.mark.system
 ROOT = Path(__file__).resolve().parents[3]
 APP = ROOT / "serving" / "ui" / "app.py"
 CHROMIUM = "/usr/bin/chromium"
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-dev-shm-usage --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync"
-).split()
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 WAIT_MS = 45_000
 """For words to appear; generous, for the processors are shared."""
 
@@ -134,8 +140,8 @@ def test_a_person_judges_photos(browser: Any, toy_bundle: Path, tmp_path: Path) 
             page.get_by_role("button", name="Download CSV").click()
         assert download.value.path().read_text("utf-8-sig").count("\n") == 11
 
-        page.get_by_label("API key").fill("wrong")
-        page.get_by_label("API key").press("Enter")
+        page.get_by_label("API key", exact=True).fill("wrong")
+        page.get_by_label("API key", exact=True).press("Enter")
         see(page, "The API key is missing or wrong")
 
         page.reload()
