@@ -15,6 +15,8 @@ from serving.ui.settings import UiSettings, read_settings
 def main() -> None:
     """Draw the sidebar and the chosen page."""
     st.set_page_config(page_title="AI Product Photo Detector", page_icon=":material/image_search:", layout="wide")
+    # no button of a hosting service that this page does not use
+    st.set_option("client.toolbarMode", "viewer")
     memory = remembered(_client(read_settings()))
     pages = [
         _page(detect.show, memory, "Detect", "image_search", default=True),
@@ -34,7 +36,7 @@ def _client(settings: UiSettings) -> Client:
             help="Sent to the API as X-API-Key, kept for this browser session only. Empty: the operator's key, if any.",
             autocomplete="off",
         )
-        st.caption(f"API: {settings.api_url}")
+        st.caption(f"API: `{settings.api_url}`")
     return Client(settings.api_url, entered.strip() or settings.api_key)
 
 

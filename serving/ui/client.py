@@ -135,7 +135,7 @@ class Client:
         except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
             raise ApiError("unreachable", f"API_URL is no http address: {self.url}") from error
         except httpx.ConnectError as error:
-            message = f"The API at {self.url} does not answer. Start it (`make serve`) or set API_URL, then try again."
+            message = f"The API at {self.url} does not answer. Start it (make serve) or set API_URL, then try again."
             raise ApiError("unreachable", message) from error
         except httpx.TimeoutException as error:
             raise ApiError("unreachable", f"The API at {self.url} took too long to answer. Try again.") from error

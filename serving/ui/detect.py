@@ -6,7 +6,7 @@ from serving.ui import export, heatmap
 from serving.ui.client import ApiError, Explanation, Photo, Refusal, Verdict
 from serving.ui.memory import Memory, content_hash
 from serving.ui.messages import show_error
-from serving.ui.words import LABEL, SUPPLEMENTARY, label, percent, sentence
+from serving.ui.words import LABEL, SUPPLEMENTARY, label, percent, plain, sentence
 
 Uploaded = list[tuple[str, Photo]]
 """(sha256, photo) in the order the user gave them."""
@@ -37,7 +37,7 @@ def show(memory: Memory) -> None:
 
 def _one(memory: Memory, sha256: str, photo: Photo) -> None:
     try:
-        with st.spinner(f"Judging {photo.name} …"):
+        with st.spinner(f"Judging {plain(photo.name)} …"):
             memory.explain(photo, sha256)
     except ApiError as error:
         show_error(error)
@@ -131,14 +131,14 @@ def _heatmaps(memory: Memory, uploaded: Uploaded) -> dict[str, bytes]:
 def _detail(memory: Memory, sha256: str, photo: Photo) -> None:
     outcome, explanation = memory.outcome(sha256), memory.explanation(sha256)
     if isinstance(outcome, Refusal):
-        st.error(f"**{photo.name} has no verdict.** {outcome.detail}", icon=":material/error:")
+        st.error(f"**{plain(photo.name)} has no verdict.** {plain(outcome.detail)}", icon=":material/error:")
     elif outcome is not None and explanation is not None:
         _verdict(outcome, photo)
         _evidence(explanation, photo)
 
 
 def _verdict(verdict: Verdict, photo: Photo) -> None:
-    st.subheader(photo.name, anchor=False)
+    st.subheader(plain(photo.name), anchor=False)
     columns = st.columns(3)
     columns[0].metric("Verdict", label(verdict.prediction), border=True)
     columns[1].metric("Probability of AI generation", percent(verdict.probability), border=True)

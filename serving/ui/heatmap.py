@@ -63,7 +63,7 @@ def described(grid: list[list[float]], explained_class: str) -> str:
     columns = _thirds(field.shape[1])
     shares = np.zeros((3, 3))
     np.add.at(shares, (rows[:, None], columns[None, :]), field / total)
-    row, column = np.unravel_index(int(shares.argmax()), shares.shape)
+    row, column = divmod(int(shares.argmax()), 3)
     place = "centre" if (row, column) == (1, 1) else f"{_ROWS[row]} {_COLUMNS[column]}"
     return f"{shares[row, column]:.0%} of what spoke for “{name}” lies in the {place} of the picture."
 
@@ -81,7 +81,7 @@ def legend(explained_class: str, *, against: bool) -> str:
     rows = [_swatch(FOR, f"spoke for “{name}”: the stronger the colour, the more")]
     if against:
         rows.append(_swatch(AGAINST, f"spoke against “{name}”"))
-    rows.append(_swatch(None, "no colour: had no say"))
+    rows.append(_swatch(None, "no colour: had no say" if against else "no colour: had no say, or spoke against"))
     items = "".join(rows)
     return f'<ul aria-label="Legend of the heatmap" style="list-style:none;padding:0;margin:0">{items}</ul>'
 
@@ -93,7 +93,7 @@ def _swatch(rgb: tuple[int, int, int] | None, text: str) -> str:
     return f'<li><span aria-hidden="true" style="{box}"></span>{text}</li>'
 
 
-def _mixed(photo: Image.Image, alpha: NDArray[np.float32], colour: tuple[int, int, int]) -> Image.Image:
+def _mixed(photo: Image.Image, alpha: NDArray[np.floating], colour: tuple[int, int, int]) -> Image.Image:
     mask = Image.fromarray((alpha * 255).round().astype(np.uint8))
     return Image.composite(Image.new("RGB", photo.size, colour), photo, mask)
 

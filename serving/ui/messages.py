@@ -5,6 +5,7 @@ from typing import Final
 import streamlit as st
 
 from serving.ui.client import ApiError, Kind
+from serving.ui.words import plain
 
 TITLE: Final[dict[Kind, str]] = {
     "unreachable": "The API is not reachable",
@@ -19,5 +20,5 @@ TITLE: Final[dict[Kind, str]] = {
 def show_error(error: ApiError) -> None:
     """The failure, with a button that runs the page again."""
     trace = f" Request id: `{error.request_id}`." if error.request_id else ""
-    st.error(f"**{TITLE[error.kind]}.** {error}{trace}", icon=":material/error:")
+    st.error(f"**{TITLE[error.kind]}.** {plain(str(error))}{trace}", icon=":material/error:")
     st.button("Try again", icon=":material/refresh:")

@@ -1,6 +1,7 @@
 """The words the pages share, so that a thing is called the same everywhere."""
 
 import math
+import re
 from datetime import datetime
 from typing import Any, Final
 
@@ -14,10 +15,17 @@ LABEL: Final = {"real": "Real photo", "ai_generated": "AI-generated"}
 MARK: Final = {"real": "●", "ai_generated": "▲"}
 """A shape beside each verdict, so that nothing hangs on colour."""
 
+_PUNCTUATION: Final = re.compile(r"[!-/:-@\[-`{-~]")
+
 
 def label(prediction: str) -> str:
     """`▲ AI-generated`."""
     return f"{MARK.get(prediction, '■')} {LABEL.get(prediction, prediction)}"
+
+
+def plain(text: str) -> str:
+    """Text of others, such as a file's name, as it is: nothing in it is taken for Markdown."""
+    return _PUNCTUATION.sub(r"\\\g<0>", text)
 
 
 def percent(share: float | None, digits: int = 1) -> str:

@@ -23,6 +23,7 @@ def main(model_uri: str, photo: Path, folder: Path) -> None:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         for scheme in ("light", "dark"):
             page = opened(browser, url, scheme)
+            page.set_viewport_size({"width": 1280, "height": 1500})
             upload(page, given)
             see(page, "Where the score came from")
             page.get_by_role("img", name="Heatmap on the photo").wait_for(timeout=WAIT_MS)

@@ -1,12 +1,15 @@
 """The app as Streamlit runs it, without a browser."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from tests.serving.processes import Server, free_port
+from serving.detector.bundle import read_manifest
+from tests.releases import make_evaluation, make_verdict
+from tests.serving.processes import Server, free_port, serve
 from tests.serving.ui.conftest import KEY
 
 APP = Path(__file__).resolve().parents[3] / "serving" / "ui" / "app.py"
@@ -68,6 +71,24 @@ def test_the_model_page_shows_version_and_that_nobody_gated_it(api: Server) -> N
     words = text(page("model", api.url, KEY))
     assert "Architecture toy" in words and "Input 32 px" in words
     assert "never went through the quality gate" in words
+
+
+def test_the_model_page_shows_figures_and_the_gates_verdict(toy_bundle: Path, tmp_path: Path) -> None:
+    bundle, digest = shutil.copytree(toy_bundle, tmp_path / "bundle"), read_manifest(toy_bundle).digest
+    release = shutil.copytree(make_evaluation(tmp_path / "evaluation", digest), bundle / "release")
+    shutil.copy(make_verdict(tmp_path / "verdict", digest) / "verdict.json", release)
+    with serve(bundle, tmp_path / "log") as server:
+        app = page("model", server.url, "")
+    assert "PASSED: accuracy 94.0 %" in text(app)
+    gate, figures = (table.value for table in app.dataframe)
+    assert gate.values.tolist() == [["accuracy", "✔ passed", "accuracy 94.0 % (at least 85 %)"]]
+    assert figures.values.tolist()[0] == ["accuracy", "0.94", "0.9 to 0.97"]
+
+
+def test_names_of_files_are_not_markdown() -> None:
+    script = "import streamlit as st\nfrom serving.ui.words import plain\nst.markdown(plain('a_b_[x](y)*.jpg'))"
+    (found,) = AppTest.from_string(script).run().markdown
+    assert found.value == r"a\_b\_\[x\]\(y\)\*\.jpg"
 
 
 def test_the_drift_page_shows_the_state(api: Server) -> None:
