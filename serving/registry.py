@@ -28,6 +28,10 @@ class ModelNotFoundError(LookupError):
     """A model URI that resolves to nothing; the message says what was looked for and where."""
 
 
+class RegistryMissingError(ModelNotFoundError):
+    """The registry itself was never made: nothing has been registered on this machine yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class ResolvedModel:
     """A bundle on this disk and the version it goes by."""
@@ -66,7 +70,9 @@ def _from_mlflow(uri: str, cache_dir: Path, tracking_uri: str) -> ResolvedModel:
     database = tracking_uri.removeprefix(SQLITE)
     if database != tracking_uri and not Path(database).is_file():
         # MLflow would make an empty one
-        raise ModelNotFoundError(f"{uri}: no registry at {tracking_uri}: no such file")
+        unusable = Path(database).exists() or any(parent.is_file() for parent in Path(database).parents)
+        kind = ModelNotFoundError if unusable else RegistryMissingError
+        raise kind(f"{uri}: no registry at {tracking_uri}: no such file")
     try:
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient

@@ -8,7 +8,7 @@ from components.artifacts.failure import StageError
 from components.evaluate.config import EvaluateConfig
 from serving.detector.bundle import BundleError, Manifest
 from serving.detector.detector import Detector
-from serving.registry import ModelNotFoundError, resolve
+from serving.registry import ModelNotFoundError, RegistryMissingError, resolve
 
 ABSENT_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """MLflow's answers for a model and for an alias that were never made."""
@@ -40,6 +40,8 @@ def find_champion(config: EvaluateConfig, context: RunContext, cache_dir: Path) 
         return Champion(Detector.load(found.folder), found.version), ""
     except BundleError as error:
         raise StageError(f"champion {uri} cannot be scored: {error}; repair it, {way_out}") from error
+    except RegistryMissingError:
+        return None, f"No champion yet: {uri} is not in the registry."
     except _fetch_errors(uri) as error:
         cause = error.__cause__ or error
         if getattr(cause, "error_code", "") in ABSENT_CODES:

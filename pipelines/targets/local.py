@@ -178,9 +178,15 @@ def _relocate(record: RunRecord) -> None:
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
-    for sig, patience_s in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)):
+    """End the runner and every stage it started, and wait until the last of them is gone."""
+    for sig, patience_s in ((signal.SIGTERM, 20.0), (signal.SIGKILL, 5.0)):
+        deadline = time.monotonic() + patience_s
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, sig)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(patience_s)
-            return
+            while time.monotonic() < deadline:
+                process.poll()  # reaps the leader; its children belong to the group and are waited for below
+                os.killpg(process.pid, 0)
+                time.sleep(0.05)
+            continue
+        process.wait(5.0)
+        return

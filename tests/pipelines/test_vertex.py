@@ -168,7 +168,7 @@ def test_a_passing_503_is_tried_again_once_it_is_safe(tmp_path: Path, cloud: Fak
 
 def test_the_same_id_is_not_started_twice(tmp_path: Path, cloud: FakeVertexPipelines) -> None:
     config = configuration(tmp_path, cloud)
-    record = run(config)
+    record = run(config, sync=False)
     parameters = json.loads((Path(record.folder) / "parameters.json").read_text())
     with pytest.raises(StageError, match="is there already; nothing was started twice"):
         vertex.submit(record, config, parameters)
@@ -178,7 +178,7 @@ def test_the_same_id_is_not_started_twice(tmp_path: Path, cloud: FakeVertexPipel
 def test_refresh_and_cancel(tmp_path: Path, cloud: FakeVertexPipelines) -> None:
     cloud.pace = 1000
     config = configuration(tmp_path, cloud)
-    record = run(config)
+    record = run(config, sync=False)
     vertex.refresh(record, config)
     assert record.stage("verify_data").status == "succeeded"
     assert record.status == "submitted"
