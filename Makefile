@@ -8,7 +8,7 @@ VENV ?= .venv
 PROFILE ?= sample
 # Another index for torch, e.g. one with CPU builds (0.2 GB instead of 5.5 GB):  make run TORCH_INDEX=URL
 TORCH_INDEX ?=
-EXTRAS := serve,train,pipeline,local,gcp,dev
+EXTRAS := serve,train,pipeline,local,gcp,ui,dev
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP_FLAGS := --quiet --disable-pip-version-check -c infra/constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
@@ -42,6 +42,10 @@ data: $(STAMP) ## Download CIFAKE (120,000 images) into data/cifake
 serve: $(STAMP) ## Serve the champion on http://127.0.0.1:8080
 	@$(BIN)/aidetect serve --profile $(PROFILE)
 
+.PHONY: ui
+ui: $(STAMP) ## Open the page of the service on http://127.0.0.1:8501 (needs `make serve`)
+	@$(BIN)/streamlit run serving/ui/app.py --server.address 127.0.0.1 --server.port 8501 --server.headless true --browser.gatherUsageStats false
+
 .PHONY: mlflow
 mlflow: $(STAMP) ## Browse runs and models on http://127.0.0.1:5000
 	@$(BIN)/mlflow server --backend-store-uri sqlite:///$(CURDIR)/workspace/mlflow.db --host 127.0.0.1 --port 5000 --workers 1
@@ -57,8 +61,8 @@ test: $(STAMP) ## Run the tests with coverage (>= 90 %); needs no network, no ro
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not system" --cov --cov-report=term:skip-covered
 
 .PHONY: test-system
-test-system: $(STAMP) ## Run the tests that need Debian packages: Redis, Prometheus; and the load generators (root)
-	@infra/ci/packages.sh redis-server prometheus prometheus-alertmanager
+test-system: $(STAMP) ## Run the tests that need Debian packages: Redis, Prometheus, Chromium; and the load generators (root)
+	@infra/ci/packages.sh redis-server prometheus prometheus-alertmanager chromium
 	@$(BIN)/pip install $(PIP_FLAGS) -e '.[load]'
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -m system
 
