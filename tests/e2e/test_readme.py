@@ -20,15 +20,15 @@ NEEDS_A_SERVER = ("make serve", "curl ", "make ui")
 
 def commands() -> list[str]:
     found = []
-    for block in re.findall(r"```bash\n(.*?)```", README, re.S):
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL):
         lines = (line.partition("   #")[0].strip() for line in block.splitlines())
         found += [line for line in lines if line and not line.startswith("#")]
     return found
 
 
 def test_every_make_target_named_exists() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
-    named = set(re.findall(r"`?make ([a-z-]+)", README))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:`|^)make ([a-z-]+)", README, re.MULTILINE))
     assert named <= targets, named - targets
     ci = (ROOT / ".ci" / "run").read_text()
     assert "make run" in ci and "make test" in ci
