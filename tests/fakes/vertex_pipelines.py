@@ -12,7 +12,7 @@ STAGES = ("verify-data", "train", "evaluate", "quality-gate", "register", "deplo
 
 
 class FakeVertexPipelines(GoogleRest):
-    """Jobs that run through `STAGES`, one every `pace` looks; `fails` names a stage, `refuses` makes the gate say no."""
+    """Jobs that run through `STAGES`, one every `pace` looks; `fails` names a stage, `refuses` has the gate refuse."""
 
     def __init__(self, fails: str = "", refuses: bool = False, pace: int = 1) -> None:
         super().__init__()
