@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from components.deploy.component import deploy
 from kfp import dsl
 
+from components.deploy.component import deploy
 from components.evaluate.component import evaluate
 from components.quality_gate.component import quality_gate
 from components.register.component import register
