@@ -75,7 +75,7 @@ class TrainConfig(_Frozen):
     label_smoothing: float = Field(0.05, ge=0, le=0.05)
     grad_clip_norm: float = Field(1.0, gt=0)
     early_stopping_patience: int = Field(4, ge=0)
-    """Stop after so many epochs at full resolution without a better validation log-loss; 0 never stops early."""
+    """Stop after so many epochs at full resolution without a better validation ROC-AUC; 0 never stops early."""
     class_weights: Literal["auto", "none"] = "auto"
     augment: AugmentConfig = AugmentConfig()
 

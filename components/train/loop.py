@@ -37,7 +37,7 @@ _VALIDATION_BATCH: int = 128
 @dataclass(slots=True)
 class _Best:
     epoch: int = -1
-    log_loss: float = math.inf
+    roc_auc: float = -math.inf
     weights: dict[str, Tensor] | None = None
 
 
@@ -201,9 +201,10 @@ class Trainer:
     def _remember_best(self, record: EpochRecord) -> None:
         if self._config.side_px(self._epoch) != self._config.input_px:
             return
-        if record["val_log_loss"] < self._best.log_loss:
+        # not the log-loss: it punishes confidence that the calibration afterwards takes away
+        if record["val_roc_auc"] > self._best.roc_auc:
             weights = {name: value.detach().clone() for name, value in self._ema.module.state_dict().items()}
-            self._best = _Best(self._epoch + 1, record["val_log_loss"], weights)
+            self._best = _Best(self._epoch + 1, record["val_roc_auc"], weights)
             self._stale = 0
         else:
             self._stale += 1
@@ -223,7 +224,7 @@ class Trainer:
             "ema": self._ema.module.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
-            "best": {"epoch": self._best.epoch, "log_loss": self._best.log_loss, "weights": self._best.weights},
+            "best": {"epoch": self._best.epoch, "roc_auc": self._best.roc_auc, "weights": self._best.weights},
             "history": self._history,
         }
 
