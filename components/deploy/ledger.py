@@ -7,21 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from components.artifacts.cloud_storage import SCHEME, CloudLines
 from components.artifacts.deployment import Target
 from components.artifacts.failure import StageError
-
-if TYPE_CHECKING:
-    from google.cloud.storage import Blob
 
 Action = Literal["deploy", "promote", "rollback"]
 Outcome = Literal["promoted", "rolled_back"]
 
 _log = logging.getLogger(__name__)
-_GCS_ATTEMPTS: Final = 5
 
 
 def _now() -> str:
@@ -58,7 +55,7 @@ class LedgerEntry(BaseModel):
 
 def open_ledger(path: str) -> "LocalLedger | GcsLedger":
     """The ledger at a local path or a `gs://` object."""
-    return GcsLedger(path) if path.startswith("gs://") else LocalLedger(Path(path))
+    return GcsLedger(path) if path.startswith(SCHEME) else LocalLedger(Path(path))
 
 
 def previous_champion(entries: list[LedgerEntry], champion: str) -> str | None:
@@ -129,60 +126,27 @@ class LocalLedger:
 
 
 class GcsLedger:
-    """An object of JSON lines in Cloud Storage; appended by rewriting it on the condition that nobody else did."""
+    """An object of JSON lines in Cloud Storage."""
 
     def __init__(self, uri: str) -> None:
-        bucket, _, name = uri.removeprefix("gs://").partition("/")
-        if not bucket or not name:
-            raise StageError(f"deploy.ledger_path {uri!r} must be gs://bucket/object")
-        self.uri, self._bucket, self._name = uri, bucket, name
+        self._lines = CloudLines(uri)
 
     def check(self) -> None:
         """Raise StageError when the object cannot be read."""
-        self._read()
+        self._lines.read()
 
     def append(self, entry: LedgerEntry) -> None:
         """Add one line; tried again when another writer was quicker."""
-        from google.api_core.exceptions import GoogleAPIError, PreconditionFailed
-
-        for _ in range(_GCS_ATTEMPTS):
-            content, generation = self._read()
-            try:
-                self._blob().upload_from_string(
-                    content + entry.line(), "application/x-ndjson", if_generation_match=generation, checksum="crc32c"
-                )
-            except PreconditionFailed:
-                continue
-            except GoogleAPIError as error:
-                raise StageError(f"promotion ledger {self.uri}: {error}") from error
-            return
-        raise StageError(f"promotion ledger {self.uri}: other writers won {_GCS_ATTEMPTS} times; try again")
+        self._lines.append(entry.line())
 
     def entries(self) -> list[LedgerEntry]:
         """All lines, oldest first."""
-        return parse(self._read()[0], self.uri)
+        return parse(self._lines.read(), self._lines.uri)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Nothing to hold: the cloud's own preconditions (etags) keep two rollouts apart."""
         yield
-
-    def _read(self) -> tuple[bytes, int]:
-        from google.api_core.exceptions import GoogleAPIError, NotFound
-
-        blob = self._blob()
-        try:
-            content = blob.download_as_bytes()
-        except NotFound:
-            return b"", 0  # generation 0: the upload succeeds only if the object still does not exist
-        except GoogleAPIError as error:
-            raise StageError(f"promotion ledger {self.uri}: {error}") from error
-        return content, int(blob.generation or 0)
-
-    def _blob(self) -> "Blob":
-        from google.cloud import storage
-
-        return storage.Client().bucket(self._bucket).blob(self._name)
 
 
 def parse(content: bytes, where: str) -> list[LedgerEntry]:

@@ -1,13 +1,12 @@
 """A new version in Vertex Model Registry: its bundle in Cloud Storage, its container, lineage and evaluation."""
 
-import base64
 import contextlib
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from components.artifacts.cloud_storage import send_files
 from components.artifacts.context import RunContext
 from components.artifacts.evaluation import Evaluation
 from components.artifacts.google_cloud import connect, google_errors, label, patience
@@ -16,10 +15,6 @@ from components.register.config import RegisterConfig
 from serving.detector.bundle import RELEASE
 from serving.detector.labels import LABELS
 
-if TYPE_CHECKING:
-    from google.cloud.storage import Bucket
-
-_PARALLEL_UPLOADS: Final = 8
 _METRICS_SCHEMA: Final = "gs://google-cloud-aiplatform/schema/modelevaluation/classification_metrics_1.0.0.yaml"
 _DIGEST_LABEL: Final = "bundle-digest"
 
@@ -59,8 +54,9 @@ def publish(
         StageError: Google refused; nothing made here is left once `undo` has run.
     """
     bundle_uri = f"{config.bucket.rstrip('/')}/{context.model_name}/{release.bundle_digest}"
-    with google_errors(f"upload the bundle to {bundle_uri}"):
-        _upload(bundle, release_dir, bundle_uri, config.upload_timeout_s, undo)
+    files = {path.relative_to(bundle).as_posix(): path for path in bundle.rglob("*") if path.is_file()}
+    files |= {f"{RELEASE}/{path.name}": path for path in release_dir.iterdir()}
+    send_files(files, bundle_uri, config.upload_timeout_s, undo)
     models = _Models(config, context)
     standing = models.by_digest(release.bundle_digest)
     if standing is not None:
@@ -172,44 +168,6 @@ class _Models:
                 self._client.merge_version_aliases(
                     name=f"{self._name}@{challenger}", version_aliases=[CHALLENGER], **self._options
                 )
-
-
-def _upload(bundle: Path, release_dir: Path, uri: str, timeout_s: float, undo: ExitStack) -> None:
-    """Upload all files, each checked by crc32c; those that are there with the same checksum are left alone."""
-    from google.cloud import storage
-    from google.cloud.storage.retry import DEFAULT_RETRY
-
-    name, _, prefix = uri.removeprefix("gs://").partition("/")
-    target: Bucket = storage.Client().bucket(name)
-    files = {path.relative_to(bundle).as_posix(): path for path in bundle.rglob("*") if path.is_file()}
-    files |= {f"{RELEASE}/{path.name}": path for path in release_dir.iterdir()}
-    standing = {blob.name: blob.crc32c for blob in target.list_blobs(prefix=f"{prefix}/")}
-
-    def send(relative: str) -> None:
-        blob = target.blob(f"{prefix}/{relative}")
-        if standing.get(blob.name) == _crc32c(files[relative]):
-            return
-        if blob.name not in standing:
-            undo.callback(_forget, blob)
-        # files of more than 8 MiB go up in a resumable session; the server's checksum must equal ours
-        blob.upload_from_filename(
-            str(files[relative]), checksum="crc32c", retry=DEFAULT_RETRY.with_timeout(timeout_s), timeout=timeout_s
-        )
-
-    with ThreadPoolExecutor(_PARALLEL_UPLOADS) as pool:
-        list(pool.map(send, sorted(files)))
-
-
-def _forget(blob: Any) -> None:
-    with contextlib.suppress(Exception):
-        blob.delete()
-
-
-def _crc32c(path: Path) -> str:
-    import google_crc32c
-
-    # the C library reads a bundle's few dozen MB at once faster than this code could feed it pieces
-    return base64.b64encode(google_crc32c.value(path.read_bytes()).to_bytes(4, "big")).decode()
 
 
 def _classification_metrics(evaluation: Evaluation) -> dict[str, Any]:

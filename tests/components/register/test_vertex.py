@@ -155,7 +155,7 @@ def test_network_cut_during_the_upload_leaves_nothing(
 ) -> None:
     google.register("1", toy_bundle)
     google.gcs.cut = "model.onnx"
-    with pytest.raises(StageError, match="upload the bundle to gs://models") as caught:
+    with pytest.raises(StageError, match="upload to gs://models") as caught:
         google.register("2", make_bundle(google.folder / "other", seed=5), upload_timeout_s=2.0)
     assert "\n" not in str(caught.value)
     assert_nothing_new(google)

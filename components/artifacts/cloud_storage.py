@@ -1,0 +1,219 @@
+"""Cloud Storage as the stages use it: folders fetched and sent, files that grow by lines; all checked by crc32c."""
+
+import base64
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from components.artifacts.failure import StageError
+from components.artifacts.google_cloud import google_errors
+
+if TYPE_CHECKING:
+    from google.cloud.storage import Blob
+
+SCHEME: Final = "gs://"
+_PARALLEL: Final = 8
+_ATTEMPTS: Final = 5
+_RETRY_S: Final = 60.0
+
+
+def split(uri: str) -> tuple[str, str]:
+    """Bucket and object name (or prefix, without slashes around it) of a `gs://` address.
+
+    Raises:
+        StageError: no bucket in it.
+    """
+    bucket, _, name = uri.removeprefix(SCHEME).partition("/")
+    if not uri.startswith(SCHEME) or not bucket:
+        raise StageError(f"{uri!r} must be gs://BUCKET/PATH")
+    return bucket, name.strip("/")
+
+
+@contextmanager
+def on_disk(place: str) -> Iterator[Path]:
+    """A folder on this disk with what lies at `place`: the folder itself, or a copy of a `gs://` one while it is used.
+
+    Raises:
+        StageError: there is nothing, or it cannot be read.
+    """
+    if not place.startswith(SCHEME):
+        yield Path(place)
+        return
+    with tempfile.TemporaryDirectory(prefix="aidetect-gs-") as scratch:
+        fetch_folder(place, Path(scratch))
+        yield Path(scratch)
+
+
+def fetch_folder(uri: str, to: Path, timeout_s: float = _RETRY_S) -> None:
+    """Copy every object under `uri` into the folder `to`.
+
+    Raises:
+        StageError: there is nothing under it, or Google refused.
+    """
+    bucket, prefix = split(uri)
+    with google_errors(f"read {uri}"):
+        from google.cloud import storage
+
+        retry = _retry(timeout_s)
+        blobs = [b for b in storage.Client().list_blobs(bucket, prefix=f"{prefix}/", retry=retry) if b.name[-1] != "/"]
+        if not blobs:
+            raise StageError(f"{uri}: no such folder")
+
+        def fetch(blob: "Blob") -> None:
+            target = to / blob.name.removeprefix(f"{prefix}/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            blob.download_to_filename(str(target), checksum="crc32c", retry=retry)
+
+        with ThreadPoolExecutor(_PARALLEL) as pool:
+            list(pool.map(fetch, blobs))
+
+
+def fetch_file(uri: str, to: Path, timeout_s: float = _RETRY_S) -> None:
+    """Copy one object to the file `to`, whose folder is made; a copy that breaks off leaves no file.
+
+    Raises:
+        StageError: it is not there, or Google refused.
+    """
+    with google_errors(f"read {uri}"):
+        to.parent.mkdir(parents=True, exist_ok=True)
+        _blob(uri).download_to_filename(str(to), checksum="crc32c", retry=_retry(timeout_s))
+
+
+def send_folder(folder: Path, uri: str, timeout_s: float = 300.0) -> None:
+    """Send every file of `folder` to `uri`: all of them, or none that was not there before.
+
+    Raises:
+        StageError: Google refused or the network failed for longer than `timeout_s`.
+    """
+    with ExitStack() as undo:
+        files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+        send_files(files, uri, timeout_s, undo)
+        undo.pop_all()
+
+
+def send_files(files: Mapping[str, Path], uri: str, timeout_s: float, undo: ExitStack) -> None:
+    """Send files to names under `uri`; those that are there with the same checksum are left alone.
+
+    Args:
+        files: name under `uri` -> file on this disk.
+        uri: `gs://BUCKET/FOLDER`.
+        timeout_s: how long a file whose upload was cut off is tried again.
+        undo: receives what takes each new object back.
+
+    Raises:
+        StageError: Google refused or the network failed for longer than that.
+    """
+    name, prefix = split(uri)
+    with google_errors(f"upload to {uri}"):
+        from google.cloud import storage
+
+        target = storage.Client().bucket(name)
+        retry = _retry(timeout_s)
+        standing = {blob.name: blob.crc32c for blob in target.list_blobs(prefix=f"{prefix}/", retry=retry)}
+
+        def send(relative: str) -> None:
+            blob = target.blob(f"{prefix}/{relative}")
+            if standing.get(blob.name) == _crc32c(files[relative]):
+                return
+            if blob.name not in standing:
+                undo.callback(_forget, blob)
+            # files of more than 8 MiB go up in a resumable session; the server's checksum must equal ours
+            blob.upload_from_filename(str(files[relative]), checksum="crc32c", retry=retry, timeout=timeout_s)
+
+        with ThreadPoolExecutor(_PARALLEL) as pool:
+            list(pool.map(send, sorted(files)))
+
+
+class CloudLines:
+    """An object of lines, appended by rewriting it on the condition that nobody else did meanwhile."""
+
+    def __init__(self, uri: str) -> None:
+        """Name the object.
+
+        Raises:
+            StageError: not `gs://BUCKET/OBJECT`.
+        """
+        if not split(uri)[1]:
+            raise StageError(f"{uri!r} must be gs://BUCKET/OBJECT")
+        self.uri = uri
+        self._seen = 0
+
+    def read(self) -> bytes:
+        """The whole object; empty when there is none yet.
+
+        Raises:
+            StageError: Google refused.
+        """
+        from google.api_core.exceptions import NotFound
+
+        with google_errors(f"read {self.uri}"):
+            blob = _blob(self.uri)
+            try:
+                content = blob.download_as_bytes(retry=_retry(_RETRY_S))
+            except NotFound:
+                self._seen = 0  # generation 0: a write succeeds only if the object still does not exist
+                return b""
+        self._seen = int(blob.generation or 0)
+        return bytes(content)
+
+    def append_unless_changed(self, content: bytes, line: bytes) -> bool:
+        """Write `content + line`; False, and nothing written, when the object changed since `content` was read.
+
+        Raises:
+            StageError: Google refused.
+        """
+        from google.api_core.exceptions import PreconditionFailed
+
+        with google_errors(f"write {self.uri}"):
+            try:
+                _blob(self.uri).upload_from_string(
+                    content + line,
+                    "application/x-ndjson",
+                    if_generation_match=self._seen,
+                    checksum="crc32c",
+                    retry=_retry(_RETRY_S),
+                )
+            except PreconditionFailed:
+                # also met when an answer was lost and the client sent the same bytes again: then they are there
+                return self.read() == content + line
+        return True
+
+    def append(self, line: bytes) -> None:
+        """Add one line, again when another writer was quicker.
+
+        Raises:
+            StageError: Google refused, or others won every time.
+        """
+        for _ in range(_ATTEMPTS):
+            if self.append_unless_changed(self.read(), line):
+                return
+        raise StageError(f"{self.uri}: other writers won {_ATTEMPTS} times; try again")
+
+
+def _blob(uri: str) -> "Blob":
+    from google.cloud import storage
+
+    bucket, name = split(uri)
+    return storage.Client().bucket(bucket).blob(name)
+
+
+def _retry(timeout_s: float) -> Any:
+    from google.cloud.storage.retry import DEFAULT_RETRY
+
+    return DEFAULT_RETRY.with_timeout(timeout_s)
+
+
+def _forget(blob: Any) -> None:
+    with contextlib.suppress(Exception):
+        blob.delete()
+
+
+def _crc32c(path: Path) -> str:
+    import google_crc32c
+
+    # the C library reads a bundle's few dozen MB at once faster than this code could feed it pieces
+    return base64.b64encode(google_crc32c.value(path.read_bytes()).to_bytes(4, "big")).decode()
