@@ -38,13 +38,15 @@ def build_pipeline(placement: Placement) -> Callable[..., None]:
         deploy_config: dict,
         auto_deploy: bool,
     ) -> None:
+        job = dsl.PIPELINE_JOB_NAME_PLACEHOLDER  # a string of its own: KFP fills no placeholder inside a struct
+
         def place(task: dsl.PipelineTask, stage: Stage) -> dsl.PipelineTask:
             placement.apply(stage, task)
             return task
 
         data = place(verify_data(data_uri=data_uri, config=verify_data_config, context=context), "verify_data")
         model = place(
-            train(dataset=data.outputs["dataset"], config=train_config, context=context),
+            train(dataset=data.outputs["dataset"], config=train_config, context=context, job=job),
             "train",
         )
         scores = place(
@@ -53,11 +55,12 @@ def build_pipeline(placement: Placement) -> Callable[..., None]:
                 dataset=data.outputs["dataset"],
                 config=evaluate_config,
                 context=context,
+                job=job,
             ),
             "evaluate",
         )
         gate = place(
-            quality_gate(evaluation=scores.outputs["evaluation"], config=gate_config, context=context),
+            quality_gate(evaluation=scores.outputs["evaluation"], config=gate_config, context=context, job=job),
             "quality_gate",
         )
         with dsl.If(gate.outputs["Output"] == True, name="gate-passed"):  # noqa: E712 - a KFP condition, not Python's
@@ -68,6 +71,7 @@ def build_pipeline(placement: Placement) -> Callable[..., None]:
                     verdict=gate.outputs["verdict"],
                     config=register_config,
                     context=context,
+                    job=job,
                 ),
                 "register",
             )
@@ -77,6 +81,7 @@ def build_pipeline(placement: Placement) -> Callable[..., None]:
                         model_version=version.outputs["model_version"],
                         config=deploy_config,
                         context=context,
+                        job=job,
                     ),
                     "deploy",
                 )

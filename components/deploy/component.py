@@ -5,13 +5,14 @@ from kfp.dsl import Artifact, Input, Output
 
 
 @dsl.component(base_image="ai-product-photo-detector/pipeline:dev", install_kfp_package=False)
-def deploy(model_version: Input[Artifact], config: dict, context: dict, deployment: Output[Artifact]):
+def deploy(model_version: Input[Artifact], config: dict, context: dict, job: str, deployment: Output[Artifact]):
     """Bring a registered version into service: smoke test without users, canary, promotion; any failure rolls back.
 
     Args:
         model_version: the version that register made.
         config: section `deploy` of the configuration.
         context: identity of the run and where its records go.
+        job: the target's own name of the run; the run's id where it is started by a schedule.
         deployment: `deployment.json`, what serves now.
     """
     from pathlib import Path
@@ -23,7 +24,7 @@ def deploy(model_version: Input[Artifact], config: dict, context: dict, deployme
     done = deploy_registered(
         Path(model_version.path),
         DeployConfig.model_validate(config),
-        RunContext.model_validate(context),
+        RunContext.of(context, job),
         Path(deployment.path),
     )
     deployment.metadata.update(target=done.target, version=done.version, smoke=done.smoke, url=done.url)

@@ -10,6 +10,7 @@ def evaluate(
     dataset: Input[Dataset],
     config: dict,
     context: dict,
+    job: str,
     evaluation: Output[Artifact],
     report: Output[HTML],
     metrics: Output[Metrics],
@@ -28,7 +29,7 @@ def evaluate(
         Path(bundle.path),
         Path(dataset.path),
         EvaluateConfig.model_validate(config),
-        RunContext.model_validate(context),
+        RunContext.of(context, job),
         Path(evaluation.path),
         Path(report.path),
     )

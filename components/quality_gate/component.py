@@ -9,6 +9,7 @@ def quality_gate(
     evaluation: Input[Artifact],
     config: dict,
     context: dict,
+    job: str,
     verdict: Output[Artifact],
     summary: Output[Markdown],
 ) -> bool:
@@ -22,7 +23,7 @@ def quality_gate(
     found = run(
         Path(evaluation.path),
         GateConfig.model_validate(config),
-        RunContext.model_validate(context),
+        RunContext.of(context, job),
         Path(verdict.path),
         Path(summary.path),
     )

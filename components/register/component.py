@@ -11,6 +11,7 @@ def register(
     verdict: Input[Artifact],
     config: dict,
     context: dict,
+    job: str,
     model_version: Output[Artifact],
 ):
     """Store a bundle that passed the gate as a new version of the registry, with its evaluation, verdict and card.
@@ -21,6 +22,7 @@ def register(
         verdict: the gate's judgement of it.
         config: section `register` of the configuration.
         context: identity of the run and where its records go.
+        job: the target's own name of the run; the run's id where it is started by a schedule.
         model_version: `model_version.json`, the version's address.
     """
     from pathlib import Path
@@ -34,7 +36,7 @@ def register(
         Path(evaluation.path),
         Path(verdict.path),
         RegisterConfig.model_validate(config),
-        RunContext.model_validate(context),
+        RunContext.of(context, job),
         Path(model_version.path),
     )
     model_version.metadata.update(name=version.name, version=version.version, uri=version.uri)

@@ -9,6 +9,7 @@ def train(
     dataset: Input[Dataset],
     config: dict,
     context: dict,
+    job: str,
     bundle: Output[Model],
     curves: Output[HTML],
     metrics: Output[Metrics],
@@ -19,6 +20,7 @@ def train(
         dataset: Packed dataset of verify_data.
         config: Section `train` of the pipeline configuration.
         context: Run context shared by all stages.
+        job: The target's own name of the run; its id where a schedule starts it.
         bundle: The model bundle.
         curves: Training curves.
         metrics: Figures on the validation split.
@@ -33,7 +35,7 @@ def train(
         Path(dataset.path),
         Path(bundle.path),
         TrainConfig.model_validate(config),
-        RunContext.model_validate(context),
+        RunContext.of(context, job),
         Path(curves.path),
     )
     if summary is not None:
