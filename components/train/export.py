@@ -146,18 +146,21 @@ def write_onnx(network: Network, model: nn.Module, input_px: int, path: Path) ->
     # the exporter reports every pass it makes
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    torch.onnx.export(
+    program = torch.onnx.export(
         graph,
         (torch.zeros((2, input_px, input_px, 3), dtype=torch.uint8),),
-        path,
         dynamo=True,
         input_names=["image"],
         output_names=["logit", "features"],
         dynamic_shapes={"image": {0: torch.export.Dim("b")}},
-        external_data=False,
         optimize=True,
         verbose=False,
     )
+    assert program is not None  # torch's signature covers its older exporter, too
+    # the exporter notes a stack trace at every node: paths of the machine that trained are no part of a model
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()
+    program.save(path, external_data=False)
 
 
 def publish(folder: Path, out: Path) -> None:

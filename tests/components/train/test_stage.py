@@ -65,6 +65,12 @@ def test_the_graph_has_its_batch_norms_folded_and_its_weights_inside(trained: Tr
     assert not list(trained.bundle.glob("*.data"))
 
 
+def test_the_graph_tells_nothing_of_the_machine_that_trained_it(trained: Trained) -> None:
+    graph = (trained.bundle / "model.onnx").read_bytes()
+    assert b"stack_trace" not in graph and b"site-packages" not in graph
+    assert str(Path(__file__).resolve().parents[3]).encode() not in graph
+
+
 def test_golden_examples_show_both_classes_and_the_reference_holds_all_of_val(trained: Trained) -> None:
     manifest = bundle.verify(trained.bundle)
     assert {example.label for example in manifest.golden} == {"real", "ai_generated"}
