@@ -97,7 +97,8 @@ def check_spec(spec: dict[str, Any]) -> None:
 
 
 def _place(config: PipelineConfig, target: TargetName, stage: Stage, task: "dsl.PipelineTask") -> None:
-    task.set_container_image(config.images.of(stage))
+    whole = target == "docker" and stage == "deploy" and config.deploy.target == "local"
+    task.set_container_image(config.docker.deploy_image if whole else config.images.of(stage))
     # stale results after a code change are worse than a repeated stage: opt in by vertex.caching
     task.set_caching_options(target == "vertex" and config.vertex.caching)
     if target in ("local", "docker"):

@@ -18,11 +18,20 @@ from components.quality_gate.config import GateConfig
 from components.register.config import RegisterConfig
 from components.train.config import TrainConfig
 from components.verify_data.config import VerifyDataConfig
-from pipelines.places import ImagesConfig, KubeflowConfig, MachinesConfig, VertexConfig
+from pipelines.places import DockerConfig, ImagesConfig, KubeflowConfig, MachinesConfig, VertexConfig
 from pipelines.retrain import RetrainConfig
 
 CONFIG_FILE: Final = "pipeline_config.yaml"
 ENV_PREFIX: Final = "AIDETECT_"
+CREDENTIALS: Final = "GOOGLE_APPLICATION_CREDENTIALS"
+_FOR_CONTAINERS: Final = frozenset(
+    {
+        "AIDETECT_API_KEY", "GOOGLE_CLOUD_PROJECT", "HF_TOKEN", "HTTPS_PROXY", "HTTP_PROXY", "MLFLOW_TRACKING_PASSWORD",
+        "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "NO_PROXY", "OMP_NUM_THREADS", "STORAGE_EMULATOR_HOST",
+        "TZ",
+    }
+)  # fmt: skip
+"""Credentials, addresses and bounds; paths of this machine mean nothing in a container."""
 
 
 class ConfigError(ValueError):
@@ -76,6 +85,7 @@ class PipelineConfig(_Frozen):
     deploy: DeploySection = Field(default_factory=DeploySection)
     images: ImagesConfig = ImagesConfig()
     machines: MachinesConfig = MachinesConfig()
+    docker: DockerConfig = DockerConfig()
     vertex: VertexConfig = VertexConfig()
     kubeflow: KubeflowConfig = KubeflowConfig()
     retrain: RetrainConfig = RetrainConfig()
@@ -196,6 +206,18 @@ def child_environment(**extra: str) -> dict[str, str]:
     """This process's environment for a child, unbuffered, with `extra` on top."""
     quiet = {"PYTHONUNBUFFERED": "1", "MLFLOW_LOGGING_LEVEL": "WARNING"}
     return {**os.environ, **quiet, **extra}
+
+
+def container_environment() -> dict[str, str]:
+    """What of this process's environment a stage in a container on this machine is given."""
+    return {key: value for key, value in os.environ.items() if key in _FOR_CONTAINERS}
+
+
+def application_credentials() -> str:
+    """File of Google's application default credentials on this disk; empty when there is none."""
+    named = os.environ.get(CREDENTIALS, "")
+    usual = Path.home() / ".config/gcloud/application_default_credentials.json"
+    return named or (str(usual) if usual.is_file() else "")
 
 
 def api_key() -> str:

@@ -1,17 +1,20 @@
 """The one way to run the pipeline: configuration, compiled spec, run record, target."""
 
 import json
+import logging
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from components.artifacts.context import RunContext
-from components.artifacts.failure import StageError
+from components.artifacts.failure import StageError, sigterm_raises
 from pipelines.compile import PARAMETERS_FILE, PIPELINE_FILE, TargetName, compile_pipeline, stage_parameters
 from pipelines.config import PipelineConfig
 from pipelines.preflight import PreflightError, check_cloud
 from pipelines.runs import RunRecord, new_run
 from pipelines.targets.local import Listener, run_spec
+
+_log = logging.getLogger(__name__)
 
 
 def launch(
@@ -37,8 +40,20 @@ def launch(
         PreflightError: the cloud would refuse the run or waste money on it; nothing was sent.
         StageError: the target refused it or cannot be reached.
     """
-    if target in ("local", "docker"):
+    if target == "docker":
+        from pipelines.targets import docker
+
         config = on_this_disk(config)
+        for warning in docker.check_engine(compile_pipeline(config, target), git_sha()):
+            _log.warning("%s; `make images` builds them anew", warning)
+        with sigterm_raises(), docker.registry_server(config) as served:
+            return _launch(served, target, profile, listener, reason, sync)
+    return _launch(on_this_disk(config) if target == "local" else config, target, profile, listener, reason, sync)
+
+
+def _launch(
+    config: PipelineConfig, target: TargetName, profile: str, listener: Listener, reason: str, sync: bool
+) -> RunRecord:
     spec = compile_pipeline(config, target)
     record = new_run(config.paths.workspace, target, profile, reason, git_sha())
     parameters = {
@@ -57,6 +72,10 @@ def launch(
         record.status, record.error = "failed", str(error)
         record.save()
         raise
+    if target == "docker":
+        from pipelines.targets import docker
+
+        docker.write_options(Path(record.folder), config)
     return run_spec(record, listener, "docker" if target == "docker" else "subprocess")
 
 
@@ -88,11 +107,15 @@ def on_this_disk(config: PipelineConfig) -> PipelineConfig:
     workspace = config.paths.workspace.resolve()
     uri = config.data.uri
     checkpoints, ledger = config.train.checkpoint_dir, config.deploy.ledger_path
+    weights = config.train.weights_uri
     return config.model_copy(
         update={
             "data": config.data.model_copy(update={"uri": uri if "://" in uri else str(Path(uri).resolve())}),
             "train": config.train.model_copy(
-                update={"checkpoint_dir": str(workspace / checkpoints) if checkpoints else ""}
+                update={
+                    "checkpoint_dir": str(workspace / checkpoints) if checkpoints else "",
+                    "weights_uri": str(Path(weights).resolve()) if weights and "://" not in weights else weights,
+                }
             ),
             "deploy": config.deploy.model_copy(
                 update={"ledger_path": ledger if "://" in ledger else str(workspace / ledger)}

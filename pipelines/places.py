@@ -74,6 +74,13 @@ class MachinesConfig(_Frozen):
         return machine
 
 
+class DockerConfig(_Frozen):
+    """A run in containers on this machine (`--on docker`)."""
+
+    deploy_image: str = "ai-product-photo-detector/local:dev"
+    """Image of deploy when its target is `local`: it starts the server from its own environment, so it holds both."""
+
+
 class VertexConfig(_Frozen):
     """Vertex AI Pipelines."""
 

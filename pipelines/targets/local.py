@@ -19,6 +19,7 @@ from pipelines.compile import PARAMETERS_FILE, PIPELINE_FILE
 from pipelines.config import child_environment
 from pipelines.places import Stage, stage_of
 from pipelines.runs import RunRecord
+from pipelines.targets.docker import CONTAINERS_FILE
 
 Listener = Callable[[RunRecord, str], None]
 """Called with the record and a line a stage printed (empty when only the record changed)."""
@@ -51,6 +52,8 @@ def run_spec(record: RunRecord, listener: Listener, runner: str = "subprocess") 
     command = [sys.executable, "-m", "pipelines.targets.kfp_process", "--spec", str(folder / PIPELINE_FILE)]
     command += ["--parameters", str(folder / PARAMETERS_FILE), "--root", str(folder / "artifacts")]
     command += ["--runner", runner]
+    if runner == "docker":
+        command += ["--containers", str(folder / CONTAINERS_FILE)]
     started = time.monotonic()
     # a session of its own: an interrupt must reach every stage's process, and only once
     process = subprocess.Popen(

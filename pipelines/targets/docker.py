@@ -1,0 +1,196 @@
+"""Run the compiled spec in containers of this machine's Docker Engine, one for each stage, beside an MLflow server."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from components.artifacts.failure import StageError
+from pipelines.config import CREDENTIALS, PipelineConfig, application_credentials, child_environment
+
+if TYPE_CHECKING:
+    import docker
+
+CONTAINERS_FILE: Final = "containers.json"
+_REVISION: Final = "org.opencontainers.image.revision"
+_MLFLOW_START_S: Final = 120.0
+
+
+def container_options(config: PipelineConfig) -> dict[str, Any]:
+    """What every stage's container is given, in docker-py's words: this user, no capability, a read-only root.
+
+    What the configuration (its paths absolute) names on this disk is mounted at the same place.
+    """
+    workspace = config.paths.workspace.resolve()
+    written, read = [str(workspace)], [config.data.uri, config.train.weights_uri]
+    if config.train.checkpoint_dir:
+        written.append(config.train.checkpoint_dir)
+    if "://" not in config.deploy.ledger_path:
+        written.append(str(Path(config.deploy.ledger_path).parent))
+    if application_credentials():
+        read.append(application_credentials())
+    outside = [path for path in written[1:] if not Path(path).is_relative_to(workspace)]
+    for path in outside:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    # what is missing is named by the stage that reads it, in its own words
+    inputs = [path for path in read if path and "://" not in path and Path(path).exists()]
+    read_only = dict.fromkeys(inputs, True) | dict.fromkeys([str(workspace), *outside], False)
+    return {
+        "user": f"{os.getuid()}:{os.getgid()}",
+        # the stages reach MLflow, and whatever else listens on this machine, by the addresses that it has here
+        "network_mode": "host",
+        "environment": {CREDENTIALS: application_credentials()} if application_credentials() else {},
+        "mounts": [
+            {"Target": path, "Source": path, "Type": "bind", "ReadOnly": value} for path, value in read_only.items()
+        ],
+        "read_only": True,
+        "tmpfs": {"/tmp": ""},  # noqa: S108 - in the container
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+    }
+
+
+def check_engine(spec: Mapping[str, Any], git_sha: str) -> list[str]:
+    """Ask the engine whether it can run the spec.
+
+    Args:
+        spec: the compiled spec.
+        git_sha: commit of this checkout.
+
+    Returns:
+        A sentence for each image that was built from other code than this.
+
+    Raises:
+        StageError: no engine answers, or an image is neither here nor to be had.
+    """
+    import docker
+    from docker.errors import APIError, ImageNotFound
+
+    client = connect()
+    warnings = []
+    try:
+        for image in sorted({entry["container"]["image"] for entry in spec["deploymentSpec"]["executors"].values()}):
+            try:
+                found = client.images.get(image)
+            except ImageNotFound:
+                found = _pulled(client, image)
+            built_from = str(found.labels.get(_REVISION, "unknown"))
+            if built_from != git_sha:
+                warnings.append(f"{image} holds the code of {built_from[:12]}, this checkout is {git_sha[:12]}")
+    except (docker.errors.DockerException, APIError) as error:
+        raise StageError(f"Docker Engine: {_line(error)}") from error
+    finally:
+        client.close()
+    return warnings
+
+
+def connect() -> "docker.DockerClient":
+    """A client of the engine that `DOCKER_HOST` names, or of this machine's own.
+
+    Raises:
+        StageError: none answers.
+    """
+    try:
+        import docker
+    except ImportError as error:
+        raise StageError("--on docker needs the extra `local`: pip install -e '.[local]'") from error
+    try:
+        client = docker.from_env()
+        client.ping()
+    except docker.errors.DockerException as error:
+        raise StageError(
+            f"no Docker Engine answers; start it or set DOCKER_HOST, or run with --on local ({_line(error)})"
+        ) from error
+    return client
+
+
+def _pulled(client: "docker.DockerClient", image: str) -> Any:
+    from docker.errors import APIError
+
+    try:
+        return client.images.pull(image)
+    except APIError as error:
+        raise StageError(f"image {image} is not here and cannot be pulled; build it with `make images`") from error
+
+
+@contextmanager
+def registry_server(config: PipelineConfig) -> Iterator[PipelineConfig]:
+    """The configuration with an MLflow server in it, for a run in containers.
+
+    The images hold MLflow's thin client, which opens no sqlite. A server that is configured is used as it is; otherwise
+    one listens on loopback for the run's time, on the workspace's own sqlite and files: what it registers is what
+    `--on local` would have registered.
+
+    Raises:
+        StageError: the server did not start.
+    """
+    if not config.tracking_uri.startswith("sqlite:"):
+        yield config
+        return
+    workspace = config.paths.workspace.resolve()
+    workspace.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", config.tracking_uri, "--no-serve-artifacts"]
+    command += ["--default-artifact-root", (workspace / "mlflow-artifacts").as_uri()]
+    with tempfile.TemporaryFile() as log:
+        server = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=child_environment(),
+            start_new_session=True,
+        )
+        try:
+            uri = f"http://127.0.0.1:{port}"
+            if not _healthy(server, uri):
+                log.seek(0)
+                last = log.read().decode(errors="replace").strip().rpartition("\n")[2]
+                raise StageError(f"the MLflow server for this run did not start: {last or 'it said nothing'}")
+            yield config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": uri})})
+        finally:
+            _end(server)
+
+
+def _healthy(server: "subprocess.Popen[bytes]", uri: str) -> bool:
+    deadline = time.monotonic() + _MLFLOW_START_S
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{uri}/health", timeout=5):  # noqa: S310 - the address is made here
+                return True
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    return False
+
+
+def _end(server: "subprocess.Popen[bytes]") -> None:
+    if server.poll() is not None:
+        return
+    os.killpg(server.pid, signal.SIGTERM)
+    try:
+        server.wait(15)
+    except subprocess.TimeoutExpired:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def write_options(folder: Path, config: PipelineConfig) -> None:
+    """Keep what the stages' containers are given beside the spec that they run."""
+    (folder / CONTAINERS_FILE).write_text(json.dumps(container_options(config), indent=1))
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
