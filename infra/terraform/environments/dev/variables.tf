@@ -9,6 +9,12 @@ variable "region" {
   default     = "europe-west1"
 }
 
+variable "bucket_prefix" {
+  description = "What the buckets' names begin with; empty: PROJECT-aidetect."
+  type        = string
+  default     = ""
+}
+
 variable "github_repository" {
   description = "OWNER/NAME of the repository whose workflows deploy here."
   type        = string

@@ -5,6 +5,7 @@ module "platform" {
   environment             = "prod"
   project                 = var.project
   region                  = var.region
+  bucket_prefix           = var.bucket_prefix
   github_repository       = var.github_repository
   image                   = var.image
   model_uri               = var.model_uri

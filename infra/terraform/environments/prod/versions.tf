@@ -7,7 +7,7 @@ terraform {
     }
   }
 
-  # terraform init -backend-config="bucket=YOUR-STATE-BUCKET"
+  # terraform init -backend-config=backend.hcl, a file that `aidetect init` writes
   backend "gcs" {
     prefix = "ai-product-photo-detector/prod"
   }

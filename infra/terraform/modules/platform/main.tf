@@ -17,6 +17,7 @@ module "storage" {
 
   project                 = var.project
   name                    = var.name
+  bucket_prefix           = var.bucket_prefix
   location                = var.region
   artifact_retention_days = var.artifact_retention_days
   labels                  = local.labels

@@ -35,6 +35,12 @@ variable "region" {
   }
 }
 
+variable "bucket_prefix" {
+  description = "What the buckets' names begin with; empty: PROJECT-NAME."
+  type        = string
+  default     = ""
+}
+
 variable "github_repository" {
   description = "OWNER/NAME of the repository whose workflows deploy here."
   type        = string

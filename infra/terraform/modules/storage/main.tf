@@ -1,5 +1,6 @@
 # Three buckets with three lives: data is kept, models are kept for as long as they may be rolled back to, run artifacts expire.
 locals {
+  prefix = var.bucket_prefix == "" ? "${var.project}-${var.name}" : var.bucket_prefix
   buckets = {
     data      = { expire_days = null }
     models    = { expire_days = null }
@@ -11,7 +12,7 @@ resource "google_storage_bucket" "this" {
   for_each = local.buckets
 
   project                     = var.project
-  name                        = "${var.project}-${var.name}-${each.key}"
+  name                        = "${local.prefix}-${each.key}"
   location                    = var.location
   storage_class               = "STANDARD"
   uniform_bucket_level_access = true

@@ -4,8 +4,19 @@ variable "project" {
 }
 
 variable "name" {
-  description = "Short name of the deployment; buckets are PROJECT-NAME-{data,models,pipelines}."
+  description = "Short name of the deployment; buckets are PROJECT-NAME-{data,models,pipelines} unless they have a prefix of their own."
   type        = string
+}
+
+variable "bucket_prefix" {
+  description = "What the buckets' names begin with; empty: PROJECT-NAME."
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = var.bucket_prefix == "" || can(regex("^[a-z0-9][a-z0-9-]{1,50}[a-z0-9]$", var.bucket_prefix))
+    error_message = "bucket_prefix must be 3 to 52 lower-case letters, digits and hyphens."
+  }
 }
 
 variable "location" {

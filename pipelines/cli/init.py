@@ -1,0 +1,262 @@
+"""`aidetect init`: makes the project one's own, in the files that name a Google Cloud project or a repository."""
+
+import difflib
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+import typer
+
+from pipelines.cli.options import DEFAULT_CONFIG, ConfigFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PROFILE: Final = "production"
+TERRAFORM: Final = Path("infra/terraform/environments")
+SERVICE: Final = "ai-product-photo-detector"
+"""Name of the service and of the image repository, as in Terraform."""
+ACCOUNTS: Final = "aidetect"
+"""What Terraform's service accounts, and buckets without a prefix of their own, begin with."""
+
+_PROJECT: Final = re.compile(r"[a-z][a-z0-9-]{4,28}[a-z0-9]")
+_REGION: Final = re.compile(r"[a-z]+-[a-z]+[0-9]+")
+_BUCKET: Final = re.compile(r"[a-z0-9]([a-z0-9-]{1,50}[a-z0-9])")
+_REPOSITORY: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,38})/[A-Za-z0-9._-]{1,100}")
+_IMAGE: Final = re.compile(r"(?P<repository>.+)/(?P<name>[a-z-]+)@sha256:(?P<digest>[0-9a-f]{64})")
+
+
+class InitError(ValueError):
+    """A name that Google Cloud or GitHub would refuse, or a file that is not this project's."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose project it is.
+
+    Raises:
+        InitError: a name that is none; the message says what one looks like.
+    """
+
+    project: str
+    region: str
+    bucket: str
+    repository: str
+
+    def __post_init__(self) -> None:
+        """Refuse names that Google Cloud or GitHub would refuse later."""
+        _match(
+            "--project", self.project, _PROJECT, "6 to 30 lower-case letters, digits and hyphens; not the display name"
+        )
+        _match("--region", self.region, _REGION, "a region such as europe-west1, not a zone or a multi-region")
+        _match("--bucket", self.bucket, _BUCKET, "3 to 52 lower-case letters, digits and hyphens, without gs://")
+        if self.bucket.startswith("goog") or "google" in self.bucket:
+            raise InitError(f"--bucket {self.bucket!r}: Google keeps names with goog for itself; choose another")
+        _match("--repository", self.repository, _REPOSITORY, "OWNER/NAME on GitHub")
+
+    @property
+    def images(self) -> str:
+        """Repository of the images."""
+        return f"{self.region}-docker.pkg.dev/{self.project}/{SERVICE}"
+
+    def profile(self) -> dict[str, dict[str, str]]:
+        """What the production profile says of this owner, by section."""
+        place = {"project": self.project, "region": self.region}
+        models = f"gs://{self.bucket}-models"
+        account = f"{ACCOUNTS}-pipeline@{self.project}.iam.gserviceaccount.com"
+        return {
+            "data": {"uri": f"gs://{self.bucket}-data/cifake"},
+            "vertex": {**place, "bucket": f"gs://{self.bucket}-pipelines", "service_account": account},
+            "register": {**place, "bucket": f"{models}/bundles"},
+            "deploy": {**place, "ledger_path": f"{models}/promotions.jsonl"},
+        }
+
+
+Project = Annotated[str, typer.Option(help="Google Cloud project id.")]
+Region = Annotated[str, typer.Option(help="Region of everything, e.g. europe-west1.")]
+Bucket = Annotated[
+    str, typer.Option(help=f"What the buckets -data, -models, -pipelines begin with; default: PROJECT-{ACCOUNTS}.")
+]
+Repository = Annotated[str, typer.Option(help="OWNER/NAME on GitHub; default: that of the remote origin.")]
+Environment = Annotated[
+    Literal["dev", "prod"],
+    typer.Option(help="Terraform environment; each wants a project of its own. The configuration follows prod."),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register this module's verb."""
+    app.command()(init)
+
+
+def init(
+    project: Project = "",
+    region: Region = "",
+    bucket: Bucket = "",
+    repository: Repository = "",
+    environment: Environment = "prod",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the changes and write nothing.")] = False,
+    config_file: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Make the project yours: writes project, region, buckets and repository wherever they are named.
+
+    What is not given is asked for. Asked again with the same answers it changes nothing.
+    """
+    owner = _ask(project, region, bucket, repository)
+    changes = planned(owner, environment, config_file)
+    if dry_run:
+        for path, (before, after) in changes.items():
+            lines = difflib.unified_diff(
+                before.splitlines(keepends=True), after.splitlines(keepends=True), str(path), str(path)
+            )
+            typer.echo("".join(lines), nl=False)
+    else:
+        _write({path: after for path, (_, after) in changes.items()})
+        for path in changes:
+            typer.echo(f"wrote {path}")
+    if not changes:
+        typer.echo("nothing to change")
+    elif not dry_run:
+        typer.echo("next: docs/DEPLOYMENT.md, from “Google Cloud”")
+
+
+def planned(owner: Owner, environment: str, config_file: Path) -> dict[Path, tuple[str, str]]:
+    """Files that would change: path -> text before (empty for a new file) and after.
+
+    Raises:
+        InitError: the configuration has no production profile, or would not hold any more.
+    """
+    if not TERRAFORM.is_dir():
+        raise InitError(f"{TERRAFORM}: no such folder; run from the project's folder")
+    values = {
+        "project": owner.project,
+        "region": owner.region,
+        "github_repository": owner.repository,
+        "bucket_prefix": owner.bucket,
+    }
+    state = {"bucket": f"{owner.bucket}-terraform"}
+    texts: dict[Path, Callable[[str], str]] = {
+        TERRAFORM / environment / "terraform.tfvars": lambda text: _assign(text, values),
+        TERRAFORM / environment / "backend.hcl": lambda text: _assign(text, state),
+    }
+    if environment == "prod":
+        texts[config_file] = lambda text: _configuration(text, owner, config_file)
+    changes = {}
+    for path, rewrite in texts.items():
+        try:
+            before = path.read_text()
+        except FileNotFoundError as error:
+            if path == config_file:
+                raise InitError(f"{path}: no such file; run from the project's folder or pass --config") from error
+            before = ""
+        after = rewrite(before)
+        if after != before:
+            changes[path] = before, after
+    return changes
+
+
+def _configuration(text: str, owner: Owner, path: Path) -> str:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096  # an image reference stays on its line
+    try:
+        document = yaml.load(text)
+        profile: dict[str, Any] = document["profiles"][PROFILE]
+    except (YAMLError, TypeError, KeyError) as error:
+        raise InitError(f"{path}: no profile {PROFILE!r} to write to; start from the shipped file") from error
+    for section, values in owner.profile().items():
+        profile.setdefault(section, {}).update(values)
+    images = profile.setdefault("images", {})
+    for name in ("train", "pipeline", "serving"):
+        images[name] = _moved(str(images.get(name, "")), owner.images, name)
+    profile["register"]["serving_image"] = _moved(
+        str(profile["register"].get("serving_image", "")), owner.images, "serving"
+    )
+    written = StringIO()
+    yaml.dump(document, written)
+    _check(written.getvalue())
+    return written.getvalue()
+
+
+def _moved(image: str, repository: str, name: str) -> str:
+    # a digest says nothing in a repository it was never pushed to: there it becomes zeros, which preflight refuses
+    found = _IMAGE.fullmatch(image)
+    kept = found is not None and found["repository"] == repository and found["name"] == name
+    return image if kept else f"{repository}/{name}@sha256:{'0' * 64}"
+
+
+def _check(text: str) -> None:
+    from pipelines.config import load_config
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "pipeline_config.yaml"
+        file.write_text(text)
+        load_config(PROFILE, file=file, environ={})
+
+
+def _assign(text: str, values: Mapping[str, str]) -> str:
+    """Set top-level `name = "value"` lines of an HCL file; what else stands there stays."""
+    width = max(map(len, values))  # `terraform fmt` wants the equal signs of neighbours in one column
+    missing = []
+    for name, value in values.items():
+        text, count = re.subn(rf'^({name}\s*=\s*)"[^"\n]*"', rf'\g<1>"{value}"', text, count=1, flags=re.MULTILINE)
+        if not count:
+            missing.append(f'{name:<{width}} = "{value}"\n')
+    if text and missing:
+        text = text.rstrip("\n") + "\n\n"
+    return text + "".join(missing)
+
+
+def _write(texts: Mapping[Path, str]) -> None:
+    """All files or none: each is written beside its place first, and moved when all are."""
+    staged: dict[Path, Path] = {}
+    try:
+        for path, text in texts.items():
+            staged[path] = path.with_name(path.name + ".new")
+            staged[path].write_text(text)
+        for path, new in staged.items():
+            new.replace(path)
+    finally:
+        for new in staged.values():
+            new.unlink(missing_ok=True)
+
+
+def _ask(project: str, region: str, bucket: str, repository: str) -> Owner:
+    project = project or _prompt("--project", "Google Cloud project id", "")
+    region = region or _prompt("--region", "Region", "europe-west1")
+    bucket = bucket or _prompt("--bucket", "Buckets begin with", f"{project}-{ACCOUNTS}", optional=True)
+    repository = repository or _prompt("--repository", "GitHub repository (OWNER/NAME)", _origin())
+    return Owner(project, region, bucket, repository)
+
+
+def _prompt(option: str, question: str, default: str, optional: bool = False) -> str:
+    if sys.stdin.isatty():
+        return str(typer.prompt(question, default=default or None)).strip()
+    if default and (optional or option == "--repository"):
+        return default
+    raise InitError(f"{option} is missing; give it, or run in a terminal to be asked")
+
+
+def _origin() -> str:
+    """OWNER/NAME of the remote `origin` when it is on GitHub, else nothing."""
+    command = ["git", "config", "--get", "remote.origin.url"]
+    try:
+        url = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
+    except OSError:  # no git on this machine
+        return ""
+    found = re.search(r"github\.com[:/](?P<name>[^/]+/[^/]+?)(?:\.git)?$", url)
+    return found["name"] if found else ""
+
+
+def _match(option: str, value: str, pattern: re.Pattern[str], wanted: str) -> None:
+    if pattern.fullmatch(value) is None:
+        raise InitError(f"{option} {value!r}: write {wanted}")
