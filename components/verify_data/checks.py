@@ -1,20 +1,21 @@
 """The judgement over a survey: offenders by name, classes, balance and shortcuts, each against its tolerance."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from components.artifacts.dataset import SPLITS, TEST, TRAIN, UNSEEN, VAL
 from components.verify_data.config import VerifyDataConfig
-from components.verify_data.duplicates import NearPairs, near_pairs
+from components.verify_data.duplicates import MAX_BUCKET, NearPairs, near_pairs
 from components.verify_data.findings import (
     KINDS,
     NAMED_IN_MESSAGE,
     TITLES,
     TOLERANCES,
     Findings,
+    Kind,
     Offender,
     Shortcut,
     SplitCounts,
@@ -78,7 +79,9 @@ class Checked:
         )
         left, right = rows[found.left], rows[found.right]
         distinct = self.groups[left] != self.groups[right]
-        return NearPairs(left[distinct], right[distinct], found.bits[distinct], found.mirrored[distinct])
+        return NearPairs(
+            left[distinct], right[distinct], found.bits[distinct], found.mirrored[distinct], found.cut_short
+        )
 
 
 def check(survey: Survey, config: VerifyDataConfig) -> tuple[Findings, Checked]:
@@ -94,6 +97,11 @@ def check(survey: Survey, config: VerifyDataConfig) -> tuple[Findings, Checked]:
     shortcuts = audit(survey, checked.labels, checked.decoded & (checked.split_ids != SPLITS.index(UNSEEN)))
     problems = _beyond_tolerance(offenders, checked.rows, config)
     warnings: list[str] = []
+    if checked.pairs.cut_short:
+        warnings.append(
+            f"more than {MAX_BUCKET:,} pictures are almost equal; each was compared with {MAX_BUCKET:,} of them, so "
+            "near duplicates may be missing from the lists"
+        )
     _judge_classes(splits, config, problems, warnings)
     _judge_shortcuts(shortcuts, config, problems, warnings)
     findings = Findings(
@@ -109,8 +117,9 @@ def check(survey: Survey, config: VerifyDataConfig) -> tuple[Findings, Checked]:
     return findings, checked
 
 
-def _offender(checked: Checked, kind: Any, row: int, detail: str) -> Offender:
-    return Offender(kind=kind, row=row, split=checked.split(row), name=checked.name(row), detail=detail)
+def _offender(checked: Checked, kind: Kind, row: int, detail: str, other: int | None = None) -> Offender:
+    name, split = checked.name(row), checked.split(row)
+    return Offender(kind=kind, row=row, split=split, name=name, detail=detail, other=other)
 
 
 def _corrupt(checked: Checked) -> list[Offender]:
@@ -136,9 +145,8 @@ def _label_conflicts(checked: Checked) -> list[Offender]:
         for row in rows.tolist():
             other = next(o for o in rows.tolist() if checked.labels[o] != checked.labels[row])
             mine, theirs = LABELS[checked.labels[row]], LABELS[checked.labels[other]]
-            found.append(
-                _offender(checked, "label_conflict", row, f"is {mine} here and {theirs} as {_where(checked, other)}")
-            )
+            detail = f"is {mine} here and {theirs} as {_where(checked, other)}"
+            found.append(_offender(checked, "label_conflict", row, detail, other))
     return found
 
 
@@ -148,7 +156,7 @@ def _exact_duplicates(checked: Checked) -> list[Offender]:
         kept = min(rows.tolist(), key=lambda row: (KEPT_FIRST.index(checked.split(row)), row))
         detail = f"same pixels as {_where(checked, kept)}"
         leaving = [row for row in rows.tolist() if checked.split(row) != checked.split(kept)]
-        found += [_offender(checked, "exact_duplicate", row, detail) for row in leaving]
+        found += [_offender(checked, "exact_duplicate", row, detail, kept) for row in leaving]
     return found
 
 
@@ -163,7 +171,7 @@ def _near_duplicates(checked: Checked, known: set[int]) -> list[Offender]:
             continue
         how = "mirror image of" if pairs.mirrored[i] else "re-encoded or resized copy of"
         detail = f"{how} {_where(checked, kept)} ({pairs.bits[i]} of 64 hash bits differ)"
-        found[row] = _offender(checked, "near_duplicate", row, detail)
+        found[row] = _offender(checked, "near_duplicate", row, detail, kept)
     return [found[row] for row in sorted(found)]
 
 

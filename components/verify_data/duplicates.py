@@ -28,6 +28,8 @@ class NearPairs:
     """Bits in which the perceptual hashes differ."""
     mirrored: npt.NDArray[np.bool_]
     """The right picture is the mirror image of the left one."""
+    cut_short: bool = False
+    """Some images share a band with more than `MAX_BUCKET` others: pairs among those may be missing."""
 
 
 def near_pairs(
@@ -51,9 +53,10 @@ def near_pairs(
     n = len(hashes)
     queries = np.concatenate([hashes, mirrored_hashes])
     parts = [_band(queries, n, band, max_bits) for band in _bands(max_bits + 1)]
-    if not any(len(first) for first, _ in parts):
+    cut_short = any(part[2] for part in parts)
+    if not any(len(part[0]) for part in parts):
         none = np.empty(0, np.intp)
-        return NearPairs(none, none, np.empty(0, np.uint8), np.empty(0, bool))
+        return NearPairs(none, none, np.empty(0, np.uint8), np.empty(0, bool), cut_short)
     first = np.concatenate([part[0] for part in parts])
     second = np.concatenate([part[1] for part in parts])
     mirrored = (first >= n) | (second >= n)
@@ -73,7 +76,7 @@ def near_pairs(
         np.bitwise_count(hashes[left] ^ mirrored_hashes[right]), np.bitwise_count(mirrored_hashes[left] ^ hashes[right])
     )
     bits = np.where(mirrored, turned, np.bitwise_count(hashes[left] ^ hashes[right]))
-    return NearPairs(left, right, bits, mirrored)
+    return NearPairs(left, right, bits, mirrored, cut_short)
 
 
 def _bands(count: int) -> list[tuple[int, int]]:
@@ -82,8 +85,11 @@ def _bands(count: int) -> list[tuple[int, int]]:
     return [(low, high - low) for low, high in pairwise(edges.tolist())]
 
 
-def _band(queries: Hashes, n: int, band: tuple[int, int], max_bits: int) -> tuple[Rows, Rows]:
-    """Pairs of positions in `queries` that agree in a band and differ in at most `max_bits` bits in all."""
+def _band(queries: Hashes, n: int, band: tuple[int, int], max_bits: int) -> tuple[Rows, Rows, bool]:
+    """Pairs of positions in `queries` that agree in a band and differ in at most `max_bits` bits in all.
+
+    The flag says that the comparing stopped at `MAX_BUCKET` neighbours.
+    """
     shift, width = band
     mask = np.uint64(2**width - 1) if width < HASH_BITS else np.uint64(2**64 - 1)
     keys = (queries >> np.uint64(shift)) & mask
@@ -101,9 +107,12 @@ def _band(queries: Hashes, n: int, band: tuple[int, int], max_bits: int) -> tupl
         # two mirrored pictures are as far apart as the two plain ones
         useful = (first < n) | (second < n)
         found.append((first[useful], second[useful]))
-    if not found:
-        return np.empty(0, np.intp), np.empty(0, np.intp)
-    return np.concatenate([pair[0] for pair in found]), np.concatenate([pair[1] for pair in found])
+    none = [np.empty(0, np.intp)]
+    return (
+        np.concatenate([pair[0] for pair in found] or none),
+        np.concatenate([pair[1] for pair in found] or none),
+        bool((alive + MAX_BUCKET + 1 < ends[alive]).any()),
+    )
 
 
 def _alike(

@@ -38,6 +38,8 @@ class Offender(_Frozen):
     name: str
     detail: str
     """Why, naming the other image where there is one."""
+    other: int | None = None
+    """Position of that image in reading order."""
 
 
 class Shortcut(_Frozen):

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from PIL import Image
 
 from components.artifacts.dataset import SPLITS
 from components.verify_data.checks import Checked
-from components.verify_data.findings import KINDS, TITLES, Findings
+from components.verify_data.findings import KINDS, TITLES, Findings, Offender
 from components.verify_data.inspection import Inspection
 from components.verify_data.rows import Batch
 from serving.detector.image import decode
@@ -68,7 +69,10 @@ def write_report(path: Path, uri: str, findings: Findings, checked: Checked, gal
             findings=findings,
             labels=LABELS,
             kinds=[(kind, TITLES[kind], findings.count(kind)) for kind in KINDS],
-            offenders=findings.offenders[:OFFENDERS_SHOWN],
+            offenders=[
+                (offender, [_thumbnail(checked, row) for row in _pair(offender)])
+                for offender in findings.offenders[:OFFENDERS_SHOWN]
+            ],
             statistics=_statistics(checked),
             formats=_formats(checked),
             pictures=[
@@ -90,6 +94,17 @@ def _picture(data: bytes) -> str:
     picture.thumbnail((_PICTURE_PX, _PICTURE_PX))
     buffer = BytesIO()
     picture.save(buffer, "PNG", optimize=True)
+    return f"data:image/png;base64,{b64encode(buffer.getvalue()).decode()}"
+
+
+def _pair(offender: Offender) -> list[int]:
+    """Rows whose pictures are shown beside an offender's line: none for what does not decode."""
+    return [] if offender.other is None else [offender.row, offender.other]
+
+
+def _thumbnail(checked: Checked, row: int) -> str:
+    buffer = BytesIO()
+    Image.fromarray(checked.survey.thumbnails[row]).save(buffer, "PNG")
     return f"data:image/png;base64,{b64encode(buffer.getvalue()).decode()}"
 
 

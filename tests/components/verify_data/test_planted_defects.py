@@ -48,6 +48,7 @@ def test_exact_duplicate_across_train_and_test(run: Run, folder: Path) -> None:
     assert [row["image"]["path"] for row in quarantined] == ["train/real/copied.jpg"]
     assert quarantined[0]["image"]["bytes"] == data, "nothing is lost"
     assert quarantined[0]["kind"] == "exact_duplicate"
+    assert (out / "report.html").read_text().count('alt="the other one"') == 1, "both pictures side by side"
 
 
 @pytest.mark.parametrize(("mirror", "word"), [(False, "re-encoded"), (True, "mirror image")])

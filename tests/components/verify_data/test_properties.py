@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from components.verify_data import duplicates
 from components.verify_data.duplicates import near_pairs
 from components.verify_data.inspection import inspect, perceptual_hashes
 from components.verify_data.parallel import ordered_map
@@ -62,6 +63,17 @@ def test_the_search_finds_exactly_what_comparing_all_finds(seed: int, bits: int,
     turned = np.bitwise_count(hashes[:, None] ^ mirrored[None]) <= bits
     expected = {(i, j) for i, j in zip(*np.nonzero(plain | turned | turned.T), strict=True) if i < j}
     assert set(zip(found.left.tolist(), found.right.tolist(), strict=True)) == {(int(i), int(j)) for i, j in expected}
+
+
+def test_a_search_that_is_cut_short_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def search(images: int) -> bool:
+        hashes = np.full(images, 7, np.uint64)
+        others = np.full(images, 2**60, np.uint64)
+        return near_pairs(hashes, others, np.zeros((images, 16, 16), np.uint8), np.arange(images), 0, 1.0).cut_short
+
+    monkeypatch.setattr(duplicates, "MAX_BUCKET", 5)
+    assert not search(6), "each of six is compared with all five others"
+    assert search(7)
 
 
 @given(seeds, st.integers(4, 200), st.floats(0.05, 0.5))
