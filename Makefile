@@ -26,6 +26,11 @@ $(STAMP): pyproject.toml infra/constraints.txt
 	@$(BIN)/pip install $(PIP_FLAGS) -e '.[$(EXTRAS)]'
 	@touch $@
 
+# What one target alone needs, e.g. .with-dvc
+$(VENV)/.with-%: $(STAMP)
+	@$(BIN)/pip install $(PIP_FLAGS) -e '.[$*]'
+	@touch $@
+
 .PHONY: dev
 dev: $(STAMP) ## Set up .venv and the pre-commit hooks
 	@$(BIN)/pre-commit install
@@ -37,6 +42,24 @@ run: $(STAMP) ## Run the whole pipeline on the shipped sample, from raw images t
 .PHONY: data
 data: $(STAMP) ## Download CIFAKE (120,000 images) into data/cifake
 	@$(BIN)/aidetect data download cifake --output data/cifake
+
+.PHONY: train
+train: $(STAMP) ## Train, evaluate and judge, but deploy nothing: what passes waits as challenger
+	@$(BIN)/aidetect run --profile $(PROFILE) --on local --set deploy.auto=false
+
+.PHONY: dvc-repro
+dvc-repro: $(VENV)/.with-dvc ## Verify, train, evaluate with DVC: runs again only what a change touches
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro evaluate@$(PROFILE)
+
+.PHONY: notebook
+notebook: $(VENV)/.with-notebook ## Run the notebook from top to bottom on the shipped sample, into build/
+	@mkdir -p build
+	@$(BIN)/jupyter execute notebooks/train_colab.ipynb --output=$(CURDIR)/build/train_colab.ipynb
+
+.PHONY: docs
+docs: $(VENV)/.with-docs ## Write the generated references and build the guides to site/
+	@$(BIN)/python -m docs.generate
+	@$(BIN)/mkdocs build --strict --quiet
 
 .PHONY: serve
 serve: $(STAMP) ## Serve the champion on http://127.0.0.1:8080
@@ -61,9 +84,8 @@ test: $(STAMP) ## Run the tests with coverage (>= 90 %); needs no network, no ro
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not system" --cov --cov-report=term:skip-covered
 
 .PHONY: test-system
-test-system: $(STAMP) ## Run the tests that need Debian packages: Redis, Prometheus, Chromium; and the load generators (root)
+test-system: $(addprefix $(VENV)/.with-,load dvc notebook docs) ## Run the tests that need Debian packages: Redis, Prometheus, Chromium; and the load generators (root)
 	@infra/ci/packages.sh redis-server prometheus prometheus-alertmanager chromium
-	@$(BIN)/pip install $(PIP_FLAGS) -e '.[load]'
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -m system
 
 .PHONY: lint

@@ -1,0 +1,77 @@
+"""The notebook: executed on the sample made small, its outputs stripped, no logic of its own."""
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.detector.bundle import verify
+from tests.e2e.conftest import ROOT, SMALL
+from tests.fakes.gcs import FakeGcs
+
+NOTEBOOK = ROOT / "notebooks" / "train_colab.ipynb"
+
+
+def cells(kind: str) -> list[dict[str, Any]]:
+    document = json.loads(NOTEBOOK.read_text())
+    return [cell for cell in document["cells"] if cell["cell_type"] == kind]
+
+
+def source(cell: dict[str, Any]) -> str:
+    return "".join(cell["source"])
+
+
+def test_outputs_are_stripped() -> None:
+    code = cells("code")
+    assert len(code) > 5
+    assert [source(cell) for cell in code if cell["outputs"] or cell["execution_count"] is not None] == []
+
+
+def test_it_defines_nothing() -> None:
+    text = re.sub(r"^(\s*)[!%].*", r"\1pass", "\n".join(source(cell) for cell in cells("code")), flags=re.MULTILINE)
+    nodes = list(ast.walk(ast.parse(text)))
+    assert [n for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef | ast.Lambda)] == []
+    imported = {n.module or "" for n in nodes if isinstance(n, ast.ImportFrom)}
+    assert {"components.train.stage", "components.evaluate.stage", "components.verify_data.importing"} <= imported
+    libraries = {alias.name for n in nodes if isinstance(n, ast.Import) for alias in n.names}
+    assert libraries == {"os", "pyarrow.parquet", "shutil", "sys"}
+
+
+@pytest.mark.system
+@pytest.mark.slow
+def test_it_runs_from_top_to_bottom_and_uploads_a_whole_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    settings = [f"{key}={value}" for key, value in SMALL.items()] + [f"paths.workspace={tmp_path / 'workspace'}"]
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    parameters = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
+    parameters.source += f"\nsettings = {settings!r}\nupload_to = 'gs://models/from-notebook'"
+    storage = FakeGcs()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage.url)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    try:
+        NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(NOTEBOOK.parent)}}).execute()
+    finally:
+        storage.close()
+    (bundle,) = tmp_path.glob("workspace/notebook/*/bundle")
+    manifest = verify(bundle)
+    place = f"models/from-notebook/{bundle.parent.name}"
+    here = {f"{place}/{path.relative_to(bundle)}": path for path in bundle.rglob("*") if path.is_file()}
+    assert storage.objects == {name: path.read_bytes() for name, path in here.items()}
+    assert (bundle.parent / "bundle.zip").stat().st_size > 0
+    shown = [
+        output["data"]
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if output["output_type"] in ("display_data", "execute_result")
+    ]
+    assert sum("image/svg+xml" in data for data in shown) == 4
+    assert sum("image/png" in data for data in shown) == 1
+    said = "\n".join(data.get("text/markdown", "") for data in shown)
+    assert "| accuracy |" in said
+    assert "PASSED" in said or "REFUSED" in said
+    assert manifest.architecture == SMALL["train.architecture"]
