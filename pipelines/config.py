@@ -20,6 +20,7 @@ from components.train.config import TrainConfig
 from components.verify_data.config import VerifyDataConfig
 from pipelines.places import DockerConfig, ImagesConfig, KubeflowConfig, MachinesConfig, VertexConfig
 from pipelines.retrain import RetrainConfig
+from pipelines.schedule import ScheduleConfig
 
 CONFIG_FILE: Final = "pipeline_config.yaml"
 ENV_PREFIX: Final = "AIDETECT_"
@@ -88,6 +89,7 @@ class PipelineConfig(_Frozen):
     docker: DockerConfig = DockerConfig()
     vertex: VertexConfig = VertexConfig()
     kubeflow: KubeflowConfig = KubeflowConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
     retrain: RetrainConfig = RetrainConfig()
 
     @property

@@ -107,3 +107,11 @@ class KubeflowConfig(_Frozen):
     experiment: str = "ai-product-photo-detector"
     accelerator: str = "nvidia.com/gpu"
     pipeline_root: str = ""
+    time_zone: str = "Etc/UTC"
+    """Zone in which the server reads crons: CRON_SCHEDULE_TIMEZONE of its scheduled-workflow controller."""
+    service_account: str = ""
+    """Kubernetes service account of the stages; empty: the server's default."""
+    request_timeout_s: float = Field(default=60.0, gt=0)
+    """How long a question that meets a starting or overloaded server is asked again."""
+    poll_s: float = Field(default=15.0, gt=0)
+    """Pause between two looks at a run that is followed (`--sync`)."""

@@ -36,6 +36,17 @@ def check_cloud(config: PipelineConfig, parameters: dict[str, Any], spec: dict[s
         raise PreflightError("; ".join(problems))
 
 
+def check_parameters(parameters: dict[str, Any], spec: dict[str, Any]) -> None:
+    """Names and types of a run's parameters against its spec.
+
+    Raises:
+        PreflightError: all problems found.
+    """
+    problems = _parameters(parameters, spec)
+    if problems:
+        raise PreflightError("; ".join(problems))
+
+
 def _places(config: PipelineConfig) -> list[str]:
     missing = [f"vertex.{key}" for key in ("project", "bucket") if not getattr(config.vertex, key)]
     problems = [f"set {' and '.join(missing)}"] if missing else []

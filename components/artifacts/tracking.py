@@ -16,20 +16,49 @@ RUN_ID_TAG: Final = "run_id"
 """Tag of the MLflow run that holds our run id."""
 
 
+def find_run(client: "MlflowClient", experiment: str, run_id: str) -> str | None:
+    """MLflow's id of the run tagged with `run_id` in an experiment; None when there is none."""
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return None
+    quoted = run_id.replace("'", "")
+    runs = client.search_runs([str(found.experiment_id)], f"tags.{RUN_ID_TAG} = '{quoted}'", max_results=1)
+    return str(runs[0].info.run_id) if runs else None
+
+
 def find_or_create_run(client: "MlflowClient", context: RunContext) -> str:
     """MLflow's id of the run tagged with `context.run_id`; made, with its experiment, when there is none."""
+    found = find_run(client, context.experiment, context.run_id)
+    if found is not None:
+        return found
     experiment = client.get_experiment_by_name(context.experiment)
     if experiment is None:
-        location = context.artifact_root or None
-        experiment_id = str(client.create_experiment(context.experiment, artifact_location=location))
+        experiment_id = client.create_experiment(context.experiment, artifact_location=context.artifact_root or None)
     else:
-        experiment_id = str(experiment.experiment_id)
-        quoted = context.run_id.replace("'", "")
-        found = client.search_runs([experiment_id], f"tags.{RUN_ID_TAG} = '{quoted}'", max_results=1)
-        if found:
-            return str(found[0].info.run_id)
+        experiment_id = experiment.experiment_id
     tags = {RUN_ID_TAG: context.run_id, "git_sha": context.git_sha, "reason": context.reason}
-    return str(client.create_run(experiment_id, tags=tags, run_name=context.run_id).info.run_id)
+    return str(client.create_run(str(experiment_id), tags=tags, run_name=context.run_id).info.run_id)
+
+
+def fetch_recorded(tracking_uri: str, experiment: str, run_id: str, folder: str, to: Path) -> Path:
+    """Copy the files that a stage stored with `record` under `folder` into `to`; returns the copied folder.
+
+    Raises:
+        StageError: no such run, nothing stored for it, or the tracking server cannot be reached.
+    """
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    missing = f"MLflow at {tracking_uri} holds no {folder} of run {run_id}"
+    try:
+        found = find_run(MlflowClient(tracking_uri, tracking_uri), experiment, run_id)
+        if found is None:
+            raise StageError(missing)
+        to.mkdir(parents=True, exist_ok=True)
+        return Path(download_artifacts(f"runs:/{found}/{folder}", dst_path=str(to), tracking_uri=tracking_uri))
+    except (MlflowException, OSError) as error:
+        raise StageError(f"{missing}: {str(error).partition(chr(10))[0]}") from error
 
 
 def record(

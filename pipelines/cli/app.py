@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from pipelines.cli import data, detector, init, models, operations, pipeline, settings, stages
+from pipelines.cli import data, detector, init, models, operations, pipeline, runs, schedule, settings, stages
 
 app = typer.Typer(
     name="aidetect",
@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (init, pipeline, models, stages, detector, operations, data, settings):
+for module in (init, pipeline, runs, schedule, models, stages, detector, operations, data, settings):
     module.add_to(app)
 
 

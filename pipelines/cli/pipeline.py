@@ -1,4 +1,4 @@
-"""Verbs of the pipeline: compile, run, runs, gate, train, evaluate."""
+"""Verbs of the pipeline: run, compile, gate."""
 
 import json
 import sys
@@ -23,7 +23,6 @@ def add_to(app: typer.Typer) -> None:
     """Register this module's verbs."""
     app.command()(run)
     app.command("compile")(compile_)
-    app.add_typer(runs_app, name="runs")
     app.command()(gate)
 
 
@@ -82,50 +81,6 @@ def compile_(
             f"note: images.{', images.'.join(unpushed)} stand for images never pushed; a submission will be refused",
             err=True,
         )
-
-
-runs_app = typer.Typer(help="Past runs of the pipeline.", no_args_is_help=True)
-
-
-@runs_app.command("list")
-def runs_list(
-    profile: Profile = "sample",
-    overrides: Overrides = [],  # noqa: B006
-    config_file: ConfigFile = DEFAULT_CONFIG,
-    as_json: Json = False,
-) -> None:
-    """List the runs in the workspace, newest first."""
-    config = configuration(profile, overrides, config_file)
-    from pipelines.runs import list_runs
-
-    records = list(list_runs(config.paths.workspace))
-    if as_json:
-        typer.echo(json.dumps([record.model_dump(mode="json") for record in records], indent=1))
-        return
-    from pipelines.cli.summary import print_runs
-
-    print_runs(records)
-
-
-@runs_app.command("show")
-def runs_show(
-    run_id: str,
-    profile: Profile = "sample",
-    overrides: Overrides = [],  # noqa: B006
-    config_file: ConfigFile = DEFAULT_CONFIG,
-    as_json: Json = False,
-) -> None:
-    """Show one run: its stages, figures, verdict and where everything lies."""
-    config = configuration(profile, overrides, config_file)
-    from pipelines.runs import find_run
-
-    record = find_run(config.paths.workspace, run_id)
-    if as_json:
-        typer.echo(record.model_dump_json(indent=1))
-        return
-    from pipelines.cli.summary import print_run
-
-    print_run(record, config)
 
 
 def gate(

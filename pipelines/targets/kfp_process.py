@@ -65,7 +65,7 @@ def run_container(client: Any, image: str, command: list[str], volumes: dict[str
     try:
         container.start()
         for chunk in container.logs(stream=True):
-            sys.stdout.write(chunk.decode(errors="replace"))
+            print(chunk.decode(errors="replace"), end="")  # noqa: T201 - KFP indents what a task prints
         return int(container.wait()["StatusCode"])
     finally:
         # an interrupted stage takes back what it began before it is gone

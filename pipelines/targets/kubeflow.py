@@ -1,6 +1,10 @@
 """Run the compiled spec on an open-source Kubeflow Pipelines server."""
 
+import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,11 +13,20 @@ from pipelines.compile import PIPELINE_FILE
 from pipelines.config import PipelineConfig
 from pipelines.places import stage_of
 from pipelines.runs import RunRecord, StageStatus
+from pipelines.targets.cloud_outputs import collect_tracked
 from pipelines.targets.local import Listener
 
 if TYPE_CHECKING:
     import kfp
+    from google.api_core.retry import Retry
 
+_FIXES: Final = {
+    401: "; log in to the server's gateway",
+    403: "; ask for access to kubeflow.namespace",
+    404: "; check kubeflow.host and kubeflow.namespace",
+    429: "; too many requests, wait and try again",
+    503: "; the server is starting or overloaded, try again",
+}
 _ENDED: Final = frozenset({"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"})
 _STAGE_STATES: Final[dict[str, StageStatus]] = {
     "RUNNING": "running",
@@ -32,8 +45,7 @@ def run(
         StageError: the server is not configured, refuses the run or cannot be reached.
     """
     client = connect(config)
-    started = time.monotonic()
-    try:
+    with server_errors(config):
         submitted = client.create_run_from_pipeline_package(
             str(Path(record.folder) / PIPELINE_FILE),
             arguments=parameters,
@@ -42,24 +54,54 @@ def run(
             namespace=config.kubeflow.namespace or None,
             pipeline_root=config.kubeflow.pipeline_root or None,
             enable_caching=False,
+            service_account=config.kubeflow.service_account or None,
         )
-        record.status, record.resource = "submitted", str(submitted.run_id)
-        record.link = f"{config.kubeflow.host.rstrip('/')}/#/runs/details/{submitted.run_id}"
-        record.save()
-        listener(record, f"submitted: {record.link}")
-        while sync:
-            found = client.get_run(record.resource)
-            _update(record, found)
-            listener(record, "")
-            if found.state in _ENDED:
-                _conclude(record, found)
-                break
-            time.sleep(config.vertex.poll_s)
-    except Exception as error:
-        raise StageError(f"Kubeflow Pipelines at {config.kubeflow.host}: {_line(error)}") from error
-    record.seconds = round(time.monotonic() - started, 2)
+    record.status, record.resource = "submitted", str(submitted.run_id)
+    record.link = f"{config.kubeflow.host.rstrip('/')}/#/runs/details/{submitted.run_id}"
     record.save()
+    listener(record, f"submitted: {record.link}")
+    return follow(record, config, listener) if sync else record
+
+
+def follow(record: RunRecord, config: PipelineConfig, listener: Listener) -> RunRecord:
+    """Follow a submitted run to its end, telling the listener of every stage that changes.
+
+    Raises:
+        StageError: the server refuses or cannot be reached.
+    """
+    client = connect(config)
+    while True:
+        notes = _look(client, record, config)
+        listener(record, "")
+        if record.status != "submitted":
+            break
+        time.sleep(config.kubeflow.poll_s)
+    for note in notes:
+        listener(record, f"note: {note}")
     return record
+
+
+def refresh(record: RunRecord, config: PipelineConfig) -> list[str]:
+    """Ask the server once how a submitted run stands.
+
+    Returns:
+        What of an ended run's results could not be read, one line each.
+
+    Raises:
+        StageError: the server refuses or cannot be reached.
+    """
+    return _look(connect(config), record, config)
+
+
+def cancel(record: RunRecord, config: PipelineConfig) -> None:
+    """Ask the server to terminate a run.
+
+    Raises:
+        StageError: the server refuses or cannot be reached.
+    """
+    client = connect(config)
+    with server_errors(config):
+        client.terminate_run(record.resource)
 
 
 def connect(config: PipelineConfig) -> "kfp.Client":
@@ -72,10 +114,68 @@ def connect(config: PipelineConfig) -> "kfp.Client":
         raise StageError("set kubeflow.host to the address of a Kubeflow Pipelines server, e.g. http://localhost:8888")
     import kfp
 
-    try:
+    with server_errors(config):
         return kfp.Client(host=config.kubeflow.host, namespace=config.kubeflow.namespace or "kubeflow")
-    except Exception as error:
-        raise StageError(f"Kubeflow Pipelines at {config.kubeflow.host} does not answer: {_line(error)}") from error
+
+
+def patience(timeout_s: float) -> "Retry":
+    """Read again while the server is starting, overloaded or out of reach; what changes something is sent once."""
+    from google.api_core.retry import Retry
+    from kfp_server_api import ApiException
+    from urllib3.exceptions import HTTPError
+
+    def passing(error: BaseException) -> bool:
+        return isinstance(error, HTTPError) or (isinstance(error, ApiException) and error.status in (429, 503))
+
+    return Retry(passing, initial=0.2, maximum=8.0, timeout=timeout_s)
+
+
+@contextmanager
+def server_errors(config: PipelineConfig) -> Iterator[None]:
+    """Turn whatever KFP's client raises into one line that names the server and the fix."""
+    from google.api_core.exceptions import RetryError
+    from kfp_server_api import ApiException
+    from urllib3.exceptions import HTTPError
+
+    where = f"Kubeflow Pipelines at {config.kubeflow.host}"
+    try:
+        yield
+    except StageError:
+        raise
+    except RetryError as error:
+        raise StageError(f"{where}: still refused after many tries: {_line(error.cause or error)}") from error
+    except ApiException as error:
+        fix = _FIXES.get(int(error.status or 0), "")
+        raise StageError(f"{where}: {error.status} {_said(error)}{fix}") from error
+    except (HTTPError, OSError) as error:
+        raise StageError(f"{where} does not answer: {_line(error)}; check kubeflow.host and the network") from error
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise StageError(f"{where}: {_line(error)}") from error
+
+
+def _said(error: Any) -> str:
+    """The sentence in the server's answer; its whole body where there is none."""
+    try:
+        document = json.loads(error.body)
+        return str(document.get("message") or document.get("error") or error.reason)
+    except (TypeError, ValueError, AttributeError):
+        return str(error.reason)
+
+
+def _look(client: "kfp.Client", record: RunRecord, config: PipelineConfig) -> list[str]:
+    """Write how the run stands into its record."""
+    with server_errors(config):
+        found = patience(config.kubeflow.request_timeout_s)(client.get_run)(record.resource)
+    _update(record, found)
+    notes: list[str] = []
+    if found.created_at:
+        until = found.finished_at if found.state in _ENDED and found.finished_at else datetime.now(UTC)
+        record.seconds = round(max(0.0, (until - found.created_at).total_seconds()), 2)
+    if found.state in _ENDED:
+        notes = collect_tracked(record, config)
+        _conclude(record, found)
+    record.save()
+    return notes
 
 
 def _update(record: RunRecord, found: Any) -> None:

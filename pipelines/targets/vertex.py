@@ -11,18 +11,19 @@ from pipelines.compile import PIPELINE_FILE
 from pipelines.config import PipelineConfig
 from pipelines.places import stage_of
 from pipelines.runs import RunRecord, StageStatus
+from pipelines.targets.cloud_outputs import Output, Outputs, collect
 from pipelines.targets.local import Listener
 
 if TYPE_CHECKING:
-    from google.cloud.aiplatform_v1 import PipelineServiceClient
+    from google.cloud.aiplatform_v1 import PipelineJob, PipelineServiceClient
 
 _STAGE_STATES: Final[dict[str, StageStatus]] = {
     "PENDING": "pending",
     "RUNNING": "running",
     "CANCEL_PENDING": "running",
     "SUCCEEDED": "succeeded",
-    "SKIPPED": "pending",
-    "NOT_TRIGGERED": "pending",
+    "SKIPPED": "succeeded",  # answered from the cache
+    "NOT_TRIGGERED": "pending",  # behind a gate that refused
     "FAILED": "failed",
     "CANCELLING": "running",
     "CANCELLED": "failed",
@@ -69,22 +70,26 @@ def submit(record: RunRecord, config: PipelineConfig, parameters: dict[str, Any]
 
 def follow(record: RunRecord, config: PipelineConfig, listener: Listener) -> RunRecord:
     """Follow a submitted run to its end, telling the listener of every stage that changes."""
-    started = time.monotonic()
     while True:
-        state, details = _look(record, config)
-        record.seconds = round(time.monotonic() - started, 2)
+        state, job = _look(record, config)
         record.save()
         listener(record, "")
         if state in _ENDED:
             break
         time.sleep(config.vertex.poll_s)
-    conclude(record, state, details)
-    record.save()
+    for line in conclude(record, state, job):
+        listener(record, f"note: {line}")
     return record
 
 
-def conclude(record: RunRecord, state: str, details: list[Any]) -> None:
-    """Give an ended job's record its status: a refused gate is a job that succeeded without register."""
+def conclude(record: RunRecord, state: str, job: "PipelineJob") -> list[str]:
+    """Give an ended job's record its status, verdict, figures and reports.
+
+    Returns:
+        What of them could not be read, one line each.
+    """
+    details = list(job.job_detail.task_details)
+    missing = collect(record, _outputs(details))
     if state == "CANCELLED":
         record.status, record.error = "interrupted", "cancelled"
     elif state == "FAILED":
@@ -96,21 +101,33 @@ def conclude(record: RunRecord, state: str, details: list[Any]) -> None:
         record.status, record.error = "failed", f"{where}{message or 'failed; see the console page'}"
     else:
         record.conclude_by_stages()
-
-
-def refresh(record: RunRecord, config: PipelineConfig) -> RunRecord:
-    """Ask Vertex AI once how a submitted run stands."""
-    state, details = _look(record, config)
-    if state in _ENDED:
-        conclude(record, state, details)
     record.save()
-    return record
+    return missing
+
+
+def refresh(record: RunRecord, config: PipelineConfig) -> list[str]:
+    """Ask Vertex AI once how a submitted run stands.
+
+    Returns:
+        What of an ended run's results could not be read, one line each.
+
+    Raises:
+        StageError: Vertex AI does not know the run, refused or could not be reached.
+    """
+    state, job = _look(record, config)
+    missing = conclude(record, state, job) if state in _ENDED else []
+    record.save()
+    return missing
 
 
 def cancel(record: RunRecord, config: PipelineConfig) -> None:
-    """Cancel a submitted run; Vertex AI ends it in its own time."""
+    """Cancel a submitted run; Vertex AI ends it in its own time.
+
+    Raises:
+        StageError: Vertex AI does not know the run, refused or could not be reached.
+    """
     with google_errors("cancel the run on Vertex AI"):
-        _jobs(config).cancel_pipeline_job(name=record.resource, timeout=config.vertex.request_timeout_s)
+        _jobs(record, config).cancel_pipeline_job(name=record.resource, timeout=config.vertex.request_timeout_s)
 
 
 def _initialise(config: PipelineConfig) -> None:
@@ -146,21 +163,31 @@ def run_labels(record: RunRecord) -> dict[str, str]:
     return {key: label(value) for key, value in values.items()}
 
 
-def _look(record: RunRecord, config: PipelineConfig) -> tuple[str, list[Any]]:
-    """State of the job and its tasks, written into the record's stages."""
+def _look(record: RunRecord, config: PipelineConfig) -> tuple[str, "PipelineJob"]:
+    """State of the job and the job itself; its tasks are written into the record's stages."""
     # the generated client: PipelineJob's own properties wait for the job to end
     timeout_s = config.vertex.request_timeout_s
     with google_errors("ask Vertex AI about the run"):
-        job = _jobs(config).get_pipeline_job(name=record.resource, retry=patience(timeout_s), timeout=timeout_s)
-    details = list(job.job_detail.task_details)
-    _update(record, details)
-    return job.state.name.removeprefix("PIPELINE_STATE_"), details
+        job = _jobs(record, config).get_pipeline_job(name=record.resource, retry=patience(timeout_s), timeout=timeout_s)
+    _update(record, list(job.job_detail.task_details))
+    record.seconds = _seconds(job)
+    return job.state.name.removeprefix("PIPELINE_STATE_"), job
 
 
-def _jobs(config: PipelineConfig) -> "PipelineServiceClient":
+def _seconds(job: Any) -> float:
+    """From the job's creation to its end, or until now; the library shows its timestamps as datetimes."""
+    if not job.create_time:
+        return 0.0
+    until = job.end_time.timestamp() if job.end_time else time.time()
+    return max(0.0, round(float(until - job.create_time.timestamp()), 2))
+
+
+def _jobs(record: RunRecord, config: PipelineConfig) -> "PipelineServiceClient":
     from google.cloud.aiplatform_v1 import PipelineServiceClient
 
-    host = f"{config.vertex.region}-aiplatform.googleapis.com"
+    # a run stays in the region that it was started in, whatever the configuration says today
+    _, _, region = record.resource.partition("/locations/")
+    host = f"{region.partition('/')[0] or config.vertex.region}-aiplatform.googleapis.com"
     client: PipelineServiceClient = connect(PipelineServiceClient, host, config.vertex.api_endpoint)
     return client
 
@@ -174,3 +201,15 @@ def _update(record: RunRecord, details: list[Any]) -> None:
         entry.status = _STAGE_STATES.get(detail.state.name, entry.status)
         if detail.start_time and detail.end_time:
             entry.seconds = round(detail.end_time.timestamp() - detail.start_time.timestamp(), 2)
+
+
+def _outputs(details: list[Any]) -> Outputs:
+    """The artifacts of the stages that ran, by stage and name."""
+    found = {}
+    for detail in details:
+        stage = stage_of(detail.task_name)
+        if stage is not None:
+            for name, listed in detail.outputs.items():
+                for artifact in listed.artifacts:
+                    found[stage, name] = Output(artifact.uri, dict(artifact.metadata or {}))
+    return found

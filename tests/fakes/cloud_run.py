@@ -15,7 +15,12 @@ LATEST = run_v2.TrafficTargetAllocationType.TRAFFIC_TARGET_ALLOCATION_TYPE_LATES
 class FakeCloudRun(GoogleRest):
     """One service. `serve` gives the address of a server for a revision's environment."""
 
-    def __init__(self, serve: Callable[[dict[str, str]], str], environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        serve: Callable[[dict[str, str]], str],
+        environment: dict[str, str],
+        image: str = "registry/serving@sha256:" + "0" * 64,
+    ) -> None:
         super().__init__()
         self.serve = serve
         self.revisions: dict[str, run_v2.RevisionTemplate] = {}
@@ -23,7 +28,7 @@ class FakeCloudRun(GoogleRest):
         template = run_v2.RevisionTemplate(
             containers=[
                 run_v2.Container(
-                    image="registry/serving@sha256:" + "0" * 64,
+                    image=image,
                     env=[run_v2.EnvVar(name=k, value=v) for k, v in environment.items()],
                 )
             ]
@@ -35,6 +40,10 @@ class FakeCloudRun(GoogleRest):
     def environment(self, revision: str) -> dict[str, str]:
         """Environment of a revision's container."""
         return {v.name: v.value for v in self.revisions[revision].containers[0].env}
+
+    def address(self, revision: str) -> str:
+        """Where a revision answers."""
+        return self.serve(self.environment(revision))
 
     @property
     def split(self) -> dict[str, int]:
@@ -92,7 +101,7 @@ class FakeCloudRun(GoogleRest):
             revision = latest if target.type_ == LATEST else target.revision
             if revision not in self.revisions:
                 raise ApiError(400, f"no revision {revision}")
-            uri = self.serve(self.environment(revision)) if target.tag else ""
+            uri = self.address(revision) if target.tag else ""
             statuses.append(
                 run_v2.TrafficTargetStatus(
                     type_=target.type_, revision=revision, percent=target.percent, tag=target.tag, uri=uri
@@ -100,5 +109,5 @@ class FakeCloudRun(GoogleRest):
             )
         self.service.traffic_statuses = statuses
         busiest = max(statuses, key=lambda status: status.percent)
-        self.service.uri = self.serve(self.environment(busiest.revision))
+        self.service.uri = self.address(busiest.revision)
         self.service.etag = f'"{len(self.requests)}"'

@@ -22,6 +22,14 @@ class FakeGcs:
         self.uploads: list[str] = []
         self.cut: str = ""
         """Uploads of names that contain this break off without an answer."""
+        self.requests: list[str] = []
+        """`METHOD path` of each."""
+        self.missing: set[str] = set()
+        """Buckets that do not exist."""
+        self.denied: set[str] = set()
+        """Permissions that the caller has on no bucket."""
+        self.faults: list[tuple[str, int, int]] = []
+        """(part of the path, status to answer, how often)."""
         self._sessions: dict[str, tuple[str, bytes]] = {}
         self._lock = threading.Lock()
         outer = self
@@ -36,7 +44,7 @@ class FakeGcs:
                 body = self.rfile.read(int(self.headers.get("content-length") or 0))
                 url = urlparse(self.path)
                 with outer._lock:
-                    answered = outer.handle(self.command, url.path, dict(parse_qsl(url.query)), self.headers, body)
+                    answered = outer.handle(self.command, url.path, url.query, self.headers, body)
                 if answered is None:
                     self.close_connection = True
                     return
@@ -54,15 +62,35 @@ class FakeGcs:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
+    def fail(self, part: str, code: int, times: int = -1) -> None:
+        """Answer `code` to requests whose path contains `part`, `times` times."""
+        self.faults.append((part, code, times))
+
+    def put(self, uri: str, content: bytes) -> None:
+        """Have an object at `gs://BUCKET/NAME`."""
+        key = uri.removeprefix("gs://")
+        self.objects[key] = content
+        self.generations[key] = self.generations.get(key, 0) + 1
+
     def close(self) -> None:
         """Stop listening."""
         self._server.shutdown()
         self._server.server_close()
 
-    def handle(self, method: str, path: str, query: dict[str, str], headers: Any, body: bytes) -> Any:
+    def handle(self, method: str, path: str, asked: str, headers: Any, body: bytes) -> Any:
         """One request; None breaks the connection off."""
+        self.requests.append(f"{method} {path}")
+        for index, (part, code, times) in enumerate(self.faults):
+            if times and part in unquote(path):
+                self.faults[index] = (part, code, times - 1)
+                return self._json(code, {"error": {"code": code, "message": f"injected {code}"}})
+        about = re.fullmatch(r"/storage/v1/b/([^/]+)(/iam/testPermissions)?", path)
+        if about and about[1] not in self.missing:
+            wanted = {value for key, value in parse_qsl(asked) if key == "permissions"}
+            return self._json(200, {"name": about[1], "permissions": sorted(wanted - self.denied)})
+        query = dict(parse_qsl(asked))
         found = re.fullmatch(r"/(?:(upload|download)/)?storage/v1/b/([^/]+)/o(?:/(.+))?", path)
-        if not found:
+        if not found or found[2] in self.missing:
             return self._json(404, {"error": {"code": 404, "message": path}})
         kind, bucket, name = found[1], found[2], unquote(found[3] or "")
         if kind == "upload":

@@ -1,86 +1,169 @@
-"""Vertex AI's pipelineJobs on loopback: bodies parsed by Google's own protos, stages that advance at each look."""
+"""Vertex AI's pipelineJobs and schedules on loopback: bodies parsed by Google's own protos, stages that advance."""
 
 import re
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from google.cloud import aiplatform_v1
 from google.protobuf import json_format
 
+from components.artifacts.verdict import VERDICT_JSON
+from tests.fakes.gcs import FakeGcs
 from tests.fakes.google_rest import ApiError, GoogleRest, Request
+from tests.fakes.vertex import parse, show
+from tests.releases import make_evaluation, make_verdict
 
 STAGES = ("verify-data", "train", "evaluate", "quality-gate", "register", "deploy")
+State = aiplatform_v1.PipelineTaskDetail.State
 
 
 class FakeVertexPipelines(GoogleRest):
-    """Jobs that run through `STAGES`, one every `pace` looks; `fails` names a stage, `refuses` has the gate refuse."""
+    """Jobs that run through `STAGES`, one every `pace` looks; `fails` names a stage, `refuses` has the gate refuse.
 
-    def __init__(self, fails: str = "", refuses: bool = False, pace: int = 1) -> None:
+    With a `gcs`, stages leave their artifacts there as the real ones do: evaluation, verdict and the HTML reports.
+    """
+
+    def __init__(self, fails: str = "", refuses: bool = False, pace: int = 1, gcs: FakeGcs | None = None) -> None:
         super().__init__()
-        self.fails, self.refuses, self.pace = fails, refuses, pace
+        self.fails, self.refuses, self.pace, self.gcs = fails, refuses, pace, gcs
         self.jobs: dict[str, aiplatform_v1.PipelineJob] = {}
         self.looks: dict[str, int] = {}
         self.cancelled: list[str] = []
+        self.schedules: dict[str, aiplatform_v1.Schedule] = {}
+        self._made = 0
+
+    @property
+    def changes(self) -> list[str]:
+        """`METHOD path` of the requests that could change something, in order."""
+        return [f"{r.method} {r.path.rpartition('/')[2]}" for r in self.requests if r.method != "GET"]
 
     def route(self, request: Request) -> dict[str, Any]:
-        """Create, get, list and cancel."""
+        """Create, get, list, update, pause, resume, delete and cancel."""
         match = re.fullmatch(
-            r"/v1/(projects/[^/]+/locations/[^/]+/pipelineJobs)(?:/([^/:]+))?(?::(\w+))?", request.path
+            r"/v1/(projects/[^/]+/locations/[^/]+)/(pipelineJobs|schedules)(?:/([^/:]+))?(?::(\w+))?", request.path
         )
         if match is None:
             raise ApiError(404, f"{request.path} not found")
-        parent, identity, verb = match.groups()
+        parent, kind, identity, verb = match.groups()
+        if kind == "schedules":
+            return self._schedule(parent, identity or "", verb or request.method, request)
         if request.method == "POST" and verb is None:
-            return self._create(f"{parent}/{request.query['pipelineJobId']}", request.body)
-        name = f"{parent}/{identity}"
+            return self._create(f"{parent}/{kind}/{request.query['pipelineJobId']}", request.body)
+        name = f"{parent}/{kind}/{identity}"
         if name not in self.jobs:
             raise ApiError(404, f"{name} not found")
         if verb == "cancel":
             self.cancelled.append(name)
+            self.jobs[name].state = aiplatform_v1.PipelineState.PIPELINE_STATE_CANCELLED
             return {}
         return self._advance(name)
 
     def _create(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
         if name in self.jobs:
             raise ApiError(409, f"{name} already exists")
-        job = aiplatform_v1.PipelineJob()
-        json_format.ParseDict(body, aiplatform_v1.PipelineJob.pb(job))
+        job = parse(aiplatform_v1.PipelineJob, body)
         job.name = name
         job.state = aiplatform_v1.PipelineState.PIPELINE_STATE_PENDING
+        job.create_time = {"seconds": 1_000}
         self.jobs[name], self.looks[name] = job, 0
-        return self._document(job)
+        return show(job)
 
     def _advance(self, name: str) -> dict[str, Any]:
         job = self.jobs[name]
+        if name in self.cancelled:
+            return show(job)
         self.looks[name] += 1
         done = STAGES[: 1 + self.looks[name] // self.pace]
         last = "quality-gate" if self.refuses else STAGES[-1]
-        states = aiplatform_v1.PipelineTaskDetail.State
         details = []
         for stage in done:
             failed = stage == self.fails
             details.append(
                 aiplatform_v1.PipelineTaskDetail(
                     task_name=stage,
-                    state=states.FAILED if failed else states.SUCCEEDED,
+                    state=State.FAILED if failed else State.SUCCEEDED,
                     start_time={"seconds": 1000},
                     end_time={"seconds": 1060},
                     error={"code": 9, "message": f"{stage} says why"} if failed else None,
+                    outputs={} if failed else self._outputs(job, stage),
                 )
             )
             if failed or stage == last:
                 break
         ended = details[-1].task_name == last
         job.state = aiplatform_v1.PipelineState.PIPELINE_STATE_RUNNING
-        if details[-1].state == states.FAILED:
+        if details[-1].state == State.FAILED:
             job.state = aiplatform_v1.PipelineState.PIPELINE_STATE_FAILED
         elif ended:
             job.state = aiplatform_v1.PipelineState.PIPELINE_STATE_SUCCEEDED
+        if job.state != aiplatform_v1.PipelineState.PIPELINE_STATE_RUNNING:
+            job.end_time = {"seconds": 1_000 + 60 * len(details)}
         if ended and self.refuses:
-            details += [aiplatform_v1.PipelineTaskDetail(task_name=s, state=states.SKIPPED) for s in STAGES[4:]]
+            details += [aiplatform_v1.PipelineTaskDetail(task_name=s, state=State.NOT_TRIGGERED) for s in STAGES[4:]]
         job.job_detail = aiplatform_v1.PipelineJobDetail(task_details=details)
-        return self._document(job)
+        return show(job)
 
-    @staticmethod
-    def _document(job: aiplatform_v1.PipelineJob) -> dict[str, Any]:
-        document: dict[str, Any] = json_format.MessageToDict(aiplatform_v1.PipelineJob.pb(job))
-        return document
+    def _outputs(self, job: aiplatform_v1.PipelineJob, stage: str) -> dict[str, Any]:
+        if self.gcs is None:
+            return {}
+        root = f"{job.runtime_config.gcs_output_directory}/1234/{job.name.rpartition('/')[2]}/{stage}_99"
+        names = {"verify-data": "report", "train": "curves", "quality-gate": "verdict"}
+        made = ["evaluation", "report"] if stage == "evaluate" else [names[stage]] if stage in names else []
+        with tempfile.TemporaryDirectory() as scratch:
+            for name in made:
+                uri = f"{root}/{name}"
+                if name == "verdict":
+                    folder = make_verdict(Path(scratch) / name, "d" * 64, passed=not self.refuses)
+                    self.gcs.put(f"{uri}/{VERDICT_JSON}", (folder / VERDICT_JSON).read_bytes())
+                    self.gcs.put(f"{uri}/verdict.md", b"# verdict\n")
+                elif name == "evaluation":
+                    folder = make_evaluation(Path(scratch) / name, "d" * 64)
+                    self.gcs.put(f"{uri}/evaluation.json", (folder / "evaluation.json").read_bytes())
+                else:
+                    self.gcs.put(uri, f"<title>{stage}</title>".encode())
+        word = "REFUSED" if self.refuses else "PASSED"
+        metadata = {"headline": f"{word}: accuracy 94.0 %", "passed": not self.refuses}
+        return {
+            name: {"artifacts": [{"uri": f"{root}/{name}", "metadata": metadata if name == "verdict" else {}}]}
+            for name in made
+        }
+
+    def _schedule(self, parent: str, identity: str, verb: str, request: Request) -> dict[str, Any]:
+        if not identity:
+            if verb == "GET":
+                shown = sorted(self.schedules.values(), key=lambda s: s.create_time)
+                return {"schedules": [show(s) for s in shown if s.name.startswith(parent)]}
+            return self._create_schedule(parent, request.body)
+        name = f"{parent}/schedules/{identity}"
+        if name not in self.schedules:
+            raise ApiError(404, f"{name} not found")
+        standing = self.schedules[name]
+        if verb in ("pause", "resume"):
+            active = verb == "resume"
+            standing.state = aiplatform_v1.Schedule.State.ACTIVE if active else aiplatform_v1.Schedule.State.PAUSED
+            return {}
+        if verb == "DELETE":
+            del self.schedules[name]
+            return self.running(parent, "google.protobuf.Empty", {})
+        if verb == "PATCH":
+            sent = parse(aiplatform_v1.Schedule, request.body)
+            for field in re.sub(r"([A-Z])", lambda m: "_" + m[1].lower(), request.query["updateMask"]).split(","):
+                setattr(standing, field, getattr(sent, field))
+        return show(standing)
+
+    def _create_schedule(self, parent: str, body: dict[str, Any]) -> dict[str, Any]:
+        schedule = parse(aiplatform_v1.Schedule, body)
+        self._made += 1
+        schedule.name = f"{parent}/schedules/{self._made}"
+        schedule.state = aiplatform_v1.Schedule.State.ACTIVE
+        schedule.create_time = {"seconds": 1_700_000_000 + self._made}
+        schedule.next_run_time = {"seconds": 1_800_000_000}
+        self.schedules[schedule.name] = schedule
+        return show(schedule)
+
+
+def spec_of(job: aiplatform_v1.PipelineJob) -> dict[str, Any]:
+    """The pipeline spec that a job was made from."""
+    document: dict[str, Any] = json_format.MessageToDict(aiplatform_v1.PipelineJob.pb(job))["pipelineSpec"]
+    return document

@@ -116,5 +116,5 @@ def test_two_writers_of_a_bucket_lose_nothing(bucket: FakeGcs) -> None:
 
 
 def test_bucket_without_an_object_is_refused() -> None:
-    with pytest.raises(StageError, match="must be gs://bucket/object"):
+    with pytest.raises(StageError, match="must be gs://BUCKET/OBJECT"):
         open_ledger("gs://ops")

@@ -1,0 +1,154 @@
+"""Verbs about runs: list, show, follow, cancel."""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines.cli.options import (
+    DEFAULT_CONFIG,
+    ConfigFile,
+    Json,
+    Overrides,
+    Profile,
+    SummaryFile,
+    configuration,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipelines.config import PipelineConfig
+    from pipelines.runs import RunRecord
+
+runs_app = typer.Typer(help="Runs of the pipeline: those of this workspace, here and in the cloud.")
+
+Run = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, as `aidetect runs` lists it.")]
+OwnProfile = Annotated[
+    str, typer.Option("--profile", "-p", help="Profile in pipeline_config.yaml; default: the run's own.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register this module's verbs."""
+    app.add_typer(runs_app, name="runs")
+
+
+@runs_app.callback(invoke_without_command=True)
+def runs(context: typer.Context, as_json: Json = False) -> None:
+    """List the runs in the workspace, newest first; or see the verbs below."""
+    if context.invoked_subcommand is None:
+        _list("sample", [], DEFAULT_CONFIG, as_json)
+
+
+@runs_app.command("list")
+def runs_list(
+    profile: Profile = "sample",
+    overrides: Overrides = [],  # noqa: B006 - Typer reads the default, nothing writes to it
+    config_file: ConfigFile = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """List the runs in the workspace, newest first, as they were last seen."""
+    _list(profile, overrides, config_file, as_json)
+
+
+@runs_app.command("show")
+def runs_show(
+    run_id: Run,
+    refresh: Annotated[bool, typer.Option(help="Ask the cloud first how a run there stands.")] = True,
+    profile: OwnProfile = "",
+    overrides: Overrides = [],  # noqa: B006
+    config_file: ConfigFile = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Show one run: its stages, figures, verdict and where everything lies."""
+    record, config = _find(run_id, profile, overrides, config_file)
+    if refresh:
+        _refresh(record, config)
+    _show(record, config, as_json)
+
+
+@runs_app.command("follow")
+def runs_follow(
+    run_id: Run,
+    profile: OwnProfile = "",
+    overrides: Overrides = [],  # noqa: B006
+    config_file: ConfigFile = DEFAULT_CONFIG,
+    summary_file: SummaryFile = None,
+    as_json: Json = False,
+) -> None:
+    """Follow a run in the cloud to its end; exit code as `aidetect run --sync`."""
+    record, config = _find(run_id, profile, overrides, config_file)
+    from pipelines.cli.markdown import run_markdown, summary
+    from pipelines.cli.progress import RunProgress
+    from pipelines.targets.cloud import follow
+
+    with summary(summary_file, "aidetect runs follow") as told:
+        with RunProgress(quiet=as_json) as progress:
+            follow(record, config, progress)
+        told.add(run_markdown(record))
+    _show(record, config, as_json)
+    raise typer.Exit(record.exit_code)
+
+
+@runs_app.command("cancel")
+def runs_cancel(
+    run_id: Run,
+    profile: OwnProfile = "",
+    overrides: Overrides = [],  # noqa: B006
+    config_file: ConfigFile = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Cancel a run in the cloud; what it had registered or deployed stays."""
+    record, config = _find(run_id, profile, overrides, config_file)
+    from pipelines.targets.cloud import cancel
+
+    cancel(record, config)
+    if as_json:
+        typer.echo(json.dumps({"run_id": record.run_id, "resource": record.resource, "cancel": "requested"}))
+    else:
+        typer.echo(f"run {record.run_id}: asked to stop; see: aidetect runs show {record.run_id}")
+
+
+def _list(profile: str, overrides: list[str], config_file: "Path", as_json: bool) -> None:
+    config = configuration(profile, overrides, config_file)
+    from pipelines.runs import list_runs
+
+    records = list(list_runs(config.paths.workspace))
+    if as_json:
+        typer.echo(json.dumps([record.model_dump(mode="json") for record in records], indent=1))
+        return
+    from pipelines.cli.summary import print_runs
+
+    print_runs(records)
+
+
+def _find(run_id: str, profile: str, overrides: list[str], config_file: "Path") -> "tuple[RunRecord, PipelineConfig]":
+    """The record, and the configuration of the profile that the run was started with."""
+    from pipelines.runs import find_run
+
+    record = find_run(configuration(profile or "sample", overrides, config_file).paths.workspace, run_id)
+    return record, configuration(profile or record.profile, overrides, config_file)
+
+
+def _refresh(record: "RunRecord", config: "PipelineConfig") -> None:
+    """Bring a run in the cloud up to date; one that cannot be asked about is shown as it was last seen."""
+    from components.artifacts.failure import StageError
+    from pipelines.targets.cloud import is_open, refresh
+
+    if not is_open(record):
+        return
+    try:
+        for line in refresh(record, config):
+            typer.echo(f"note: {line}", err=True)
+    except StageError as error:
+        typer.echo(f"note: shown as last seen: {error}", err=True)
+
+
+def _show(record: "RunRecord", config: "PipelineConfig", as_json: bool) -> None:
+    if as_json:
+        typer.echo(record.model_dump_json(indent=1))
+        return
+    from pipelines.cli.summary import print_run
+
+    print_run(record, config)

@@ -1,0 +1,91 @@
+"""Verbs about the recurring run: schedule plan, apply, pause, delete."""
+
+import json
+from typing import TYPE_CHECKING
+
+import typer
+
+from pipelines.cli.options import DEFAULT_CONFIG, ConfigFile, Json, Overrides, Profile, configuration
+
+if TYPE_CHECKING:
+    from pipelines.schedule import Report
+
+schedule_app = typer.Typer(
+    help="The recurring run, as the section `schedule` of the configuration says.", no_args_is_help=True
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register this module's verbs."""
+    app.add_typer(schedule_app, name="schedule")
+
+
+@schedule_app.command("plan")
+def plan(
+    profile: Profile = "production",
+    overrides: Overrides = [],  # noqa: B006 - Typer reads the default, nothing writes to it
+    config_file: ConfigFile = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Show what `apply` would change; changes nothing."""
+    config = configuration(profile, overrides, config_file)
+    from pipelines.schedule import plan as run
+
+    _show(run(config), as_json, "would ")
+
+
+@schedule_app.command("apply")
+def apply(
+    profile: Profile = "production",
+    overrides: Overrides = [],  # noqa: B006
+    config_file: ConfigFile = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Bring the cloud's schedule to what the configuration says; again changes nothing."""
+    config = configuration(profile, overrides, config_file)
+    from pipelines.schedule import apply as run
+
+    _show(run(config), as_json)
+
+
+@schedule_app.command("pause")
+def pause(
+    profile: Profile = "production",
+    overrides: Overrides = [],  # noqa: B006
+    config_file: ConfigFile = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Pause the schedule until the next `apply`; for longer set schedule.enabled to false."""
+    config = configuration(profile, overrides, config_file)
+    from pipelines.schedule import pause as run
+
+    _show(run(config), as_json)
+
+
+@schedule_app.command("delete")
+def delete(
+    profile: Profile = "production",
+    overrides: Overrides = [],  # noqa: B006
+    config_file: ConfigFile = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Remove the schedule; runs that it started go on."""
+    config = configuration(profile, overrides, config_file)
+    from pipelines.schedule import delete as run
+
+    _show(run(config), as_json)
+
+
+def _show(report: "Report", as_json: bool, mood: str = "") -> None:
+    if as_json:
+        typer.echo(json.dumps(report.document(), indent=1))
+        return
+    for step in report.steps:
+        typer.echo(f"{mood}{step.verb} {step.resource or report.name}: {step.why}")
+    if not report.steps:
+        typer.echo("nothing to change")
+    for found in report.standing:
+        following = f", next run {found.next_run_at}" if found.next_run_at and found.state == "active" else ""
+        typer.echo(f"{found.resource}: {found.state}, {found.cron}{following}")
+    if not report.standing:
+        typer.echo(f"{report.target} has no schedule {report.name}")

@@ -1,0 +1,103 @@
+"""What a run in the cloud left in its stores, brought into the run's folder: verdict, figures and reports."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from components.artifacts.cloud_storage import SCHEME, fetch_file
+from components.artifacts.deployment import DEPLOYMENT_JSON
+from components.artifacts.evaluation import EVALUATION_JSON, read_evaluation
+from components.artifacts.failure import StageError
+from components.artifacts.tracking import fetch_recorded
+from components.artifacts.verdict import VERDICT_JSON, VERDICT_MD, read_verdict
+from pipelines.config import PipelineConfig
+from pipelines.places import Stage
+from pipelines.runs import RunRecord
+from pipelines.targets.local import REPORTS
+
+_FILES: Final[tuple[tuple[Stage, str, tuple[str, ...]], ...]] = (
+    ("quality_gate", "verdict", (VERDICT_JSON, VERDICT_MD)),
+    ("evaluate", "evaluation", (EVALUATION_JSON,)),
+    ("deploy", "deployment", (DEPLOYMENT_JSON,)),
+)
+"""Stage, its artifact (a folder), and the files of it that are worth a copy: kilobytes, never the data or the model."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """One artifact of a finished stage, as the target describes it."""
+
+    uri: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+Outputs = Mapping[tuple[Stage, str], Output]
+"""(Stage, artifact name) -> where it lies."""
+
+
+def collect(record: RunRecord, outputs: Outputs) -> list[str]:
+    """Copy verdict, figures and reports into the run's folder and complete the record from them.
+
+    Returns:
+        What could not be copied, one line each; the record then holds what the target itself said of it.
+    """
+    missing = []
+    for stage, artifact, names in _FILES:
+        found = outputs.get((stage, artifact))
+        if found is None:
+            continue
+        folder = Path(record.folder) / "artifacts" / stage
+        try:
+            for name in names:
+                _fetch(f"{found.uri.rstrip('/')}/{name}", folder / artifact / name)
+            record.stage(stage).output_dir = str(folder)
+        except StageError as error:
+            missing.append(str(error))
+    for stage, artifact, name in REPORTS:
+        report = outputs.get((stage, artifact))
+        if report is not None:
+            try:
+                _fetch(report.uri, Path(record.folder) / name)
+            except StageError as error:
+                missing.append(str(error))
+    _complete(record, outputs)
+    return missing
+
+
+def collect_tracked(record: RunRecord, config: PipelineConfig) -> list[str]:
+    """The same from the tracking server, for a target whose artifacts lie in a store of its own.
+
+    Returns:
+        What could not be copied, one line each.
+    """
+    missing = []
+    for stage, artifact, _ in _FILES[:2]:
+        if not record.ran(stage):
+            continue
+        folder = Path(record.folder) / "artifacts" / stage
+        try:
+            fetch_recorded(config.tracking_uri, config.tracking.experiment, record.run_id, artifact, folder)
+            record.stage(stage).output_dir = str(folder)
+        except StageError as error:
+            missing.append(str(error))
+    _complete(record, {})
+    return missing
+
+
+def _complete(record: RunRecord, outputs: Outputs) -> None:
+    evaluation = record.output("evaluate", "evaluation")
+    if record.stage("evaluate").output_dir and (evaluation / EVALUATION_JSON).is_file():
+        record.metrics = {name: metric.value for name, metric in read_evaluation(evaluation).test.metrics.items()}
+    verdict = record.output("quality_gate", "verdict")
+    if record.stage("quality_gate").output_dir and (verdict / VERDICT_JSON).is_file():
+        record.headline = read_verdict(verdict).headline
+    elif ("quality_gate", "verdict") in outputs:
+        record.headline = str(outputs["quality_gate", "verdict"].metadata.get("headline", ""))
+
+
+def _fetch(uri: str, to: Path) -> None:
+    if not uri.startswith(SCHEME):
+        raise StageError(f"{uri or 'an artifact without an address'}: not in Cloud Storage")
+    if not to.is_file():
+        fetch_file(uri, to)

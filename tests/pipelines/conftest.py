@@ -1,0 +1,99 @@
+"""A cloud on loopback: Vertex AI's pipelines, Cloud Storage, a Kubeflow server; and `aidetect` against them."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.cli.app import run_app
+from tests.fakes.gcs import FakeGcs
+from tests.fakes.kubeflow import FakeKubeflow
+from tests.fakes.vertex_pipelines import FakeVertexPipelines
+
+DIGEST = "@sha256:" + "a1" * 32
+IMAGES = [f"images.{name}=registry.example/{name}{DIGEST}" for name in ("train", "pipeline", "serving")]
+
+
+@dataclass
+class Ran:
+    """What a verb came to."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """Its JSON."""
+        return json.loads(self.out)
+
+
+Aidetect = Callable[..., Ran]
+
+
+@pytest.fixture
+def gcs(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGcs]:
+    """Cloud Storage, where the client library looks for it."""
+    fake = FakeGcs()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", fake.url)
+    yield fake
+    fake.close()
+
+
+@pytest.fixture
+def no_google(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Submission asks Google who owns the bucket, at an address that no setting changes; the answer is only logged."""
+    from google.cloud.aiplatform.utils import gcs_utils
+
+    monkeypatch.setattr(gcs_utils, "create_gcs_bucket_for_pipeline_artifacts_if_it_does_not_exist", lambda **_: None)
+
+
+@pytest.fixture
+def cloud(gcs: FakeGcs, no_google: None) -> Iterator[FakeVertexPipelines]:
+    """Vertex AI, whose stages leave their artifacts in Cloud Storage."""
+    fake = FakeVertexPipelines(gcs=gcs)
+    yield fake
+    fake.close()
+
+
+@pytest.fixture
+def kubeflow() -> Iterator[FakeKubeflow]:
+    """A Kubeflow Pipelines server."""
+    fake = FakeKubeflow()
+    yield fake
+    fake.close()
+
+
+@pytest.fixture
+def vertex_settings(tmp_path: Path, cloud: FakeVertexPipelines) -> list[str]:
+    """`--set` of everything that the production profile leaves to its owner."""
+    return [
+        *IMAGES,
+        f"paths.workspace={tmp_path / 'workspace'}",
+        "vertex.project=proj",
+        "vertex.region=europe-west1",
+        "vertex.bucket=gs://bkt",
+        "vertex.service_account=pipeline@proj.iam.gserviceaccount.com",
+        "vertex.network=projects/1/global/networks/n",
+        "vertex.labels={team: trust}",
+        f"vertex.api_endpoint={cloud.url}",
+        "vertex.poll_s=0.01",
+        "vertex.request_timeout_s=3",
+        "tracking.uri=http://mlflow.internal:5000",
+    ]
+
+
+@pytest.fixture
+def aidetect(capsys: pytest.CaptureFixture[str]) -> Aidetect:
+    """`aidetect` in this process: words, then `settings`, a list for `--set`."""
+
+    def call(*words: str, settings: list[str] | None = None) -> Ran:
+        capsys.readouterr()
+        code = run_app([*words, *(part for setting in settings or [] for part in ("--set", setting))])
+        captured = capsys.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    return call
