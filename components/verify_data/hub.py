@@ -65,7 +65,10 @@ class HubSource:
             if isinstance(feature, datasets.Image):
                 stream = stream.cast_column(name, datasets.Image(decode=False))
         columns = ImageColumns.of(stream.features.arrow_schema, self.uri)
-        tables = stream.with_format("arrow").iter(batch_size=BATCH_ROWS)
+        # a dataset stored as files brings paths in place of bytes; embedding reads those and leaves the rest
+        schema = stream.features.arrow_schema
+        batches = stream.with_format("arrow").iter(batch_size=BATCH_ROWS)
+        tables = (datasets.table.embed_table_storage(table.cast(schema)) for table in batches)
         try:
             yield from read_rows(split, split, columns, tables)
         except (OSError, ValueError) as error:

@@ -28,6 +28,8 @@ def choose_validation(
     from scipy.sparse.csgraph import connected_components
 
     n = len(digests)
+    if not n:
+        return np.zeros(0, bool)
     equal = pa.array(digests, pa.string()).dictionary_encode().indices.to_numpy().astype(np.intp)
     nodes = int(equal.max()) + 1 if n else 0
     left, right = equal[links[0]], equal[links[1]]

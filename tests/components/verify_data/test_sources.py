@@ -60,6 +60,26 @@ def test_class_names_decide_not_their_order(tmp_path: Path, sample_dir: Path, sc
     assert summary.splits["test"] == _sample_test_split(sample_dir), "the official test split is kept, labels by name"
 
 
+def test_a_hub_dataset_stored_as_files_is_read_too(run: Run, cifake_dir: Path) -> None:
+    status, error, out = run(f"hf://{cifake_dir}")
+    assert (status, error) == (0, "")
+    table = Dataset(out).table("test")
+    kept = {path.read_bytes() for path in cifake_dir.glob("test/*/*.jpg")}
+    assert {row["bytes"] for row in table.column("image").to_pylist()} == kept
+
+
+def test_a_train_split_without_one_readable_image_is_refused_with_its_reason(
+    run: Run, cifake_dir: Path, tmp_path: Path
+) -> None:
+    copied = shutil.copytree(cifake_dir, tmp_path / "damaged")
+    for path in copied.glob("train/*/*.jpg"):
+        path.write_bytes(b"damaged")
+    status, error, _ = run(copied)
+    assert status == 1
+    assert "Traceback" not in error
+    assert "train" in error and "images" in error
+
+
 def test_cifake_layout_end_to_end(run: Run, cifake_dir: Path) -> None:
     status, error, out = run(cifake_dir)
     assert (status, error) == (0, "")
