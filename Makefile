@@ -81,7 +81,7 @@ compile: $(STAMP) ## Compile the pipeline for Vertex AI to build/pipeline.json
 .PHONY: test
 test: $(STAMP) ## Run the tests with coverage (>= 90 %); needs no network, no root, no service
 	@$(BIN)/coverage erase
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not system" --cov --cov-report=term:skip-covered
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not system and not engine" --cov --cov-report=term:skip-covered
 
 .PHONY: test-system
 test-system: $(addprefix $(VENV)/.with-,load dvc notebook docs) ## Run the tests that need Debian packages: Redis, Prometheus, Chromium; and the load generators (root)

@@ -1,0 +1,224 @@
+"""The cloud run, rehearsed offline: one command from submission to a promoted service, then a refusal, then a rollback.
+
+Real: `aidetect`, the compiled spec, Google's client libraries, the images, MLflow, the HTTP between them. Stand-ins on
+loopback: Vertex AI (executes the submitted spec), Cloud Run (starts the submitted image), Cloud Storage (an emulator).
+The training is of seconds and its gate asks for little: what is rehearsed is the way, not the model.
+"""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyarrow.parquet as pq
+import pytest
+from google.cloud import storage
+
+from components.artifacts.registry import Registry
+from tests.e2e.conftest import SMALL
+from tests.fakes.vertex import PARENT
+from tests.rehearsal.conftest import BUCKET, Started
+from tests.rehearsal.container_run import ContainerCloudRun
+from tests.rehearsal.executing_vertex import ExecutingVertex
+from tests.rehearsal.images import ROOT, Images
+
+SERVICE_ACCOUNT = "pipeline@proj.iam.gserviceaccount.com"
+MODEL = "ai-product-photo-detector"
+LEDGER = "promotions.jsonl"
+# the client library asks Google who owns the bucket, at an address that no setting changes; nothing else is replaced
+AIDETECT = """
+from google.cloud.aiplatform.utils import resource_manager_utils
+resource_manager_utils.get_project_number = lambda *_, **__: "1234"
+from pipelines.cli import main
+main()
+"""
+pytestmark = pytest.mark.xdist_group("rehearsal")
+
+
+@dataclass
+class Cloud:
+    """All of it, and the one command that drives it."""
+
+    vertex: ExecutingVertex
+    run: ContainerCloudRun
+    images: Images
+    mlflow_uri: str
+    workspace: Path
+
+    def aidetect_run(self, **changes: str) -> "tuple[int, dict[str, Any]]":
+        """`aidetect run --on vertex --sync`; its exit code and record."""
+        settings = {
+            **SMALL,
+            "paths.workspace": str(self.workspace),
+            "data.uri": f"gs://{BUCKET}/data/sample",
+            "tracking.uri": self.mlflow_uri,
+            "gate.min_accuracy": "0",
+            "gate.min_f1": "0",
+            **{f"images.{name}": self.images.pinned(name) for name in ("train", "pipeline", "serving")},
+            "vertex.project": "proj",
+            "vertex.region": "europe-west1",
+            "vertex.bucket": f"gs://{BUCKET}",
+            "vertex.service_account": SERVICE_ACCOUNT,
+            "vertex.api_endpoint": self.vertex.url,
+            "vertex.poll_s": "0.5",
+            "register.project": "proj",
+            "register.bucket": f"gs://{BUCKET}/bundles",
+            "register.serving_image": self.images.pinned("serving"),
+            "register.api_endpoint": self.vertex.url,
+            "deploy.project": "proj",
+            "deploy.service": "detector",
+            "deploy.ledger_path": f"gs://{BUCKET}/{LEDGER}",
+            "deploy.image": self.images.pinned("serving"),
+            "deploy.run_api_endpoint": self.run.url,
+            "deploy.vertex_api_endpoint": self.vertex.url,
+            "deploy.canary_hold_s": "4",
+            **changes,
+        }
+        sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+        done = subprocess.run(
+            [sys.executable, "-c", AIDETECT, *"run --on vertex --sync --profile production --json".split(), *sets],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=400,
+        )
+        assert done.stdout, done.stderr
+        record = json.loads(done.stdout)
+        tell(f"aidetect run --on vertex --sync: exit {done.returncode}, {record['status']}. {record['headline']}")
+        if record["error"]:
+            tell(record["error"])
+        return done.returncode, record
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Everything that a run which fails must leave as it was."""
+        registry = Registry(self.mlflow_uri, MODEL)
+        blob = storage.Client().bucket(BUCKET).blob(LEDGER)
+        entries = [json.loads(line) for line in blob.download_as_bytes().splitlines()] if blob.exists() else []
+        return {
+            "champion": registry.aliased("champion"),
+            "vertex champion": self.vertex.aliases(f"{PARENT}/models/{MODEL}").get("champion"),
+            "versions": len(registry.summaries()),
+            "promotions": [entry["to_version"] for entry in entries if entry["outcome"] == "promoted"],
+            "split": {self.run.image(name).partition("@")[2]: share for name, share in self.run.split.items()},
+            "model": [self.run.environment(name)["MODEL_VERSION"] for name in self.run.split],
+            "pinned": self.run.pinned,
+        }
+
+    def predict(self) -> dict[str, Any]:
+        """The public address's answer to a photo of the sample."""
+        photo = pq.read_table(ROOT / "data/sample/test.parquet").to_pylist()[0]["image"]["bytes"]
+        answer = httpx.post(f"{self.run.service.uri}/predict", files={"file": photo}, trust_env=False, timeout=60)
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+
+def tell(line: str) -> None:
+    """A line of the rehearsal's own account (`pytest -s` shows it)."""
+    print(f"  {line}", flush=True)
+
+
+@pytest.fixture(scope="module")
+def cloud(
+    vertex: ExecutingVertex,
+    cloud_run: ContainerCloudRun,
+    images: Images,
+    mlflow_uri: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Cloud:
+    return Cloud(vertex, cloud_run, images, mlflow_uri, tmp_path_factory.mktemp("workspace"))
+
+
+@pytest.fixture(scope="module")
+def promoted(cloud: Cloud) -> Cloud:
+    """The first test's result, for those that start from a champion."""
+    if cloud.state["champion"] is None:
+        assert cloud.aidetect_run()[0] == 0
+    return cloud
+
+
+def test_a_run_is_submitted_executed_registered_and_promoted(cloud: Cloud, started: Started) -> None:
+    assert cloud.state["model"] == ["first"]
+    code, record = cloud.aidetect_run()
+    assert (code, record["status"]) == (0, "deployed"), record
+    assert [stage["status"] for stage in record["stages"]] == ["succeeded"] * 6
+
+    body = cloud.vertex.submitted[-1].body
+    assert body["serviceAccount"] == SERVICE_ACCOUNT
+    executors = body["pipelineSpec"]["deploymentSpec"]["executors"]
+    assert len(executors) == 6
+    ran = [image for image in started.images if image != cloud.images.resolve(cloud.images.pinned("serving"))]
+    for stage, image in zip(record["stages"], ran, strict=True):
+        container = executors[f"exec-{stage['name'].replace('_', '-')}"]["container"]
+        resources = container["resources"]
+        accelerator = resources.get("accelerator")
+        with_gpu = f" + {accelerator['count']} x {accelerator['type']}" if accelerator else ""
+        tell(f"{stage['name']:<12} {stage['seconds']:5.1f} s  {container['image'].rpartition('/')[2][:32]}…")
+        tell(f"{'':<21} {resources['cpuLimit']:g} CPUs, {resources['memoryLimit']:g} GB{with_gpu}")
+        assert cloud.images.name(image) == ("train" if stage["name"] in ("train", "evaluate") else "pipeline")
+        assert container["image"].endswith(image), "executed another image than was submitted"
+    train = executors["exec-train"]["container"]["resources"]
+    assert (train["accelerator"], train["cpuLimit"], train["memoryLimit"]) == (
+        train["accelerator"] | {"type": "NVIDIA_TESLA_T4", "count": "1"},
+        8.0,
+        30.0,
+    )
+    tell(f"service account {body['serviceAccount']}, pipeline root {body['runtimeConfig']['gcsOutputDirectory']}")
+
+    serving = cloud.images.resolve(cloud.images.pinned("serving"))
+    assert cloud.state == {
+        "champion": "1",
+        "vertex champion": "1",
+        "versions": 1,
+        "promotions": ["1"],
+        "split": {serving: 100},
+        "model": ["1"],
+        "pinned": False,
+    }
+    assert len(cloud.run.front.answered) == 2, "both revisions had users while the canary was held"
+    tell(f"requests through the public address: {dict(cloud.run.front.answered)}")
+    answer = cloud.predict()
+    tell(f"POST {cloud.run.service.uri}/predict: {json.dumps(answer)}")
+    assert answer["model_version"] == "1"
+
+
+def test_a_gate_that_refuses_registers_nothing(promoted: Cloud) -> None:
+    before = promoted.state
+    updates = len(promoted.run.updates)
+    code, record = promoted.aidetect_run(**{"gate.min_accuracy": "0.99"})
+    assert (code, record["status"]) == (2, "refused"), record
+    assert "REFUSED" in record["headline"]
+    stages = {stage["name"]: stage["status"] for stage in record["stages"]}
+    assert (stages["quality_gate"], stages["register"], stages["deploy"]) == ("succeeded", "pending", "pending")
+    assert promoted.state == before
+    assert len(promoted.run.updates) == updates
+
+
+def test_a_broken_image_is_found_by_the_smoke_test_and_rolled_back(promoted: Cloud) -> None:
+    before = promoted.state
+    # ready, healthy, 200 to everything, and its labels are the wrong way round
+    broken = promoted.images.derive(
+        "serving",
+        "inverted",
+        [
+            'RUN sed -i \'s/"prediction": verdict.prediction,/'
+            '"prediction": {"real": "ai_generated", "ai_generated": "real"}[verdict.prediction],/\''
+            " serving/routes/predict.py && grep -q 'ai_generated\": \"real' serving/routes/predict.py",
+        ],
+    )
+    code, record = promoted.aidetect_run(**{"train.seed": "1", "deploy.image": broken})
+    assert (code, record["status"]) == (1, "failed"), record
+    assert record["error"].startswith("deploy: smoke test: ")
+    assert promoted.state == {**before, "versions": before["versions"] + 1}
+    tried = [name for name in promoted.run.made if promoted.run.image(name) == broken]
+    assert len(tried) == 1
+    assert promoted.run.front.answered[tried[0]] == 0, "the broken revision had users"
+    last = storage.Client().bucket(BUCKET).blob(LEDGER).download_as_bytes().splitlines()[-1]
+    assert json.loads(last)["outcome"] == "rolled_back"
+    tell(f"ledger: rolled back, {json.loads(last)['reason']}")
+    answer = promoted.predict()
+    assert answer["model_version"] == "1"
+    tell(f"users are still answered by version {answer['model_version']}: {answer['prediction']}")
