@@ -1,10 +1,13 @@
 """Run the compiled spec on an open-source Kubeflow Pipelines server."""
 
 import json
+import tempfile
 import time
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -45,9 +48,9 @@ def run(
         StageError: the server is not configured, refuses the run or cannot be reached.
     """
     client = connect(config)
-    with server_errors(config):
+    with server_errors(config), package(json.loads((Path(record.folder) / PIPELINE_FILE).read_text())) as file:
         submitted = client.create_run_from_pipeline_package(
-            str(Path(record.folder) / PIPELINE_FILE),
+            str(file),
             arguments=parameters,
             run_name=f"{config.tracking.model_name}-{record.run_id}",
             experiment_name=config.kubeflow.experiment,
@@ -118,6 +121,15 @@ def connect(config: PipelineConfig) -> "kfp.Client":
         return kfp.Client(host=config.kubeflow.host, namespace=config.kubeflow.namespace or "kubeflow")
 
 
+@contextmanager
+def package(spec: dict[str, Any]) -> Iterator[Path]:
+    """The spec as a file that KFP's client takes: it goes by the ending, and JSON is YAML too."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "pipeline.yaml"
+        file.write_text(json.dumps(spec))
+        yield file
+
+
 def patience(timeout_s: float) -> "Retry":
     """Read again while the server is starting, overloaded or out of reach; what changes something is sent once."""
     from google.api_core.retry import Retry
@@ -132,14 +144,17 @@ def patience(timeout_s: float) -> "Retry":
 
 @contextmanager
 def server_errors(config: PipelineConfig) -> Iterator[None]:
-    """Turn whatever KFP's client raises into one line that names the server and the fix."""
+    """Turn whatever KFP's client raises into one line that names the server and the fix, and keep it from talking."""
     from google.api_core.exceptions import RetryError
     from kfp_server_api import ApiException
     from urllib3.exceptions import HTTPError
 
     where = f"Kubeflow Pipelines at {config.kubeflow.host}"
     try:
-        yield
+        # the client prints links on standard output, where a verb's own answer belongs
+        with redirect_stdout(StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     except StageError:
         raise
     except RetryError as error:

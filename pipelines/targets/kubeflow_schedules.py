@@ -2,14 +2,11 @@
 
 import json
 import re
-import tempfile
-from pathlib import Path
 from typing import Any, Final
 
-from pipelines.compile import PIPELINE_FILE
 from pipelines.config import PipelineConfig
 from pipelines.schedule import ScheduleError, Standing, Wanted
-from pipelines.targets.kubeflow import connect, patience, server_errors
+from pipelines.targets.kubeflow import connect, package, patience, server_errors
 
 _DIGEST: Final = re.compile(r"\[digest ([0-9a-f]+)\]")
 _PAGE: Final = 100
@@ -66,9 +63,7 @@ class KubeflowScheduler:
             StageError: the server refuses or cannot be reached.
         """
         kubeflow = self._config.kubeflow
-        with server_errors(self._config), tempfile.TemporaryDirectory() as folder:
-            package = Path(folder) / PIPELINE_FILE
-            package.write_text(json.dumps(wanted.spec))
+        with server_errors(self._config), package(wanted.spec) as file:
             experiment = self._client.create_experiment(kubeflow.experiment, namespace=kubeflow.namespace or None)
             self._client.create_recurring_run(
                 experiment_id=experiment.experiment_id,
@@ -79,7 +74,7 @@ class KubeflowScheduler:
                 max_concurrency=wanted.max_concurrent_runs,
                 no_catchup=True,
                 params=wanted.parameters,
-                pipeline_package_path=str(package),
+                pipeline_package_path=str(file),
                 pipeline_root=kubeflow.pipeline_root or None,
                 enable_caching=False,
                 service_account=kubeflow.service_account or None,

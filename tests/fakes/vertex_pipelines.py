@@ -38,6 +38,11 @@ class FakeVertexPipelines(GoogleRest):
         """`METHOD path` of the requests that could change something, in order."""
         return [f"{r.method} {r.path.rpartition('/')[2]}" for r in self.requests if r.method != "GET"]
 
+    @staticmethod
+    def busy() -> ApiError:
+        """What an overloaded server answers."""
+        return ApiError(503, "overloaded")
+
     def route(self, request: Request) -> dict[str, Any]:
         """Create, get, list, update, pause, resume, delete and cancel."""
         match = re.fullmatch(
