@@ -21,7 +21,7 @@ NEVER_PUSHED: Final = "@sha256:" + "0" * 64
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class ImagesConfig(_Frozen):

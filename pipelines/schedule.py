@@ -19,7 +19,7 @@ _PART: Final = re.compile(r"(?:\*|(\d+)(?:-(\d+))?)(?:/([1-9]\d*))?")
 class ScheduleConfig(BaseModel):
     """The recurring run; `aidetect schedule apply` makes the cloud agree with it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     enabled: bool = False
     """False: `apply` pauses what stands and makes nothing."""

@@ -16,6 +16,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix="",
+        use_attribute_docstrings=True,
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,

@@ -26,7 +26,7 @@ _API_KEY: Final = "AIDETECT_API_KEY"
 class DeployConfig(BaseModel):
     """Where a version is served, how it is tried first, and how it takes over."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
 
     target: Target = "local"
     ledger_path: str = "promotions.jsonl"

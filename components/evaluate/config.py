@@ -18,7 +18,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 class EvaluateConfig(BaseModel):
     """Knobs of the stage evaluate; the defaults are those of production."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     champion_uri: str = "models:/{model_name}@champion"
     """What the candidate is compared with; empty: with nothing. `{model_name}` is that of the run."""

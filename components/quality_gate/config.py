@@ -25,7 +25,7 @@ class GateConfig(BaseModel):
     Accuracy and F1 are always enforced: their floors can be set, not switched off. A limit that is None is not checked.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     min_accuracy: float = Field(0.85, ge=0.0, le=1.0)
     min_f1: float = Field(0.80, ge=0.0, le=1.0)

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class RegisterConfig(BaseModel):
     """Where a version is registered. MLflow always; Vertex Model Registry beside it when `vertex` is true."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
 
     vertex: bool = False
     project: str = ""

@@ -11,7 +11,7 @@ ThresholdPolicy = Literal["cost", "max_f1", "target_fpr"]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
 
 
 class AugmentConfig(_Frozen):

@@ -10,7 +10,7 @@ Action = Literal["fail", "report"]
 class VerifyDataConfig(BaseModel):
     """Tolerances and limits. A share is a fraction of all rows read; 0 tolerates nothing."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     max_corrupt_share: float = Field(default=0.0, ge=0, le=1)
     """Images that do not decode; within the tolerance they are quarantined."""
