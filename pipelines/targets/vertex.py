@@ -42,8 +42,8 @@ def submit(record: RunRecord, config: PipelineConfig, parameters: dict[str, Any]
         from google.cloud import aiplatform
 
         _initialise(config)
-        # the client logs what this function says in the record
-        logging.getLogger("google.cloud.aiplatform").setLevel(logging.ERROR)
+        # the client prints to standard output what this function says in the record; each module sets its own level
+        logging.getLogger("google.cloud.aiplatform.pipeline_jobs").setLevel(logging.ERROR)
         job = aiplatform.PipelineJob(
             display_name=f"{config.tracking.model_name}-{record.run_id}",
             template_path=str(Path(record.folder) / PIPELINE_FILE),

@@ -35,6 +35,7 @@ resource_manager_utils.get_project_number = lambda *_, **__: "1234"
 from pipelines.cli import main
 main()
 """
+COMMAND = ("run", "--on", "vertex", "--profile", "production", "--sync", "--json")
 pytestmark = pytest.mark.xdist_group("rehearsal")
 
 
@@ -79,7 +80,7 @@ class Cloud:
         }
         sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
         done = subprocess.run(
-            [sys.executable, "-c", AIDETECT, *"run --on vertex --sync --profile production --json".split(), *sets],
+            [sys.executable, "-c", AIDETECT, *COMMAND, *sets],
             cwd=ROOT,
             capture_output=True,
             text=True,
