@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.bundles import make_bundle
+from tests.releases import make_context
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,3 +33,13 @@ def toy_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def inverted_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The opposite of `toy_bundle`: dark pictures are called ai_generated."""
     return make_bundle(tmp_path_factory.mktemp("bundle") / "dark", sign=-1.0)
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of an empty registry, to copy: MLflow's first use of a database costs seconds."""
+    from components.artifacts.registry import Registry
+
+    folder = tmp_path_factory.mktemp("registry")
+    Registry(make_context(folder).tracking_uri, "m").summaries()
+    return folder / "mlflow.db"

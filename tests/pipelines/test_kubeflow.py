@@ -1,0 +1,142 @@
+"""`aidetect run --on kubeflow` through KFP's own client: what is sent, followed, stopped and refused."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.artifacts.context import RunContext
+from components.artifacts.tracking import record as store
+from tests.fakes.kubeflow import FakeKubeflow
+from tests.pipelines.conftest import IMAGES, Aidetect, Ran
+from tests.releases import make_evaluation, make_verdict
+
+
+@pytest.fixture
+def settings(kubeflow: FakeKubeflow, tmp_path: Path, migrated: Path) -> list[str]:
+    shutil.copy(migrated, tmp_path / "mlflow.db")
+    return [
+        *IMAGES,
+        f"paths.workspace={tmp_path}",
+        f"kubeflow.host={kubeflow.url}",
+        "kubeflow.request_timeout_s=1",
+        "kubeflow.poll_s=0.01",
+        "kubeflow.pipeline_root=gs://bkt/oss",
+        "kubeflow.service_account=pipeline-runner",
+        f"tracking.uri=sqlite:///{tmp_path}/mlflow.db",
+    ]
+
+
+def run(aidetect: Aidetect, settings: list[str], *words: str) -> Ran:
+    return aidetect("run", "--on", "kubeflow", "--profile", "production", "--json", *words, settings=settings)
+
+
+def test_what_is_submitted(aidetect: Aidetect, kubeflow: FakeKubeflow, settings: list[str]) -> None:
+    ran = run(aidetect, [*settings, "train.epochs=15"], "--reason", "dispatch")
+    assert ran.code == 0, ran.err
+    record = ran.document  # standard output holds the record alone
+    assert (record["status"], record["resource"]) == ("submitted", "run-1")
+    assert record["link"] == f"{kubeflow.url}/#/runs/details/run-1"
+    (sent,) = kubeflow.runs.values()
+    assert sent["display_name"] == f"ai-product-photo-detector-{record['run_id']}"
+    assert sent["experiment_id"] == kubeflow.experiments["ai-product-photo-detector"]["experiment_id"]
+    assert sent["service_account"] == "pipeline-runner"
+    assert sent["runtime_config"]["pipeline_root"] == "gs://bkt/oss"
+    parameters = sent["runtime_config"]["parameters"]
+    assert parameters["train_config"]["epochs"] == 15
+    assert (parameters["context"]["run_id"], parameters["context"]["reason"]) == (record["run_id"], "dispatch")
+    spec = sent["pipeline_spec"].get("pipeline_spec", sent["pipeline_spec"])
+    trained = spec["deploymentSpec"]["executors"]["exec-train"]["container"]
+    assert trained["resources"]["accelerator"]["type"] == "nvidia.com/gpu"
+    written = json.loads((Path(record["folder"]) / "pipeline.json").read_text())
+    assert spec["deploymentSpec"]["executors"].keys() == written["deploymentSpec"]["executors"].keys()
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code", "error"),
+    [
+        ({}, "deployed", 0, ""),
+        ({"refuses": True}, "refused", 2, ""),
+        ({"fails": "train"}, "failed", 1, "train: train says why"),
+    ],
+    ids=["deployed", "refused", "failed"],
+)
+def test_a_run_is_followed_to_its_end(
+    aidetect: Aidetect,
+    kubeflow: FakeKubeflow,
+    settings: list[str],
+    change: dict[str, Any],
+    status: str,
+    code: int,
+    error: str,
+) -> None:
+    for key, value in change.items():
+        setattr(kubeflow, key, value)
+    ran = run(aidetect, settings, "--sync")
+    record = ran.document
+    assert (ran.code, record["status"], record["error"]) == (code, status, error)
+    assert record["seconds"] == 60.0 * {"deployed": 6, "refused": 4, "failed": 2}[status]
+
+
+def test_verdict_and_figures_come_from_the_tracking_server(
+    aidetect: Aidetect, kubeflow: FakeKubeflow, settings: list[str], tmp_path: Path
+) -> None:
+    record = run(aidetect, settings).document
+    context = RunContext(
+        run_id=record["run_id"],
+        tracking_uri=f"sqlite:///{tmp_path}/mlflow.db",
+        artifact_root=(tmp_path / "mlflow-artifacts").as_uri(),
+    )
+    evaluation = make_evaluation(tmp_path / "evaluation", "d" * 64)
+    verdict = make_verdict(tmp_path / "verdict", "d" * 64)
+    store(context, metrics={}, files=[evaluation / "evaluation.json"], folder="evaluation")
+    store(context, metrics={}, files=[verdict / "verdict.json"], folder="verdict")
+    followed = aidetect("runs", "follow", record["run_id"], "--json", settings=settings)
+    assert followed.code == 0, followed.err
+    assert (followed.document["status"], followed.document["headline"]) == ("deployed", "PASSED: accuracy 94.0 %")
+    assert followed.document["metrics"]["accuracy"] == pytest.approx(0.94)
+
+
+def test_cancel(aidetect: Aidetect, kubeflow: FakeKubeflow, settings: list[str]) -> None:
+    record = run(aidetect, settings).document
+    assert aidetect("runs", "cancel", record["run_id"], settings=settings).code == 0
+    assert kubeflow.changes[-1] == "POST run-1:terminate"
+    shown = aidetect("runs", "show", record["run_id"], "--json", settings=settings).document
+    assert (shown["status"], shown["error"]) == ("interrupted", "cancelled")
+
+
+@pytest.mark.parametrize("code", [401, 403, 404, 429, 503])
+def test_a_refusal_is_one_line_and_a_failed_record(
+    aidetect: Aidetect, kubeflow: FakeKubeflow, settings: list[str], code: int
+) -> None:
+    kubeflow.fail("POST", "runs", code)
+    ran = run(aidetect, settings)
+    assert ran.code == 1 and f"{kubeflow.url}: {code} " in ran.err
+    assert len(ran.err.splitlines()) == 1
+    # a run has no id of our choosing: asking twice could start two
+    assert len([r for r in kubeflow.requests if r.method == "POST" and r.path.endswith("/runs")]) == 1
+    assert kubeflow.runs == {}
+    listed = aidetect("runs", "list", "--json", settings=settings).document
+    assert [r["status"] for r in listed] == ["failed"]
+
+
+def test_looking_survives_a_server_that_is_busy_for_a_moment(
+    aidetect: Aidetect, kubeflow: FakeKubeflow, settings: list[str]
+) -> None:
+    kubeflow.fail("GET", "/runs/", 503, times=2)
+    assert run(aidetect, settings, "--sync").document["status"] == "deployed"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("kubeflow.host=", "set kubeflow.host"),
+        ("kubeflow.host=http://127.0.0.1:9", "does not answer"),
+    ],
+)
+def test_no_server_is_one_line(aidetect: Aidetect, settings: list[str], change: str, message: str) -> None:
+    ran = run(aidetect, [*settings, change])
+    assert ran.code == 1 and message in ran.err
+    assert len(ran.err.splitlines()) == 1
