@@ -1,0 +1,53 @@
+"""References and the architecture picture say what the code says."""
+
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from docs.generate.__main__ import DOCS, PAGES, outdated
+from docs.generate.architecture import read_dag
+from pipelines.compile import compile_pipeline
+from pipelines.config import PipelineConfig
+from serving.settings import Settings
+from tests.e2e.conftest import ROOT
+
+
+def test_generated_files_are_current() -> None:
+    assert outdated(DOCS) == [], "run: make docs"
+
+
+def test_a_page_that_is_out_of_date_is_named(tmp_path: Path) -> None:
+    for name, make in PAGES.items():
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(make().replace("train", "tram") if name == "reference/cli.md" else make())
+    assert outdated(tmp_path) == ["reference/cli.md"]
+
+
+def test_the_dag_is_read_from_the_compiled_spec() -> None:
+    dag = read_dag(compile_pipeline(PipelineConfig(), "local"))
+    assert dag.stages == ("verify-data", "train", "evaluate", "quality-gate", "register", "deploy")
+    assert dag.conditions == (("quality-gate.passed", ("deploy", "register")), ("auto_deploy", ("deploy",)))
+    assert ("train", "register", "bundle") in {(e.source, e.target, e.artifact) for e in dag.edges}
+
+
+def test_the_picture_is_a_valid_one_that_loads_nothing() -> None:
+    text = (DOCS / "architecture.svg").read_text()
+    root = ElementTree.fromstring(text)
+    words = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"verify_data", "train", "evaluate", "quality_gate", "register", "deploy"} <= words
+    assert re.findall(r"(?:href|src|url)\W+http", text) == []
+
+
+@pytest.mark.parametrize("model", [PipelineConfig, Settings])
+def test_every_key_stands_in_the_reference(model: type) -> None:
+    page = (DOCS / "reference/configuration.md").read_text()
+    if model is Settings:
+        assert [name for name in Settings.model_fields if f"| `{name.upper()}` |" not in page] == []
+        return
+    sections = [field.alias or name for name, field in PipelineConfig.model_fields.items()]
+    assert [name for name in sections if f"### `{name}`" not in page] == []
+    assert "| `augment.jpeg_p` |" in page
+    assert str(ROOT) not in page
