@@ -1,5 +1,6 @@
 """The main job through the front door: both branches of the gate, by which stages ran."""
 
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from tests.e2e.conftest import Cli
+from tests.e2e.conftest import ROOT, Cli
 
 pytestmark = pytest.mark.xdist_group("pipeline")
 
@@ -41,6 +42,22 @@ def test_a_refused_gate_registers_nothing(tmp_path: Path, accuracy: str, f1: str
     assert names.lower() in record["headline"].lower()
     assert cli.models() == []
     assert not (tmp_path / "promotions.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("gate", "code", "status", "stages"),
+    [({"gate.min_accuracy": "0", "gate.min_f1": "0"}, 0, "deployed", ALL), ({}, 2, "refused", ALL[:4])],
+    ids=["no-gate", "default-gate"],
+)
+def test_a_folder_with_other_names_of_the_classes(
+    tmp_path: Path, gate: dict[str, str], code: int, status: str, stages: list[str]
+) -> None:
+    with tarfile.open(ROOT / "data/sample/cifake32_layout.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    folder = tmp_path / "sample_cifake32"
+    assert {path.name for path in (folder / "train").iterdir()} == {"REAL", "FAKE"}
+    done, record = Cli(tmp_path / "workspace").run("--data", str(folder), **gate)
+    assert (done, record["status"], ran(record)) == (code, status, stages)
 
 
 def test_without_auto_deploy_a_run_stops_after_register(passed: tuple[Cli, dict[str, Any]], tmp_path: Path) -> None:
