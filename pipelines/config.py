@@ -18,6 +18,7 @@ from components.quality_gate.config import GateConfig
 from components.register.config import RegisterConfig
 from components.train.config import TrainConfig
 from components.verify_data.config import VerifyDataConfig
+from pipelines.cost import CostConfig
 from pipelines.places import DockerConfig, ImagesConfig, KubeflowConfig, MachinesConfig, VertexConfig
 from pipelines.retrain import RetrainConfig
 from pipelines.schedule import ScheduleConfig
@@ -91,6 +92,7 @@ class PipelineConfig(_Frozen):
     kubeflow: KubeflowConfig = KubeflowConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     retrain: RetrainConfig = RetrainConfig()
+    cost: CostConfig = CostConfig()
 
     @property
     def tracking_uri(self) -> str:

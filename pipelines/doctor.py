@@ -3,28 +3,19 @@
 import importlib.util
 import shutil
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from pipelines.config import PipelineConfig
+from pipelines.findings import Finding
 
 _NEEDED = {"kfp": "pipeline", "mlflow": "local", "onnxruntime": "pipeline", "timm": "train", "torch": "train"}
 _DISK_GB = 2.0
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at."""
-
-    status: Literal["ok", "warning", "error"]
-    subject: str
-    message: str
-
-
 def examine(config: PipelineConfig) -> list[Finding]:
-    """Look at Python, packages, disk, data and registry; nothing is changed."""
-    return [_python(), *_packages(), _disk(config), _data(config), _git()]
+    """Look at Python, packages, disk, data and, where a project is configured, the cloud; nothing is changed."""
+    here = [_python(), *_packages(), _disk(config), _data(config), _git()]
+    return [*here, *_cloud(config)]
 
 
 def _python() -> Finding:
@@ -65,3 +56,16 @@ def _git() -> Finding:
     if shutil.which("git") is None:
         return Finding("warning", "git", "not installed: runs will not know the commit they ran")
     return Finding("ok", "git", "runs record their commit")
+
+
+def _cloud(config: PipelineConfig) -> list[Finding]:
+    """What a run on Vertex AI needs: first what the configuration alone tells, then what Google tells."""
+    if not config.vertex.project and not config.vertex.bucket:
+        return [Finding("ok", "cloud", "not configured (vertex.project and vertex.bucket are empty)")]
+    if any(importlib.util.find_spec(name) is None for name in ("google.cloud.aiplatform", "google.cloud.storage")):
+        return [Finding("error", "google-cloud-aiplatform", "not installed: pip install -e '.[gcp]'")]
+    from pipelines.cloud_checks import examine_cloud
+    from pipelines.preflight import problems_offline
+
+    offline = [Finding("error", "configuration", problem) for problem in problems_offline(config)]
+    return [*offline, *examine_cloud(config)]

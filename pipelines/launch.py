@@ -10,7 +10,7 @@ from components.artifacts.context import RunContext
 from components.artifacts.failure import StageError, sigterm_raises
 from pipelines.compile import PARAMETERS_FILE, PIPELINE_FILE, TargetName, compile_pipeline, stage_parameters
 from pipelines.config import PipelineConfig
-from pipelines.preflight import PreflightError, check_cloud
+from pipelines.preflight import PreflightError, ask_cloud, check_cloud
 from pipelines.runs import RunRecord, new_run
 from pipelines.targets.local import Listener, run_spec
 
@@ -90,6 +90,8 @@ def _on_vertex(
     from pipelines.targets import vertex
 
     check_cloud(config, parameters, spec)
+    for note in ask_cloud(config):
+        listener(record, note)
     vertex.submit(record, config, parameters)
     listener(record, f"submitted: {record.link}")
     return vertex.follow(record, config, listener) if sync else record

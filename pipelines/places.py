@@ -94,6 +94,8 @@ class VertexConfig(_Frozen):
     failure_policy: Literal["fast", "slow"] = "fast"
     api_endpoint: str = ""
     """Another address of the Vertex AI API, e.g. a private endpoint; empty: Google's own."""
+    quota_endpoint: str = ""
+    """Another address of the Service Usage API, which tells quotas; empty: Google's own."""
     request_timeout_s: float = Field(default=60.0, gt=0)
     poll_s: float = Field(default=15.0, gt=0)
     """Pause between two looks at a run that is followed (`--sync`)."""

@@ -1,4 +1,4 @@
-"""Checks before money is spent: everything about a cloud run that can be known without asking the cloud."""
+"""Checks before money is spent: first all that can be known without asking the cloud, then what only it can tell."""
 
 from typing import Any, Final
 
@@ -31,9 +31,37 @@ def check_cloud(config: PipelineConfig, parameters: dict[str, Any], spec: dict[s
     Raises:
         PreflightError: all problems found, each with its fix.
     """
-    problems = [*_places(config), *_images(config), *_machines(config), *_parameters(parameters, spec)]
+    problems = [*problems_offline(config), *_parameters(parameters, spec)]
     if problems:
         raise PreflightError("; ".join(problems))
+
+
+def problems_offline(config: PipelineConfig) -> list[str]:
+    """What of the configuration Vertex AI would refuse, each with its fix."""
+    return [*_places(config), *_images(config), *_machines(config)]
+
+
+def ask_cloud(config: PipelineConfig) -> list[str]:
+    """What only the cloud can tell before a submission: buckets, images, quota; then what the run may cost.
+
+    Returns:
+        Notes: what could not be checked, and the estimated cost.
+
+    Raises:
+        PreflightError: the run would fail on what was found.
+    """
+    from pipelines.cloud_checks import before_submission
+    from pipelines.cost import CostError, estimate
+
+    findings = before_submission(config)
+    problems = [f"{found.subject}: {found.message}" for found in findings if found.status == "error"]
+    if problems:
+        raise PreflightError("; ".join(problems))
+    notes = [f"note: {found.subject}: {found.message}" for found in findings if found.status == "warning"]
+    try:
+        return [*notes, estimate(config).sentence]
+    except CostError as error:
+        return [*notes, f"note: no cost estimate: {error}"]
 
 
 def check_parameters(parameters: dict[str, Any], spec: dict[str, Any]) -> None:

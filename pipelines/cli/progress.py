@@ -61,8 +61,9 @@ class RunProgress:
             running = next((stage for stage in record.stages if stage.status == "running"), None)
             if running is not None:
                 self._say(f"{_TITLES[running.name]} ({time.monotonic() - self._since:.0f} s)  {line}")
-            if self._status is None:
-                self._console.print(f"    {line}", markup=False, style="dim")
+            # what no stage says stays on the screen: where a run was submitted, what it may cost
+            if self._status is None or running is None:
+                self._console.print(f"    {line}", markup=False, style="dim", soft_wrap=True)
 
     def _say(self, text: str) -> None:
         if self._status is not None:

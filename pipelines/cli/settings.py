@@ -1,4 +1,4 @@
-"""Verbs about the configuration and this machine: config show, config schema, doctor."""
+"""Verbs about the configuration, this machine and the bill: config show, config schema, doctor, cost."""
 
 import json
 from typing import Annotated
@@ -14,6 +14,7 @@ def add_to(app: typer.Typer) -> None:
     """Register this module's verbs."""
     app.add_typer(config_app, name="config")
     app.command()(doctor)
+    app.command()(cost)
 
 
 @config_app.command("show")
@@ -61,3 +62,22 @@ def doctor(
             typer.echo(f"{marks[finding.status]} {finding.subject}: {finding.message}")
     bad = {"error", "warning"} if strict else {"error"}
     raise typer.Exit(1 if any(finding.status in bad for finding in findings) else 0)
+
+
+def cost(
+    profile: Profile = "production",
+    overrides: Overrides = [],  # noqa: B006
+    config_file: ConfigFile = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Estimate what a run on Vertex AI and a month of serving cost, by dated list prices."""
+    config = configuration(profile, overrides, config_file)
+    from pipelines.cost import estimate
+
+    found = estimate(config)
+    if as_json:
+        typer.echo(json.dumps(found.document(), indent=1))
+        return
+    from pipelines.cli.summary import print_estimate
+
+    print_estimate(found)

@@ -13,6 +13,7 @@ from pipelines.runs import RunRecord
 if TYPE_CHECKING:
     from components.artifacts.registry import VersionSummary
     from pipelines.config import PipelineConfig
+    from pipelines.cost import Estimate
     from pipelines.showcase import Showcase
 
 _COLOURS = {"deployed": "green", "registered": "green", "refused": "yellow", "failed": "red", "interrupted": "red"}
@@ -144,3 +145,28 @@ def print_models(versions: "list[VersionSummary]", tracking_uri: str) -> None:
             version.headline,
         )
     out.print(table)
+
+
+def print_estimate(estimate: "Estimate") -> None:
+    """One row a position, the totals, and what the prices are worth."""
+    out = console()
+    titles = {"run": "one pipeline run", "serving": "serving, a month", "storage": "storage, a month"}
+    for group, title in titles.items():
+        lines = [line for line in estimate.lines if line.group == group]
+        if not lines:
+            continue
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column(title)
+        table.add_column("quantity", justify="right")
+        table.add_column("unit")
+        table.add_column("USD", justify="right")
+        table.add_column("basis", style="dim")
+        for line in lines:
+            table.add_row(line.what, f"{line.quantity:,.2f}", line.unit, f"{line.usd:,.4f}", line.basis)
+        table.add_row(Text("total", style="bold"), "", "", Text(f"{estimate.total(group):,.2f}", style="bold"), "")
+        out.print(table)
+        out.print()
+    out.print(
+        f"List prices of {estimate.region} in US dollars, read {estimate.prices_read}, before taxes and discounts; "
+        f"sources in pipelines/prices.yaml. Quoted second hand, to be checked: {', '.join(estimate.unchecked)}."
+    )

@@ -30,6 +30,8 @@ class FakeVertexPipelines(GoogleRest):
         self.jobs: dict[str, aiplatform_v1.PipelineJob] = {}
         self.looks: dict[str, int] = {}
         self.cancelled: list[str] = []
+        self.t4s: dict[str, int] = {"": 4}
+        """Region -> T4s that the project may train on; "" for every other region."""
         self.schedules: dict[str, aiplatform_v1.Schedule] = {}
         self._made = 0
 
@@ -45,6 +47,8 @@ class FakeVertexPipelines(GoogleRest):
 
     def route(self, request: Request) -> dict[str, Any]:
         """Create, get, list, update, pause, resume, delete and cancel."""
+        if "/consumerQuotaMetrics/" in request.path:
+            return self._quota(request)
         match = re.fullmatch(
             r"/v1/(projects/[^/]+/locations/[^/]+)/(pipelineJobs|schedules)(?:/([^/:]+))?(?::(\w+))?", request.path
         )
@@ -55,6 +59,8 @@ class FakeVertexPipelines(GoogleRest):
             return self._schedule(parent, identity or "", verb or request.method, request)
         if request.method == "POST" and verb is None:
             return self._create(f"{parent}/{kind}/{request.query['pipelineJobId']}", request.body)
+        if not identity:
+            return {"pipelineJobs": [show(job) for name, job in self.jobs.items() if name.startswith(parent)]}
         name = f"{parent}/{kind}/{identity}"
         if name not in self.jobs:
             raise ApiError(404, f"{name} not found")
@@ -63,6 +69,17 @@ class FakeVertexPipelines(GoogleRest):
             self.jobs[name].state = aiplatform_v1.PipelineState.PIPELINE_STATE_CANCELLED
             return {}
         return self._advance(name)
+
+    def _quota(self, request: Request) -> dict[str, Any]:
+        if not request.path.endswith("aiplatform.googleapis.com/custom_model_training_nvidia_t4_gpus"):
+            raise ApiError(404, f"{request.path} not found")
+        buckets = [
+            {"effectiveLimit": str(limit), "dimensions": {"region": region}}
+            if region
+            else {"effectiveLimit": str(limit)}
+            for region, limit in self.t4s.items()
+        ]
+        return {"consumerQuotaLimits": [{"unit": "1/{project}/{region}", "quotaBuckets": buckets}]}
 
     def _create(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
         if name in self.jobs:

@@ -67,12 +67,11 @@ def kubeflow() -> Iterator[FakeKubeflow]:
     fake.close()
 
 
-@pytest.fixture
-def vertex_settings(tmp_path: Path, cloud: FakeVertexPipelines) -> list[str]:
+def vertex_sets(folder: Path, cloud: FakeVertexPipelines) -> list[str]:
     """`--set` of everything that the production profile leaves to its owner."""
     return [
         *IMAGES,
-        f"paths.workspace={tmp_path / 'workspace'}",
+        f"paths.workspace={folder / 'workspace'}",
         "vertex.project=proj",
         "vertex.region=europe-west1",
         "vertex.bucket=gs://bkt",
@@ -80,10 +79,17 @@ def vertex_settings(tmp_path: Path, cloud: FakeVertexPipelines) -> list[str]:
         "vertex.network=projects/1/global/networks/n",
         "vertex.labels={team: trust}",
         f"vertex.api_endpoint={cloud.url}",
+        f"vertex.quota_endpoint={cloud.url}",
         "vertex.poll_s=0.01",
         "vertex.request_timeout_s=3",
         "tracking.uri=http://mlflow.internal:5000",
     ]
+
+
+@pytest.fixture
+def vertex_settings(tmp_path: Path, cloud: FakeVertexPipelines) -> list[str]:
+    """The same, for a verb."""
+    return vertex_sets(tmp_path, cloud)
 
 
 @pytest.fixture

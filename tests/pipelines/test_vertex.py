@@ -1,7 +1,6 @@
 """Vertex AI through the real client library: what is sent, what is refused before, what faults leave behind."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,42 +14,12 @@ from pipelines.preflight import PreflightError, check_cloud
 from pipelines.runs import RunRecord, list_runs
 from pipelines.targets import vertex
 from tests.fakes.vertex_pipelines import FakeVertexPipelines
-from tests.pipelines.test_compile import PINNED, ROOT
-
-Config = Any
-
-
-@pytest.fixture(autouse=True)
-def _no_google(monkeypatch: pytest.MonkeyPatch) -> None:
-    # submit() asks Google who owns the bucket, at an address that no setting changes; the answer is logged, not needed
-    from google.cloud.aiplatform.utils import gcs_utils
-
-    monkeypatch.setattr(gcs_utils, "create_gcs_bucket_for_pipeline_artifacts_if_it_does_not_exist", lambda **_: None)
-
-
-@pytest.fixture
-def cloud() -> Iterator[FakeVertexPipelines]:
-    fake = FakeVertexPipelines()
-    yield fake
-    fake.close()
+from tests.pipelines.conftest import vertex_sets
+from tests.pipelines.test_compile import ROOT
 
 
 def configuration(tmp_path: Path, cloud: FakeVertexPipelines, *extra: str) -> PipelineConfig:
-    sets = [
-        *PINNED,
-        f"paths.workspace={tmp_path}",
-        "vertex.project=proj",
-        "vertex.region=europe-west1",
-        "vertex.bucket=gs://bkt",
-        "vertex.service_account=pipeline@proj.iam.gserviceaccount.com",
-        "vertex.network=projects/1/global/networks/n",
-        "vertex.labels={team: trust}",
-        f"vertex.api_endpoint={cloud.url}",
-        "vertex.poll_s=0.01",
-        "vertex.request_timeout_s=3",
-        "tracking.uri=http://mlflow.internal:5000",
-        *extra,
-    ]
+    sets = [*vertex_sets(tmp_path, cloud), *extra]
     return load_config("production", sets, ROOT / "pipeline_config.yaml", {})
 
 
@@ -62,7 +31,7 @@ def run(config: PipelineConfig, **options: Any) -> RunRecord:
 def test_what_is_submitted_field_by_field(tmp_path: Path, cloud: FakeVertexPipelines) -> None:
     config = configuration(tmp_path, cloud, "train.epochs=15", "deploy.auto=false")
     record = run(config, reason="drift: score moved", sync=False)
-    (request,) = cloud.requests
+    (request,) = [request for request in cloud.requests if request.method != "GET"]
     assert (request.method, request.path) == ("POST", "/v1/projects/proj/locations/europe-west1/pipelineJobs")
     assert request.query["pipelineJobId"] == f"ai-product-photo-detector-{record.run_id}"
     (job,) = cloud.jobs.values()
@@ -85,23 +54,23 @@ def test_what_is_submitted_field_by_field(tmp_path: Path, cloud: FakeVertexPipel
 
 
 @pytest.mark.parametrize(
-    ("fake", "status", "code", "error"),
+    ("change", "status", "code", "error"),
     [
-        (FakeVertexPipelines, "deployed", 0, ""),
-        (lambda: FakeVertexPipelines(refuses=True), "refused", 2, ""),
-        (lambda: FakeVertexPipelines(fails="train"), "failed", 1, "train: train says why"),
+        ({}, "deployed", 0, ""),
+        ({"refuses": True}, "refused", 2, ""),
+        ({"fails": "train"}, "failed", 1, "train: train says why"),
     ],
     ids=["deployed", "refused", "failed"],
 )
-def test_sync_follows_to_the_end(tmp_path: Path, fake: Any, status: str, code: int, error: str) -> None:
-    cloud = fake()
-    try:
-        record = run(configuration(tmp_path, cloud), sync=True)
-    finally:
-        cloud.close()
+def test_sync_follows_to_the_end(
+    tmp_path: Path, cloud: FakeVertexPipelines, change: dict[str, Any], status: str, code: int, error: str
+) -> None:
+    for key, value in change.items():
+        setattr(cloud, key, value)
+    record = run(configuration(tmp_path, cloud), sync=True)
     assert (record.status, record.exit_code, record.error) == (status, code, error)
     assert record.stage("verify_data").seconds == 60.0
-    assert next(list_runs(tmp_path)).status == status
+    assert next(list_runs(tmp_path / "workspace")).status == status
 
 
 @pytest.mark.parametrize(
@@ -156,7 +125,7 @@ def test_faults_are_one_line_and_leave_a_failed_record(
     with pytest.raises(StageError, match=message) as error:
         run(configuration(tmp_path, cloud))
     assert "\n" not in str(error.value)
-    assert next(list_runs(tmp_path)).status == "failed"
+    assert next(list_runs(tmp_path / "workspace")).status == "failed"
     assert cloud.jobs == {}
 
 

@@ -1,0 +1,193 @@
+"""Checks that ask the cloud before money is spent: credentials, project, buckets, images, quota. Nothing is changed."""
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from components.artifacts.cloud_storage import SCHEME, split
+from components.artifacts.failure import StageError
+from components.artifacts.google_cloud import connect, google_errors, patience
+from pipelines.findings import Finding
+
+if TYPE_CHECKING:
+    from pipelines.config import PipelineConfig
+
+_TIMEOUT_S: Final = 10.0
+_NEEDED: Final = ("storage.objects.create", "storage.objects.get", "storage.objects.list")
+_MANIFESTS: Final = ", ".join(
+    (
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+    )
+)
+_IMAGE: Final = re.compile(r"(?P<host>[^/]+)/(?P<repository>[^@]+)@(?P<digest>sha256:[0-9a-f]{64})")
+_GOOGLE_HOSTS: Final = re.compile(r"(.+-docker\.pkg\.dev|(.+\.)?gcr\.io)")
+_QUOTAS: Final = {"NVIDIA_TESLA_T4": "custom_model_training_nvidia_t4_gpus"}
+"""Vertex AI's own quota for training; Compute Engine's of the same accelerator is another one."""
+
+
+def before_submission(config: "PipelineConfig") -> list[Finding]:
+    """What must hold for a run on Vertex AI and only the cloud can tell: buckets, images, quota."""
+    return [*(_bucket(uri, config) for uri in _buckets(config)), *_images(config), *_quota(config)]
+
+
+def examine_cloud(config: "PipelineConfig") -> list[Finding]:
+    """The same for a person who asks, with credentials and project before it."""
+    access = _access(config)
+    return [*access, *([] if access[-1].status == "error" else before_submission(config))]
+
+
+def _access(config: "PipelineConfig") -> list[Finding]:
+    """Whether Vertex AI lets these credentials see the project's pipelines."""
+    from google.cloud.aiplatform_v1 import PipelineServiceClient
+
+    vertex = config.vertex
+    subject = f"project {vertex.project}"
+    if not vertex.project:
+        return [Finding("error", "project", "vertex.project is empty")]
+    try:
+        with google_errors("list the runs of Vertex AI"):
+            client = connect(PipelineServiceClient, f"{vertex.region}-aiplatform.googleapis.com", vertex.api_endpoint)
+            parent = f"projects/{vertex.project}/locations/{vertex.region}"
+            request = {"parent": parent, "page_size": 1}
+            pages = client.list_pipeline_jobs(request=request, retry=patience(_TIMEOUT_S), timeout=_TIMEOUT_S).pages
+            next(iter(pages))
+    except StageError as error:
+        return [Finding("error", subject, str(error))]
+    return [Finding("ok", subject, f"Vertex AI answers in {vertex.region}")]
+
+
+def _buckets(config: "PipelineConfig") -> Iterator[str]:
+    """Every bucket that a run touches, once."""
+    places = [config.vertex.bucket, config.data.uri, config.deploy.ledger_path, config.retrain.state_path]
+    places.append(config.register_.bucket if config.register_.vertex else "")
+    yield from dict.fromkeys(f"{SCHEME}{split(place)[0]}" for place in places if place.startswith(SCHEME))
+
+
+def _bucket(uri: str, config: "PipelineConfig") -> Finding:
+    """Whether a bucket is there and may be written."""
+    from google.api_core.exceptions import GoogleAPICallError, NotFound
+
+    name = split(uri)[0]
+    try:
+        with google_errors(f"bucket {uri}"):
+            from google.cloud import storage
+            from google.cloud.storage.retry import DEFAULT_RETRY
+
+            retry = DEFAULT_RETRY.with_timeout(_TIMEOUT_S)
+            client = storage.Client(project=config.vertex.project or None)
+            try:
+                # what a run does first; needs no right on the bucket itself, unlike asking for its description
+                list(client.list_blobs(name, max_results=1, retry=retry, timeout=_TIMEOUT_S))
+            except NotFound:
+                return Finding(
+                    "error", uri, "no such bucket; make it with Terraform (infra/terraform) or correct the name"
+                )
+            try:
+                granted = client.bucket(name).test_iam_permissions(list(_NEEDED), timeout=_TIMEOUT_S, retry=retry)
+            except GoogleAPICallError as error:
+                return Finding("warning", uri, f"is there; who may write could not be asked ({error.message})")
+    except StageError as error:
+        return Finding("error", uri, str(error))
+    missing = [permission for permission in _NEEDED if permission not in granted]
+    if missing:
+        return Finding("error", uri, f"these credentials lack {', '.join(missing)}; grant roles/storage.objectUser")
+    return Finding("ok", uri, "is there and may be written")
+
+
+def _images(config: "PipelineConfig") -> list[Finding]:
+    return [_image(f"images.{name}", image, config) for name, image in config.images.model_dump().items()]
+
+
+def _image(subject: str, image: str, config: "PipelineConfig") -> Finding:
+    """Whether the registry holds the image that the spec names."""
+    import httpx
+
+    found = _IMAGE.fullmatch(image)
+    if found is None:
+        return Finding("warning", subject, f"{image} was not looked up: it is not HOST/NAME@sha256:DIGEST")
+    host = found["host"]
+    auth = None
+    try:
+        if _GOOGLE_HOSTS.fullmatch(host):
+            auth = ("oauth2accesstoken", _token(config))
+        scheme = "http" if host.partition(":")[0] in ("127.0.0.1", "localhost") else "https"
+        answer = httpx.head(
+            f"{scheme}://{host}/v2/{found['repository']}/manifests/{found['digest']}",
+            headers={"Accept": _MANIFESTS},
+            auth=auth,
+            timeout=_TIMEOUT_S,
+            follow_redirects=True,
+        )
+    except (httpx.HTTPError, StageError) as error:
+        return Finding("warning", subject, f"could not be looked up in {host}: {error}")
+    if answer.status_code == httpx.codes.NOT_FOUND:
+        return Finding("error", subject, f"{image} is not in its registry; build and push it, then pin its digest")
+    if not answer.is_success:
+        return Finding("warning", subject, f"could not be looked up in {host}: HTTP {answer.status_code}")
+    return Finding("ok", subject, f"is in {host}")
+
+
+def _quota(config: "PipelineConfig") -> list[Finding]:
+    """Whether the project may train on as many accelerators as the run asks for."""
+    wanted = {
+        machine.accelerator: machine.accelerator_count
+        for machine in (config.machines.train, config.machines.evaluate)
+        if machine.accelerator_count and machine.accelerator in _QUOTAS
+    }
+    return [_accelerators(name, count, config) for name, count in wanted.items()]
+
+
+def _accelerators(name: str, count: int, config: "PipelineConfig") -> Finding:
+    import httpx
+
+    vertex, quota = config.vertex, _QUOTAS[name]
+    subject = f"quota {quota}"
+    endpoint = vertex.quota_endpoint or "https://serviceusage.googleapis.com"
+    metric = f"aiplatform.googleapis.com%2F{quota}"
+    service = f"projects/{vertex.project}/services/aiplatform.googleapis.com"
+    try:
+        headers = {} if endpoint.startswith("http://") else {"Authorization": f"Bearer {_token(config)}"}
+        url = f"{endpoint}/v1beta1/{service}/consumerQuotaMetrics/{metric}"
+        answer = httpx.get(url, headers=headers, timeout=_TIMEOUT_S)
+        answer.raise_for_status()
+        limit = _limit(answer.json(), vertex.region)
+    except (httpx.HTTPError, StageError, KeyError, TypeError, ValueError) as error:
+        return Finding("warning", subject, f"not checked: {' '.join(str(error).split())}")
+    if limit is None:
+        return Finding("warning", subject, f"not checked: the answer names no limit for {vertex.region}")
+    if 0 <= limit < count:
+        return Finding(
+            "error",
+            subject,
+            f"{limit} in {vertex.region}, the run needs {count}; ask for more under IAM & Admin, Quotas",
+        )
+    return Finding("ok", subject, f"{'unlimited' if limit < 0 else limit} in {vertex.region}, the run needs {count}")
+
+
+def _limit(document: dict[str, Any], region: str) -> int | None:
+    """The limit in force in a region; -1: none; the bucket without a region holds where none is named."""
+    limits: dict[str, int] = {}
+    for listed in document["consumerQuotaLimits"]:
+        for bucket in listed.get("quotaBuckets", []):
+            limits[bucket.get("dimensions", {}).get("region", "")] = int(bucket["effectiveLimit"])
+    return limits.get(region, limits.get(""))
+
+
+def _token(config: "PipelineConfig") -> str:
+    """An access token of the application default credentials.
+
+    Raises:
+        StageError: there are none, or this installation talks to a stand-in that gets none.
+    """
+    if config.vertex.api_endpoint.startswith("http://"):
+        raise StageError("vertex.api_endpoint has no TLS, so no credentials are used")
+    with google_errors("fetch a token"):
+        import google.auth
+        from google.auth.transport.requests import Request
+
+        credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
+        credentials.refresh(Request())  # type: ignore[no-untyped-call] # google-auth is untyped here
+        return str(credentials.token)

@@ -1,0 +1,283 @@
+"""What a run and a month of serving cost, from dated list prices and the durations that are known or assumed."""
+
+import datetime
+import re
+import statistics
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipelines.places import STAGES, Machine, Stage
+from pipelines.runs import list_runs
+
+if TYPE_CHECKING:
+    from components.deploy.config import DeployConfig
+    from pipelines.config import PipelineConfig
+
+HOURS_A_MONTH: Final = 730.0
+_N1: Final = re.compile(r"n1-(standard|highmem|highcpu)-(\d+)")
+_GB_PER_CPU: Final = {"standard": 3.75, "highmem": 6.5, "highcpu": 0.9}
+"""Compute Engine documentation, N1 machine series."""
+
+
+class CostError(ValueError):
+    """No price is known for what the configuration asks for; one line with what is known."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StageMinutes(_Frozen):
+    """Minutes of each stage; what runs recorded on Vertex AI took replaces these."""
+
+    verify_data: float = Field(5, ge=0)
+    train: float = Field(25, ge=0)
+    """The target for CIFAKE at 224 px on a T4; not measured on one yet."""
+    evaluate: float = Field(15, ge=0)
+    quality_gate: float = Field(1, ge=0)
+    register_: float = Field(2, ge=0, alias="register")
+    deploy: float = Field(5, ge=0)
+
+    def of(self, stage: Stage) -> float:
+        """Minutes of a stage."""
+        minutes: float = getattr(self, "register_" if stage == "register" else stage)
+        return minutes
+
+
+class CostConfig(_Frozen):
+    """What an estimate assumes where nothing is recorded."""
+
+    stage_minutes: StageMinutes = StageMinutes()
+    min_instances: int = Field(1, ge=0)
+    """Cloud Run instances kept warm; Terraform's `min_instances` of prod."""
+    service_cpu: int = Field(2, ge=1)
+    service_memory_gib: float = Field(2.0, gt=0)
+    storage_gb: float = Field(5.0, ge=0)
+    """Data, pipeline roots and bundles in Cloud Storage."""
+    images_gb: float = Field(10.0, ge=0)
+    """The images in Artifact Registry."""
+
+
+class Price(_Frozen):
+    """One list price, by region."""
+
+    unit: str
+    usd: dict[str, float]
+    source: str
+    seen: str
+    read: datetime.date
+    checked: bool
+    """False: only another's quotation of the source was read."""
+
+
+class Prices(_Frozen):
+    """`prices.yaml`."""
+
+    currency: Literal["USD"]
+    items: dict[str, Price]
+
+    def usd(self, item: str, region: str) -> float:
+        """Price of one unit.
+
+        Raises:
+            CostError: none is known for the region.
+        """
+        price = self.items[item]
+        if region not in price.usd:
+            known = ", ".join(price.usd)
+            raise CostError(f"no price of a {price.unit} in {region} in pipelines/prices.yaml; it has: {known}")
+        return price.usd[region]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One position of an estimate."""
+
+    what: str
+    group: Literal["run", "serving", "storage"]
+    """`run`: for one pipeline run; the others for one month."""
+    quantity: float
+    unit: str
+    usd: float
+    basis: str
+    """Where the quantity comes from."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What things cost by list prices."""
+
+    region: str
+    lines: tuple[Line, ...]
+    prices_read: str
+    """Date of the oldest price used, ISO 8601."""
+    unchecked: tuple[str, ...]
+    """Prices that only another's quotation vouches for."""
+
+    def total(self, *groups: str) -> float:
+        """Sum over groups, US dollars."""
+        return round(sum(line.usd for line in self.lines if line.group in groups), 4)
+
+    @property
+    def sentence(self) -> str:
+        """One line for before a submission."""
+        return (
+            f"estimated cost: ${self.total('run'):.2f} for this run, "
+            f"${self.total('serving', 'storage'):.2f} a month for serving and storage "
+            f"(list prices of {self.region} read {self.prices_read}; see: aidetect cost)"
+        )
+
+    def document(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "region": self.region,
+            "currency": "USD",
+            "per_run": self.total("run"),
+            "per_month": {"serving": self.total("serving"), "storage": self.total("storage")},
+            "lines": [line.__dict__ for line in self.lines],
+            "prices": {name: price.model_dump(mode="json") for name, price in load_prices().items.items()},
+        }
+
+
+@cache
+def load_prices() -> Prices:
+    """The price table that ships with the project."""
+    text = files("pipelines").joinpath("prices.yaml").read_text()
+    return Prices.model_validate(yaml.safe_load(text))
+
+
+def estimate(config: "PipelineConfig") -> Estimate:
+    """Cost of a run on Vertex AI and of a month of serving, as configured.
+
+    Raises:
+        CostError: no price is known for the region, accelerator or machine.
+    """
+    region = config.vertex.region
+    lines = [*_run(config, region), *_serving(config, config.deploy.region or region), *_storage(config, region)]
+    prices = load_prices().items
+    return Estimate(
+        region=region,
+        lines=tuple(lines),
+        prices_read=min(price.read for price in prices.values()).isoformat(),
+        unchecked=tuple(name for name, price in prices.items() if not price.checked),
+    )
+
+
+def machine_hour(cpu: float, memory_gb: float, accelerator: str, count: int, region: str) -> float:
+    """List price of one hour on Vertex AI, US dollars.
+
+    Args:
+        cpu: vCPUs.
+        memory_gb: memory.
+        accelerator: Vertex AI's name, or empty.
+        count: how many of them.
+        region: Google Cloud region.
+
+    Raises:
+        CostError: no price is known.
+    """
+    prices = load_prices()
+    hour = cpu * prices.usd("n1_vcpu_hour", region) + memory_gb * prices.usd("n1_gb_hour", region)
+    if count:
+        if accelerator != "NVIDIA_TESLA_T4":
+            raise CostError(f"no price of {accelerator} in pipelines/prices.yaml; it has: NVIDIA_TESLA_T4")
+        hour += count * prices.usd("t4_hour", region)
+    return hour * (1 + prices.usd("vertex_share", region))
+
+
+def _run(config: "PipelineConfig", region: str) -> list[Line]:
+    recorded = _recorded_minutes(config)
+    lines = [Line("Vertex AI Pipelines", "run", 1, "run", load_prices().usd("pipeline_run", region), "its fee")]
+    for stage in STAGES:
+        machine = config.machines.of(stage)
+        known = recorded.get(stage)
+        hours = (config.cost.stage_minutes.of(stage) if known is None else known[0]) / 60
+        basis = "cost.stage_minutes, assumed" if known is None else f"median of {known[1]} recorded runs"
+        price = machine_hour(machine.cpu, machine.memory_gb, machine.accelerator, machine.accelerator_count, region)
+        lines.append(Line(f"{stage} on {_words(machine)}", "run", round(hours, 4), "hour", hours * price, basis))
+    return lines
+
+
+def _words(machine: Machine) -> str:
+    # Vertex AI may give a stage without accelerator a cheaper series: an upper bound
+    accelerator = f" and {machine.accelerator_count} x {machine.accelerator}" if machine.accelerator_count else ""
+    return f"{machine.cpu} vCPU, {machine.memory_gb} GB{accelerator} (priced as N1)"
+
+
+def _recorded_minutes(config: "PipelineConfig") -> dict[Stage, tuple[float, int]]:
+    """Median minutes and number of recorded runs, of each stage that ran on Vertex AI."""
+    seconds: dict[Stage, list[float]] = {}
+    for record in list_runs(config.paths.workspace):
+        if record.target == "vertex":
+            for entry in record.stages:
+                if entry.status == "succeeded" and entry.seconds > 0:
+                    seconds.setdefault(entry.name, []).append(entry.seconds)
+    return {stage: (statistics.median(found) / 60, len(found)) for stage, found in seconds.items()}
+
+
+def _serving(config: "PipelineConfig", region: str) -> list[Line]:
+    deploy = config.deploy
+    if deploy.target == "cloud_run":
+        return _cloud_run(config.cost, region)
+    if deploy.target == "vertex_endpoint":
+        return [_endpoint(deploy, region)]
+    return []
+
+
+def _cloud_run(cost: CostConfig, region: str) -> list[Line]:
+    prices, seconds = load_prices(), cost.min_instances * HOURS_A_MONTH * 3600
+    basis = f"cost.min_instances {cost.min_instances}, always on; what traffic adds is not in it"
+    cpu, memory = seconds * cost.service_cpu, seconds * cost.service_memory_gib
+    return [
+        Line("Cloud Run CPU", "serving", cpu, "vCPU second", cpu * prices.usd("cloud_run_vcpu_second", region), basis),
+        Line(
+            "Cloud Run memory",
+            "serving",
+            memory,
+            "GiB second",
+            memory * prices.usd("cloud_run_gib_second", region),
+            basis,
+        ),
+    ]
+
+
+def _endpoint(deploy: "DeployConfig", region: str) -> Line:
+    shape = _N1.fullmatch(deploy.machine_type)
+    if shape is None:
+        raise CostError(
+            f"no price of deploy.machine_type {deploy.machine_type}; known: n1-standard, -highmem, -highcpu"
+        )
+    cpu = int(shape[2])
+    price = machine_hour(cpu, cpu * _GB_PER_CPU[shape[1]], deploy.accelerator_type, deploy.accelerator_count, region)
+    hours = deploy.min_replicas * HOURS_A_MONTH
+    basis = (
+        f"deploy.min_replicas {deploy.min_replicas}, always on; the smoke endpoint's machine runs in deployments only"
+    )
+    return Line(f"Vertex AI endpoint, {deploy.machine_type}", "serving", hours, "hour", hours * price, basis)
+
+
+def _storage(config: "PipelineConfig", region: str) -> list[Line]:
+    prices, cost = load_prices(), config.cost
+    return [
+        Line(
+            "Cloud Storage",
+            "storage",
+            cost.storage_gb,
+            "GB month",
+            cost.storage_gb * prices.usd("storage_gb_month", region),
+            "cost.storage_gb, assumed",
+        ),
+        Line(
+            "Artifact Registry",
+            "storage",
+            cost.images_gb,
+            "GB month",
+            cost.images_gb * prices.usd("images_gb_month", region),
+            "cost.images_gb, assumed",
+        ),
+    ]

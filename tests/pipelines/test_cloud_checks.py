@@ -1,0 +1,158 @@
+"""Before money is spent: what `aidetect run --on vertex` and `aidetect doctor` ask the cloud, and what they refuse."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Cli
+from tests.fakes.gcs import FakeGcs
+from tests.fakes.google_rest import ApiError, GoogleRest, Request
+from tests.fakes.vertex_pipelines import FakeVertexPipelines
+from tests.pipelines.conftest import DIGEST, Aidetect, Ran
+
+
+class FakeRegistry(GoogleRest):
+    """An image registry that holds every image but those named in `missing`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.missing: set[str] = set()
+
+    @property
+    def host(self) -> str:
+        """As an image reference names it."""
+        return self.url.removeprefix("http://")
+
+    def route(self, request: Request) -> dict[str, Any]:
+        """Manifests."""
+        found = re.fullmatch(r"/v2/([^@]+)/manifests/(sha256:[0-9a-f]{64})", request.path)
+        if not found or found[1] in self.missing:
+            raise ApiError(404, "MANIFEST_UNKNOWN")
+        return {}
+
+
+@pytest.fixture
+def registry() -> Iterator[FakeRegistry]:
+    fake = FakeRegistry()
+    yield fake
+    fake.close()
+
+
+@pytest.fixture
+def settings(vertex_settings: list[str], registry: FakeRegistry) -> list[str]:
+    images = [f"images.{name}={registry.host}/{name}{DIGEST}" for name in ("train", "pipeline", "serving")]
+    return [
+        *vertex_settings,
+        *images,
+        "data.uri=gs://photos/cifake",
+        "deploy.ledger_path=gs://records/promotions.jsonl",
+        "register.bucket=gs://bkt/bundles",
+    ]
+
+
+def submit(aidetect: Aidetect, settings: list[str]) -> Ran:
+    return aidetect("run", "--on", "vertex", "--profile", "production", settings=settings)
+
+
+def doctor(aidetect: Aidetect, settings: list[str]) -> tuple[int, dict[str, tuple[str, str]]]:
+    ran = aidetect("doctor", "--profile", "production", "--json", settings=settings)
+    return ran.code, {found["subject"]: (found["status"], found["message"]) for found in ran.document}
+
+
+def test_all_is_there(
+    aidetect: Aidetect, cloud: FakeVertexPipelines, gcs: FakeGcs, registry: FakeRegistry, settings: list[str]
+) -> None:
+    code, found = doctor(aidetect, settings)
+    assert code == 0, found
+    assert found["project proj"] == ("ok", "Vertex AI answers in europe-west1")
+    for bucket in ("gs://bkt", "gs://photos", "gs://records"):
+        assert found[bucket] == ("ok", "is there and may be written")
+    assert found["images.train"] == ("ok", f"is in {registry.host}")
+    assert found["quota custom_model_training_nvidia_t4_gpus"] == ("ok", "4 in europe-west1, the run needs 1")
+    assert cloud.changes == [] and gcs.uploads == []
+    ran = submit(aidetect, settings)
+    assert ran.code == 0, ran.err
+    bill = aidetect("cost", "--json", settings=settings).document
+    month = sum(bill["per_month"].values())
+    assert (
+        f"estimated cost: ${bill['per_run']:.2f} for this run, ${month:.2f} a month for serving and storage "
+        "(list prices of europe-west1" in ran.err
+    )
+    assert "note:" not in ran.err
+    assert len(cloud.jobs) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda cloud, gcs, registry: gcs.missing.add("bkt"), "gs://bkt: no such bucket"),
+        (lambda cloud, gcs, registry: gcs.missing.add("photos"), "gs://photos: no such bucket"),
+        (lambda cloud, gcs, registry: gcs.denied.add("storage.objects.create"), "lack storage.objects.create"),
+        (lambda cloud, gcs, registry: gcs.fail("b/records", 403), "bucket gs://records: 403"),
+        (lambda cloud, gcs, registry: registry.missing.add("pipeline"), "images.pipeline: "),
+        (lambda cloud, gcs, registry: cloud.t4s.update({"europe-west1": 0}), "0 in europe-west1, the run needs 1"),
+    ],
+    ids=["bucket", "data", "read-only", "403", "image", "quota"],
+)
+def test_what_would_fail_is_refused_before_the_submission(
+    aidetect: Aidetect,
+    cloud: FakeVertexPipelines,
+    gcs: FakeGcs,
+    registry: FakeRegistry,
+    settings: list[str],
+    change: Any,
+    message: str,
+) -> None:
+    change(cloud, gcs, registry)
+    ran = submit(aidetect, settings)
+    assert ran.code == 1 and message in ran.err
+    assert cloud.jobs == {} and cloud.changes == []
+    code, found = doctor(aidetect, settings)
+    assert code == 1
+    bad = {subject: text for subject, (status, text) in found.items() if status == "error"}
+    assert len(bad) == (3 if "lack" in message else 1), bad
+
+
+def test_what_cannot_be_asked_is_said_and_stops_nothing(
+    aidetect: Aidetect, cloud: FakeVertexPipelines, gcs: FakeGcs, settings: list[str]
+) -> None:
+    cloud.fail("GET", "consumerQuotaMetrics", 403)
+    gcs.fail("testPermissions", 501)
+    away = [*settings, "images.train=127.0.0.1:9/train" + DIGEST, "vertex.region=us-west1"]
+    ran = submit(aidetect, away)
+    assert ran.code == 0, ran.err
+    assert "note: quota custom_model_training_nvidia_t4_gpus: not checked" in ran.err
+    assert "note: gs://bkt: is there; who may write could not be asked" in ran.err
+    assert "note: images.train: could not be looked up in 127.0.0.1:9" in ran.err
+    assert "note: no cost estimate: no price of a " in ran.err and "us-west1" in ran.err
+    assert len(cloud.jobs) == 1
+
+
+def test_a_wrong_project_and_missing_credentials_are_one_finding(
+    aidetect: Aidetect, cloud: FakeVertexPipelines, settings: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    cloud.fail("GET", "pipelineJobs", 403, times=1)
+    code, found = doctor(aidetect, settings)
+    assert code == 1
+    assert found["project proj"][0] == "error" and "403" in found["project proj"][1]
+    assert "gs://bkt" not in found  # nothing further is asked with an identity that has no access
+    # Google's own address: the client looks for credentials, and finds a file that is none
+    nobody = tmp_path / "nobody.json"
+    nobody.write_text("{}")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(nobody))
+    code, found = doctor(aidetect, [*settings, "vertex.api_endpoint="])
+    assert code == 1
+    assert found["project proj"][0] == "error" and "credentials" in found["project proj"][1]
+    sets = [part for setting in [*settings, "vertex.api_endpoint="] for part in ("--set", setting)]
+    # a process of its own: the client library keeps the address of its first call
+    ran = Cli(tmp_path)("run", "--on", "vertex", "--profile", "production", *sets)
+    assert ran.returncode == 1 and "submit to Vertex AI in proj: no Google credentials" in ran.stderr
+    assert "Traceback" not in ran.stderr and cloud.jobs == {}
+
+
+def test_without_a_project_the_cloud_is_not_asked(aidetect: Aidetect) -> None:
+    ran = aidetect("doctor", "--json")
+    found = {finding["subject"]: finding["message"] for finding in ran.document}
+    assert found["cloud"] == "not configured (vertex.project and vertex.bucket are empty)"
