@@ -6,6 +6,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 PROFILE ?= sample
+PORT ?= 8080
+UI_PORT ?= 8501
+MLFLOW_PORT ?= 5000
 # Another index for torch, e.g. one with CPU builds (0.2 GB instead of 5.5 GB):  make run TORCH_INDEX=URL
 TORCH_INDEX ?=
 EXTRAS := serve,train,pipeline,local,gcp,ui,dev
@@ -63,15 +66,15 @@ docs: $(VENV)/.with-docs ## Write the generated references and build the guides 
 
 .PHONY: serve
 serve: $(STAMP) ## Serve the champion on http://127.0.0.1:8080
-	@$(BIN)/aidetect serve --profile $(PROFILE)
+	@$(BIN)/aidetect serve --profile $(PROFILE) --port $(PORT)
 
 .PHONY: ui
 ui: $(STAMP) ## Open the page of the service on http://127.0.0.1:8501 (needs `make serve`)
-	@$(BIN)/streamlit run serving/ui/app.py --server.address 127.0.0.1 --server.port 8501 --server.headless true --browser.gatherUsageStats false
+	@$(BIN)/streamlit run serving/ui/app.py --server.address 127.0.0.1 --server.port $(UI_PORT) --server.headless true --browser.gatherUsageStats false
 
 .PHONY: mlflow
 mlflow: $(STAMP) ## Browse runs and models on http://127.0.0.1:5000
-	@$(BIN)/mlflow server --backend-store-uri sqlite:///$(CURDIR)/workspace/mlflow.db --host 127.0.0.1 --port 5000 --workers 1
+	@$(BIN)/mlflow server --backend-store-uri sqlite:///$(CURDIR)/workspace/mlflow.db --host 127.0.0.1 --port $(MLFLOW_PORT) --workers 1
 
 .PHONY: compile
 compile: $(STAMP) ## Compile the pipeline for Vertex AI to build/pipeline.json
