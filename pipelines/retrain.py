@@ -1,26 +1,20 @@
 """Whether to retrain, why, and once: drift, age and new labels in; at most one started run out."""
 
-import fcntl
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from components.artifacts.cloud_storage import SCHEME, CloudLines
+from pipelines.retrain_state import NOT_STARTED, STARTING, Reason, RetrainError, Start, open_history
+
 DAY_S: Final = 86_400.0
 HTTP_TIMEOUT_S: Final = 10.0
-STARTING: Final = "starting"
-NOT_STARTED: Final = "not_started"
-
-Reason = Literal["drift", "age", "new_labels", "none"]
-
-
-class RetrainError(RuntimeError):
-    """Retraining cannot be decided or started; one line with the problem and the fix."""
+_ATTEMPTS: Final = 5
 
 
 class _Frozen(BaseModel):
@@ -38,9 +32,10 @@ class RetrainConfig(_Frozen):
     retry_days: float = Field(7.0, ge=0)
     """After so long the same finding about the same model version may start another run."""
     state_path: str = "retrain.jsonl"
-    """Append-only record of the runs started, which cool-down and deduplication read; relative: in the workspace."""
+    """Append-only record of the runs started, which cool-down and deduplication read; relative: in the workspace;
+    `gs://` where the deciding machine starts with an empty disk, as a CI runner does."""
     feedback_path: str = ""
-    """The server's `feedback.jsonl`, where this machine sees it; empty: labels are no reason."""
+    """The server's `feedback.jsonl`, where this machine sees it, or its `gs://` copy; empty: labels are no reason."""
 
 
 class Evidence(_Frozen):
@@ -52,18 +47,6 @@ class Evidence(_Frozen):
     champion_age_days: float | None = None
     new_labels: int = 0
     source: str = ""
-
-
-class Start(_Frozen):
-    """One started run, a line of the state file."""
-
-    at: float
-    reason: Reason
-    explanation: str
-    key: str
-    """What it answered: the same drift of the same model version is answered once."""
-    run_id: str = ""
-    status: str
 
 
 class Decision(_Frozen):
@@ -174,64 +157,29 @@ def retrain(
     Raises:
         RetrainError: the record cannot be read or written.
     """
-    path = Path(config.state_path)
+    history = open_history(config.state_path)
     if dry_run:
-        return Outcome(decision=decide(evidence, config, read_history(path), now()))
-    with _only_one(path):
-        decision = decide(evidence, config, read_history(path), now())
-        if not decision.retrain:
-            return Outcome(decision=decision)
-        begun = Start(
-            at=now(), reason=decision.reason, explanation=decision.explanation, key=decision.key, status=STARTING
-        )
-        # written first: a process that is killed meanwhile must not lead to a second run
-        _append(path, begun)
+        return Outcome(decision=decide(evidence, config, history.read(), now()))
+    with history.exclusive():
+        for _ in range(_ATTEMPTS):
+            decision = decide(evidence, config, history.read(), now())
+            if not decision.retrain:
+                return Outcome(decision=decision)
+            begun = Start(
+                at=now(), reason=decision.reason, explanation=decision.explanation, key=decision.key, status=STARTING
+            )
+            # written first: a process that is killed meanwhile must not lead to a second run
+            if history.claim(begun):
+                break
+        else:
+            raise RetrainError(f"{config.state_path}: others wrote to it {_ATTEMPTS} times; try again")
         try:
             run = start(decision.reason, decision.explanation)
         except BaseException:
-            _append(path, begun.model_copy(update={"status": NOT_STARTED}))
+            history.append(begun.model_copy(update={"status": NOT_STARTED}))
             raise
-        _append(path, begun.model_copy(update={"run_id": run.run_id, "status": run.status}))
+        history.append(begun.model_copy(update={"run_id": run.run_id, "status": run.status}))
     return Outcome(decision=decision, run_id=run.run_id, status=run.status)
-
-
-def read_history(path: Path) -> list[Start]:
-    """Runs started before; of several lines about one start the last holds.
-
-    Raises:
-        RetrainError: a line is not one of ours; guessing could start a run a minute.
-    """
-    try:
-        lines = path.read_text().splitlines()
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise RetrainError(f"{path}: {error.strerror}") from error
-    found: dict[tuple[float, str], Start] = {}
-    for number, line in enumerate(lines, 1):
-        try:
-            begun = Start.model_validate_json(line)
-        except ValueError as error:
-            raise RetrainError(f"{path}:{number}: not a record of a started run; repair or move the file") from error
-        found[begun.at, begun.key] = begun
-    return [begun for begun in found.values() if begun.status != NOT_STARTED]
-
-
-def _append(path: Path, line: Start) -> None:
-    with path.open("a") as file:
-        file.write(line.model_dump_json() + "\n")
-
-
-@contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_suffix(".lock").open("w")
-    except OSError as error:
-        raise RetrainError(f"{path}: {error.strerror}; set retrain.state_path to a writable place") from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _from_server(url: str, feedback_path: str, api_key: str) -> Evidence:
@@ -300,14 +248,16 @@ def _get(url: str, **arguments: Any) -> Any:
 def _labels_since(feedback_path: str, when: float) -> int:
     if not feedback_path:
         return 0
-    path, labelled = Path(feedback_path), set()
+    labelled = set()
     try:
-        for line in path.read_text().splitlines():
+        cloud = feedback_path.startswith(SCHEME)
+        content = CloudLines(feedback_path).read() if cloud else Path(feedback_path).read_bytes()
+        for line in content.splitlines():
             entry = json.loads(line)
             if datetime.fromisoformat(entry["at"]).timestamp() > when:
                 labelled.add((entry["request_id"], entry["item"]))
     except FileNotFoundError:
         return 0
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RetrainError(f"{path}: not the server's feedback.jsonl ({error})") from error
+        raise RetrainError(f"{feedback_path}: not the server's feedback.jsonl ({error})") from error
     return len(labelled)

@@ -87,8 +87,8 @@ def retrain(
     from pipelines.cli.markdown import retrain_markdown, run_markdown, summary
     from pipelines.cli.progress import RunProgress
     from pipelines.launch import launch
-    from pipelines.retrain import Reason
     from pipelines.retrain import retrain as run
+    from pipelines.retrain_state import Reason
 
     started: list[RunRecord] = []
     with summary(summary_file, "aidetect retrain") as told:
@@ -99,7 +99,9 @@ def retrain(
                 started.append(launch(config, on, profile, progress, f"{reason}: {explanation}", sync))
                 return started[-1]
 
-            state = str(config.paths.workspace / config.retrain.state_path)
+            state = config.retrain.state_path
+            if "://" not in state:
+                state = str(config.paths.workspace / state)
             outcome = run(config.retrain.model_copy(update={"state_path": state}), evidence, start, dry_run)
         told.add(retrain_markdown(outcome))
         for record in started:

@@ -1,8 +1,11 @@
 """A cloud on loopback: Vertex AI's pipelines, Cloud Storage, a Kubeflow server; and `aidetect` against them."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +106,32 @@ def aidetect(capsys: pytest.CaptureFixture[str]) -> Aidetect:
         return Ran(code, captured.out, captured.err)
 
     return call
+
+
+class _Served(BaseHTTPRequestHandler):
+    """The two answers of a server that `aidetect retrain` reads."""
+
+    created = (datetime.now(UTC) - timedelta(days=10)).isoformat()
+
+    def do_GET(self) -> None:
+        answers = {
+            "/drift": {"state": "ok", "diagnosis": "", "model_version": "3"},
+            "/model": {"manifest": {"provenance": {"created_at": self.created}}},
+        }
+        payload = json.dumps(answers[self.path]).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(payload)))
+        self.end_headers()
+        self.wfile.write(payload)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def served() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Served)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()

@@ -1,10 +1,5 @@
 """What the workflows ask of `aidetect` besides Cloud Run: summaries in Markdown, and the smoke test's refusals."""
 
-import json
-import threading
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -72,35 +67,6 @@ def test_a_run_that_fails_appends_what_failed(tmp_path: Path, summary: Path) -> 
     assert ": failed\n" in text
     assert "| verify_data | failed |" in text
     assert "| train | not run |" in text
-
-
-class _Served(BaseHTTPRequestHandler):
-    """The two answers of a server that `aidetect retrain` reads."""
-
-    created = (datetime.now(UTC) - timedelta(days=10)).isoformat()
-
-    def do_GET(self) -> None:
-        answers = {
-            "/drift": {"state": "ok", "diagnosis": "", "model_version": "3"},
-            "/model": {"manifest": {"provenance": {"created_at": self.created}}},
-        }
-        payload = json.dumps(answers[self.path]).encode()
-        self.send_response(200)
-        self.send_header("content-length", str(len(payload)))
-        self.end_headers()
-        self.wfile.write(payload)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def served() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Served)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
 
 
 def test_retrain_appends_the_decision_and_its_reasons(tmp_path: Path, summary: Path, served: str) -> None:

@@ -14,8 +14,11 @@ from typing import Any
 import httpx
 import pytest
 
+from components.artifacts.failure import StageError
 from pipelines.alert_receiver import AlertReceiver
-from pipelines.retrain import Evidence, RetrainConfig, RetrainError, Start, decide, gather, read_history, retrain
+from pipelines.retrain import Evidence, RetrainConfig, RetrainError, Start, decide, gather, retrain
+from pipelines.retrain_state import open_history
+from tests.fakes.gcs import FakeGcs
 
 NOW = 1_800_000_000.0
 DAY = 86_400.0
@@ -76,7 +79,7 @@ def test_two_callers_at_once_start_one_run(config: RetrainConfig) -> None:
     assert len(calls) == 1
     assert calls[0][0] == "drift"
     assert sorted(o.run_id for o in outcomes) == ["", "", "", Run.run_id]
-    (kept,) = read_history(Path(config.state_path))
+    (kept,) = open_history(config.state_path).read()
     assert (kept.run_id, kept.status, kept.reason) == (Run.run_id, "deployed", "drift")
 
 
@@ -95,7 +98,7 @@ def test_a_run_that_could_not_start_may_be_tried_again_and_a_killed_one_not(conf
 
     with pytest.raises(OSError, match="no disk"):
         retrain(config, ALARM, fail)
-    assert read_history(Path(config.state_path)) == []
+    assert open_history(config.state_path).read() == []
     assert retrain(config, ALARM, lambda *_: Run()).run_id
 
     # as if the process had been killed in the middle of a run
@@ -112,6 +115,47 @@ def test_a_damaged_record_stops_rather_than_starts(config: RetrainConfig) -> Non
     path.write_text("{half a li\n")
     with pytest.raises(RetrainError, match=r"retrain\.jsonl:1: .*repair or move"):
         retrain(config, ALARM, lambda *_: Run())
+
+
+def test_a_record_in_a_bucket_is_remembered_by_the_next_runner_and_races_start_one(gcs: FakeGcs) -> None:
+    config = RetrainConfig(state_path="gs://records/retrain.jsonl")
+    barrier, calls = threading.Barrier(3), []
+
+    def start(*_: str) -> Run:
+        calls.append(1)
+        return Run()
+
+    def runner(_: int) -> Any:
+        barrier.wait(20)
+        return retrain(config, ALARM, start)
+
+    with ThreadPoolExecutor(3) as pool:
+        outcomes = list(pool.map(runner, range(3)))
+    assert len(calls) == 1
+    assert sorted(outcome.run_id for outcome in outcomes) == ["", "", Run.run_id]
+    (kept,) = open_history(config.state_path).read()
+    assert (kept.run_id, kept.status) == (Run.run_id, "deployed")
+    assert "cool-down" in retrain(config, ALARM, start).decision.explanation
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("code", [403, 404])
+def test_a_bucket_that_refuses_starts_nothing(gcs: FakeGcs, code: int) -> None:
+    config = RetrainConfig(state_path="gs://records/retrain.jsonl")
+
+    def start(*_: str) -> Run:
+        raise AssertionError("started without a record")
+
+    gcs.fail("upload", code)
+    with pytest.raises(StageError, match=f"gs://records/retrain.jsonl: {code}"):
+        retrain(config, ALARM, start)
+    assert gcs.objects == {}
+
+
+def test_labels_in_a_bucket_count(gcs: FakeGcs, served: str) -> None:
+    lines = [{"at": "2099-01-01T00:00:00+00:00", "request_id": f"r{i}", "item": 0} for i in range(3)]
+    gcs.put("gs://records/feedback.jsonl", "\n".join(map(json.dumps, lines)).encode())
+    assert gather(served, feedback_path="gs://records/feedback.jsonl").new_labels == 3
 
 
 def test_evidence_without_a_source_or_an_answer_is_one_clear_line() -> None:
