@@ -19,6 +19,8 @@ SCHEME: Final = "gs://"
 _PARALLEL: Final = 8
 _ATTEMPTS: Final = 5
 _RETRY_S: Final = 60.0
+SEND_RETRY_S: float = 300.0
+"""How long a file whose upload was cut off is tried again, where nobody says otherwise."""
 
 
 def split(uri: str) -> tuple[str, str]:
@@ -72,6 +74,20 @@ def fetch_folder(uri: str, to: Path, timeout_s: float = _RETRY_S) -> None:
             list(pool.map(fetch, blobs))
 
 
+def holds(uri: str) -> bool:
+    """Whether anything lies under `uri`.
+
+    Raises:
+        StageError: Google refused.
+    """
+    bucket, prefix = split(uri)
+    with google_errors(f"read {uri}"):
+        from google.cloud import storage
+
+        found = storage.Client().list_blobs(bucket, prefix=f"{prefix}/", max_results=1, retry=_retry(_RETRY_S))
+        return any(True for _ in found)
+
+
 def fetch_file(uri: str, to: Path, timeout_s: float = _RETRY_S) -> None:
     """Copy one object to the file `to`, whose folder is made; a copy that breaks off leaves no file.
 
@@ -83,15 +99,15 @@ def fetch_file(uri: str, to: Path, timeout_s: float = _RETRY_S) -> None:
         _blob(uri).download_to_filename(str(to), checksum="crc32c", retry=_retry(timeout_s))
 
 
-def send_folder(folder: Path, uri: str, timeout_s: float = 300.0) -> None:
+def send_folder(folder: Path, uri: str, timeout_s: float = 0.0) -> None:
     """Send every file of `folder` to `uri`: all of them, or none that was not there before.
 
     Raises:
-        StageError: Google refused or the network failed for longer than `timeout_s`.
+        StageError: Google refused or the network failed for longer than `timeout_s` (0: `SEND_RETRY_S`).
     """
     with ExitStack() as undo:
         files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-        send_files(files, uri, timeout_s, undo)
+        send_files(files, uri, timeout_s or SEND_RETRY_S, undo)
         undo.pop_all()
 
 

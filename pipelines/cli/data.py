@@ -1,6 +1,9 @@
 """Verbs about data: import, verify, download."""
 
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +15,7 @@ if TYPE_CHECKING:
     from components.artifacts.dataset import DatasetSummary
     from components.verify_data.findings import Findings
 
+Output = Annotated[str, typer.Option("--output", "-o", metavar="PLACE", help="Folder or gs:// for the packed dataset.")]
 data_app = typer.Typer(help="Check and pack images before training.", no_args_is_help=True)
 
 
@@ -43,7 +47,7 @@ def verify(
 @data_app.command("import")
 def import_(
     uri: Annotated[str, typer.Argument(help="Folder, Parquet folder, gs:// or hf://.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the packed dataset.")],
+    output: Output,
     profile: Profile = "sample",
     overrides: Overrides = [],  # noqa: B006
     config_file: ConfigFile = DEFAULT_CONFIG,
@@ -53,19 +57,39 @@ def import_(
     config = configuration(profile, overrides, config_file)
     from components.verify_data.importing import import_dataset
 
-    _show(*import_dataset(uri, output, config.verify_data), as_json)
+    with _packed_to(output) as folder:
+        packed = import_dataset(uri, folder, config.verify_data)
+    _show(*packed, as_json)
 
 
 @data_app.command("download")
 def download(
     name: Annotated[str, typer.Argument(help="Short name (cifake) or hf://OWNER/NAME.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the packed dataset.")],
+    output: Output,
     as_json: Json = False,
 ) -> None:
     """Fetch a public dataset from the Hugging Face hub and pack it."""
     from components.verify_data.importing import download as run
 
-    _show(*run(name, output), as_json)
+    with _packed_to(output) as folder:
+        packed = run(name, folder)
+    _show(*packed, as_json)
+
+
+@contextmanager
+def _packed_to(output: str) -> Iterator[Path]:
+    """The folder to pack into; what is meant for a bucket is sent there when it is whole."""
+    from components.artifacts.cloud_storage import SCHEME, holds, send_folder
+    from components.artifacts.failure import StageError
+
+    if not output.startswith(SCHEME):
+        yield Path(output)
+        return
+    if holds(output):
+        raise StageError(f"{output}: there is something already; give another place or remove it")
+    with tempfile.TemporaryDirectory(prefix="aidetect-packed-") as scratch:
+        yield Path(scratch)
+        send_folder(Path(scratch), output)
 
 
 def _show(findings: "Findings", summary: "DatasetSummary", as_json: bool) -> None:

@@ -75,6 +75,7 @@ class Owner:
             "vertex": {**place, "bucket": f"gs://{self.bucket}-pipelines", "service_account": account},
             "register": {**place, "bucket": f"{models}/bundles"},
             "deploy": {**place, "ledger_path": f"{models}/promotions.jsonl"},
+            "retrain": {"state_path": f"{models}/retrain.jsonl"},
         }
 
 

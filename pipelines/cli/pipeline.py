@@ -84,7 +84,7 @@ def compile_(
 
 
 def gate(
-    evaluation: Annotated[Path, typer.Argument(help="Folder that evaluate wrote (holds evaluation.json).")],
+    evaluation: Annotated[str, typer.Argument(help="Folder or gs:// that evaluate wrote (holds evaluation.json).")],
     profile: Profile = "sample",
     overrides: Overrides = [],  # noqa: B006
     config_file: ConfigFile = DEFAULT_CONFIG,
@@ -92,10 +92,11 @@ def gate(
 ) -> None:
     """Judge an evaluation again, under the configured policy; exit 2 when it is refused."""
     config = configuration(profile, overrides, config_file)
-    from components.artifacts.evaluation import read_evaluation
-    from components.quality_gate.policy import judge
+    from components.artifacts.cloud_storage import on_disk
+    from components.quality_gate.stage import judge_folder
 
-    verdict = judge(read_evaluation(evaluation), config.gate)
+    with on_disk(evaluation) as folder:
+        verdict = judge_folder(folder, config.gate)
     if as_json:
         typer.echo(verdict.model_dump_json(indent=1))
     else:

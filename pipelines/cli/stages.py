@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from components.artifacts.context import RunContext
     from pipelines.config import PipelineConfig
 
-DatasetFolder = Annotated[Path, typer.Option("--dataset", help="Folder that `aidetect data import` packed.")]
+DatasetFolder = Annotated[
+    str, typer.Option("--dataset", metavar="PLACE", help="Folder or gs:// that `aidetect data import` packed.")
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -33,9 +35,11 @@ def train(
 ) -> None:
     """Train on a packed dataset and export a bundle, without gate or registry."""
     config = local_configuration(profile, overrides, config_file)
+    from components.artifacts.cloud_storage import on_disk
     from components.train.stage import train as run
 
-    summary = run(dataset, output, config.train, _context(config), curves)
+    with on_disk(dataset) as folder:
+        summary = run(folder, output, config.train, _context(config), curves)
     if summary is None:  # another process of this torchrun writes the bundle
         return
     typer.echo(json.dumps(asdict(summary), indent=1) if as_json else f"bundle: {output}")
@@ -43,19 +47,29 @@ def train(
 
 def evaluate(
     dataset: DatasetFolder,
-    bundle: Annotated[Path, typer.Option("--bundle", help="Bundle folder to score.")],
+    bundle: Annotated[
+        str, typer.Option("--bundle", metavar="PLACE", help="Bundle to score: a folder, gs:// or models:/NAME@ALIAS.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for evaluation.json and the report.")],
+    champion: Annotated[
+        str, typer.Option(metavar="PLACE", help="Bundle to compare with, as --bundle; default: evaluate.champion_uri.")
+    ] = "",
     profile: Profile = "sample",
     overrides: Overrides = [],  # noqa: B006
     config_file: ConfigFile = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
     """Score a bundle on the frozen test split; `aidetect gate` judges the result."""
-    config = local_configuration(profile, overrides, config_file)
+    extra = [f"evaluate.champion_uri={champion}"] if champion else []
+    config = local_configuration(profile, [*overrides, *extra], config_file)
+    from components.artifacts.cloud_storage import on_disk
     from components.evaluate.stage import evaluate as run
+    from serving.registry import resolve
 
     report = output / "report.html"
-    found = run(bundle, dataset, config.evaluate, _context(config), output, report)
+    candidate = resolve(bundle, config.paths.workspace / "models", config.tracking_uri).folder
+    with on_disk(dataset) as folder:
+        found = run(candidate, folder, config.evaluate, _context(config), output, report)
     if as_json:
         typer.echo(found.model_dump_json(indent=1))
         return

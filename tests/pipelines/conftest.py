@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from urllib.parse import parse_qs, urlparse
 
 import pytest
 
@@ -109,16 +110,26 @@ def aidetect(capsys: pytest.CaptureFixture[str]) -> Aidetect:
 
 
 class _Served(BaseHTTPRequestHandler):
-    """The two answers of a server that `aidetect retrain` reads."""
+    """The answers of a server, and of the Prometheus that watches it, that `drift` and `retrain` read."""
 
-    created = (datetime.now(UTC) - timedelta(days=10)).isoformat()
+    created = datetime.now(UTC) - timedelta(days=10)
+    queries: ClassVar = {
+        "aidetect_drift_alert": [{"metric": {}, "value": [0, "2"]}],
+        "aidetect_drift_score": [{"metric": {"signal": "probability"}, "value": [0, "0.31"]}],
+        "aidetect_model_info": [{"metric": {"version": "3"}, "value": [0, "1"]}],
+        "aidetect_model_created": [{"metric": {}, "value": [0, str(created.timestamp())]}],
+    }
 
     def do_GET(self) -> None:
+        url = urlparse(self.path)
+        asked = parse_qs(url.query).get("query", [""])[0]
+        found = next((rows for name, rows in self.queries.items() if name in asked), [])
         answers = {
             "/drift": {"state": "ok", "diagnosis": "", "model_version": "3"},
-            "/model": {"manifest": {"provenance": {"created_at": self.created}}},
+            "/model": {"manifest": {"provenance": {"created_at": self.created.isoformat()}}},
+            "/api/v1/query": {"status": "success", "data": {"resultType": "vector", "result": found}},
         }
-        payload = json.dumps(answers[self.path]).encode()
+        payload = json.dumps(answers[url.path]).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(payload)))
         self.end_headers()
