@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from tests.bench.serving_inputs import SIZES, efficientnet_bundle, photographs
-from tests.bench.serving_process import ServerProcess
+from tests.bench.serving_load import measure
+from tests.serving.processes import Server, serve
 
 OUT = Path("workspace/bench")
 CLIENTS = (1, 4, 8, 32)
@@ -73,8 +74,8 @@ def main() -> None:
     busy = {"SLOTS": "2", "QUEUE_SIZE": "64", "LOG_LEVEL": "info"}
     starts = [_start_only(bundle) for _ in range(1 if quick else 3)]
     with (
-        ServerProcess("serving", bundle, OUT / "serving.log", **busy) as server,
-        ServerProcess("tests.bench.serving_twin", bundle, OUT / "twin.log", **busy) as twin,
+        serve(bundle, OUT / "serving.log", **busy) as server,
+        serve(bundle, OUT / "twin.log", "tests.bench.serving_twin", **busy) as twin,
     ):
         rss = server.rss_mib()
         sizes = {name: _compare(server, twin, limit, path, name, quick) for name, path in images.items()}
@@ -102,18 +103,16 @@ def main() -> None:
 
 
 def _start_only(bundle: Path) -> float:
-    with ServerProcess("serving", bundle, OUT / "start.log") as server:
+    with serve(bundle, OUT / "start.log") as server:
         return server.ready_s
 
 
-def _compare(
-    server: ServerProcess, twin: ServerProcess, limit: Limit, image: Path, name: str, quick: bool
-) -> dict[str, Any]:
+def _compare(server: Server, twin: Server, limit: Limit, image: Path, name: str, quick: bool) -> dict[str, Any]:
     """CPU an image at one client: medians over rounds in which server, twin and limit take turns."""
     each = {"224": 100, "1024": 60, "12MP": 16}[name] // (10 if quick else 1) + 1
     rounds = 1 if quick else 5
     for process in (server, twin):
-        process.load("/predict", image, "--requests", "5")
+        measure(process, "/predict", image, "--requests", "5")
     limit.cpu_ms(image, 3)
     mine: list[float] = []
     other: list[float] = []
@@ -121,8 +120,8 @@ def _compare(
     times: list[float] = []
     errors = 0
     for _ in range(rounds):
-        answered = server.load("/predict", image, "--requests", str(each))
-        against = twin.load("/predict", image, "--requests", str(each))
+        answered = measure(server, "/predict", image, "--requests", str(each))
+        against = measure(twin, "/predict", image, "--requests", str(each))
         errors += answered["errors"] + against["errors"]
         mine.append(answered["cpu_ms"])
         other.append(against["cpu_ms"])
@@ -141,21 +140,19 @@ def _compare(
     }
 
 
-def _under_load(
-    server: ServerProcess, twin: ServerProcess, limit: Limit, image: Path, clients: int, quick: bool
-) -> dict[str, Any]:
+def _under_load(server: Server, twin: Server, limit: Limit, image: Path, clients: int, quick: bool) -> dict[str, Any]:
     seconds = 1.5 if quick else 6.0
     options = ("--clients", str(clients), "--seconds", str(seconds), "--probe")
     shares, rates, times, health, errors = [], [], [], [], 0
     for _ in range(1 if quick else 3):
         bare, _ = limit.cpu_ms(image, 20 if quick else 100)
-        answered = server.load("/predict", image, *options)
+        answered = measure(server, "/predict", image, *options)
         shares.append(bare / answered["cpu_ms"])
         rates.append(answered["n"] / answered["wall_s"])
         times += answered["ms"]
         health += answered["health_ms"]
         errors += answered["errors"]
-    against = twin.load("/predict", image, *options)
+    against = measure(twin, "/predict", image, *options)
     return {
         "clients": clients,
         "requests": len(times),
@@ -169,13 +166,13 @@ def _under_load(
     }
 
 
-def _explain(server: ServerProcess, limit: Limit, image: Path, quick: bool) -> dict[str, Any]:
-    first = server.load("/predict/explain", image, "--requests", "1")
+def _explain(server: Server, limit: Limit, image: Path, quick: bool) -> dict[str, Any]:
+    first = measure(server, "/predict/explain", image, "--requests", "1")
     count = "10" if quick else "60"
     ratios, costs, overlays, errors = [], [], [], first["errors"]
     for _ in range(1 if quick else 5):
-        predict = server.load("/predict", image, "--requests", count)
-        explained = server.load("/predict/explain", image, "--requests", count)
+        predict = measure(server, "/predict", image, "--requests", count)
+        explained = measure(server, "/predict/explain", image, "--requests", count)
         _, overlay = limit.cpu_ms(image, 5)
         ratios.append((explained["cpu_ms"] - overlay) / predict["cpu_ms"])
         costs.append(explained["cpu_ms"])

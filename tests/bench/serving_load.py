@@ -7,8 +7,13 @@
 import argparse
 import asyncio
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import Any
+
+from tests.serving.processes import Server
 
 BOUNDARY = b"----bench"
 
@@ -80,6 +85,19 @@ async def run(args: argparse.Namespace) -> dict[str, object]:
         "ms": [round(t * 1e3, 3) for t in times],
         "health_ms": [round(t * 1e3, 3) for t in health],
     }
+
+
+def measure(server: Server, path: str, image: Path, *options: str) -> dict[str, Any]:
+    """Load a server from another process; adds `n`, `cpu_ms` an answered request, and `errors` (all but 200)."""
+    command = [sys.executable, "-m", "tests.bench.serving_load", str(server.port), path, str(image), *options]
+    before = server.cpu_s()
+    output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
+    spent = server.cpu_s() - before
+    result: dict[str, Any] = json.loads(output)
+    result["n"] = len(result["ms"])
+    result["errors"] = result["n"] - result["statuses"].get("200", 0)
+    result["cpu_ms"] = spent / max(1, result["n"]) * 1e3
+    return result
 
 
 if __name__ == "__main__":

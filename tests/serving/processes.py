@@ -1,4 +1,4 @@
-"""`python -m serving` as a process of its own: started, watched and stopped as an operator would."""
+"""A server as a process of its own: started, watched and stopped as an operator would."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -32,13 +32,26 @@ class Server:
 
     def __init__(self, process: subprocess.Popen[str], port: int, log: Path) -> None:
         self.process = process
+        self.port = port
         self.url = f"http://127.0.0.1:{port}"
+        self.ready_s = 0.0
+        """From the start of the process to its first ready answer."""
         self._log = log
+        self._watch = psutil.Process(process.pid)
 
     @property
     def log(self) -> str:
         """What it has written so far."""
         return self._log.read_text()
+
+    def cpu_s(self) -> float:
+        """User and system time of the process, all threads, since it started."""
+        times = self._watch.cpu_times()
+        return times.user + times.system
+
+    def rss_mib(self) -> float:
+        """Resident memory now."""
+        return self._watch.memory_info().rss / 2**20
 
     def peak_mib(self) -> float:
         """Largest resident memory so far."""
@@ -52,13 +65,14 @@ class Server:
 
 
 @contextmanager
-def serve(model_uri: Path | str, log: Path, **env: str) -> Iterator[Server]:
-    """Start a server and wait until it is ready."""
+def serve(model_uri: Path | str, log: Path, module: str = "serving", **env: str) -> Iterator[Server]:
+    """Start `python -m MODULE` on a free port and wait until it is ready; ends what it started."""
     port = free_port()
+    started = time.perf_counter()
     with log.open("w") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "serving"],
-            env=environment(MODEL_URI=str(model_uri), PORT=str(port), **env),
+            [sys.executable, "-m", module],
+            env=environment(HOST="127.0.0.1", PORT=str(port), MODEL_URI=str(model_uri), **env),
             stdout=out,
             stderr=subprocess.STDOUT,
             text=True,
@@ -66,6 +80,7 @@ def serve(model_uri: Path | str, log: Path, **env: str) -> Iterator[Server]:
     server = Server(process, port, log)
     try:
         _wait_until_ready(server)
+        server.ready_s = time.perf_counter() - started
         yield server
     finally:
         _end(process)
@@ -80,16 +95,16 @@ def start_refused(**env: str) -> tuple[int, str]:
 
 
 def _wait_until_ready(server: Server) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if server.process.poll() is not None:
-            raise AssertionError(f"the server ended with {server.process.returncode}:\n{server.log}")
-        try:
-            if httpx.get(f"{server.url}/readyz", timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.02)
-    raise AssertionError(f"the server was not ready within 60 s:\n{server.log}")
+    deadline = time.monotonic() + 120
+    with httpx.Client(timeout=5, trust_env=False) as client:
+        while time.monotonic() < deadline:
+            if server.process.poll() is not None:
+                raise AssertionError(f"the server ended with {server.process.returncode}:\n{server.log}")
+            with suppress(httpx.TransportError):
+                if client.get(f"{server.url}/readyz").status_code == 200:
+                    return
+            time.sleep(0.01)
+    raise AssertionError(f"the server was not ready within 120 s:\n{server.log}")
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -2,11 +2,10 @@
 
 import json
 import os
-import signal
-import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from serving.detector.statistics import InputQuality, read_reference
 from serving.drift.monitor import DriftMonitor, DriftPolicy
 from serving.drift.signals import SIGNALS
 from tests.bundles import jpeg
+from tests.serving.processes import serve
 
 WINDOW = 60
 RULE = DecisionRule(temperature=1.2, bias=0.05)
@@ -42,36 +42,15 @@ def shifted(n: int, seed: int) -> list[bytes]:
 
 @contextmanager
 def server(bundle: Path, **env: Any) -> Iterator[httpx.Client]:
-    """A real server process on a free port; ended by SIGTERM, which must succeed."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    variables = {"MODEL_URI": bundle, "PORT": port, "RATE_LIMIT_ENABLED": "false", "DRIFT_WINDOW": WINDOW, "SLOTS": 1}
-    variables |= {"DRIFT_MIN_N": 50, "LOG_LEVEL": "warning", **env}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "serving"], env=os.environ | {k: str(v) for k, v in variables.items()}
-    )
-    client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20)
-    try:
-        for _ in range(200):
-            try:
-                if client.get("/readyz").status_code == 200:
-                    break
-            except httpx.TransportError:
-                assert process.poll() is None, "the server ended before it was ready"
-            time.sleep(0.1)
-        else:
-            raise AssertionError("the server was not ready within 20 s")
+    """A real server process; ended by SIGTERM, which must succeed."""
+    variables = {"DRIFT_WINDOW": WINDOW, "SLOTS": 1, "DRIFT_MIN_N": 50, "LOG_LEVEL": "warning", **env}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serve(bundle, Path(folder) / "log", **{name: str(value) for name, value in variables.items()}) as running,
+        httpx.Client(base_url=running.url, timeout=20) as client,
+    ):
         yield client
-    finally:
-        client.close()
-        process.send_signal(signal.SIGTERM)
-        try:
-            code = process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
-    assert code == 0
+        assert running.terminate() == 0
 
 
 def send(client: httpx.Client, images: list[bytes]) -> None:

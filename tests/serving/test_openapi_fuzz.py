@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.serving_process import ServerProcess
+from tests.serving.processes import serve
 
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 
@@ -30,9 +30,9 @@ LIMITED = {"RATE_LIMIT_ENABLED": "true", **{f"RATE_LIMIT_{name}": "1/hour" for n
 def test_the_server_answers_as_its_openapi_document_says(
     toy_bundle: Path, tmp_path: Path, env: dict[str, str], phases: str, examples: int, at_least: int
 ) -> None:
-    with ServerProcess("serving", toy_bundle, tmp_path / "log", LOG_LEVEL="warning", **env) as server:
+    with serve(toy_bundle, tmp_path / "log", LOG_LEVEL="warning", **env) as server:
         command = [str(Path(sys.executable).parent / "schemathesis"), "run"]
-        command += [f"http://127.0.0.1:{server.port}/openapi.json", "--checks", CHECKS, "--phases", phases]
+        command += [f"{server.url}/openapi.json", "--checks", CHECKS, "--phases", phases]
         command += ["--max-examples", str(examples), "--seed", "1", "--generation-database", "none", "--no-color"]
         command += ["--suppress-health-check", "all", "--continue-on-failure", "--request-timeout", "20"]
         # its own folder: schemathesis reads configuration files and writes caches where it stands

@@ -19,8 +19,8 @@ from serving.security import SecurityConfigError
 from serving.served import Served
 from serving.settings import Settings
 from serving.telemetry.clients import bucket, client_address
-from tests.bench.serving_process import ServerProcess
 from tests.bundles import jpeg
+from tests.serving.processes import Server, serve
 
 KEY = "a-key-of-decent-length"
 OTHER_KEY = "another-key-of-decent-length"
@@ -343,7 +343,7 @@ def test_pages_of_named_origins_may_read_answers_refusals_included(client: Clien
 
 
 @pytest.fixture(scope="module")
-def server(toy_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+def server(toy_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     log = tmp_path_factory.mktemp("server") / "log"
     env = {
         "API_KEYS": KEY,
@@ -352,7 +352,7 @@ def server(toy_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         "RATE_LIMIT_EXPLAIN": "1/hour",
         "SLOTS": "1",
     }
-    with ServerProcess("serving", toy_bundle, log, **env) as running:
+    with serve(toy_bundle, log, **env) as running:
         yield running
 
 
@@ -379,7 +379,7 @@ def _is_whole(received: bytes) -> bool:
 
 
 @pytest.mark.parametrize("path", ["/predict", "/v1/predict/batch", "/v2/models/m/infer"])
-def test_a_client_that_stalls_after_its_headers_gets_its_401_at_once(server: ServerProcess, path: str) -> None:
+def test_a_client_that_stalls_after_its_headers_gets_its_401_at_once(server: Server, path: str) -> None:
     status, document, seconds = send_headers(server.port, f"POST {path} HTTP/1.1", "Content-Length: 5000000")
 
     assert (status, document["reason"]) == (401, "unauthorized")
@@ -395,9 +395,7 @@ def test_a_client_that_stalls_after_its_headers_gets_its_401_at_once(server: Ser
         ("/nothing", 2_000_000),
     ],
 )
-def test_a_client_that_stalls_after_its_headers_gets_its_413_at_once(
-    server: ServerProcess, path: str, length: int
-) -> None:
+def test_a_client_that_stalls_after_its_headers_gets_its_413_at_once(server: Server, path: str, length: int) -> None:
     lines = (f"POST {path} HTTP/1.1", f"X-API-Key: {KEY}", f"Content-Length: {length}")
     status, document, seconds = send_headers(server.port, *lines)
 
@@ -405,7 +403,7 @@ def test_a_client_that_stalls_after_its_headers_gets_its_413_at_once(
     assert seconds < 1.0
 
 
-def test_a_client_that_stalls_after_its_headers_gets_its_429_at_once(server: ServerProcess) -> None:
+def test_a_client_that_stalls_after_its_headers_gets_its_429_at_once(server: Server) -> None:
     lines = ("POST /predict/explain HTTP/1.1", f"X-API-Key: {KEY}")
     send_headers(server.port, *lines, "Content-Length: 0")
 
@@ -415,7 +413,7 @@ def test_a_client_that_stalls_after_its_headers_gets_its_429_at_once(server: Ser
     assert seconds < 1.0
 
 
-def test_a_stream_without_end_gets_its_413_while_it_is_still_sending(server: ServerProcess) -> None:
+def test_a_stream_without_end_gets_its_413_while_it_is_still_sending(server: Server) -> None:
     lines = ("POST /predict HTTP/1.1", f"X-API-Key: {KEY}", "Transfer-Encoding: chunked")
     head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
     chunk = b"%x\r\n" % 1_000_000 + b"x" * 1_000_000 + b"\r\n"
@@ -425,7 +423,7 @@ def test_a_stream_without_end_gets_its_413_while_it_is_still_sending(server: Ser
     assert (status, document["reason"]) in {(413, "request_too_large"), (413, "file_too_large")}
 
 
-def test_a_refused_upload_still_reads_its_answer_when_it_sends_everything_first(server: ServerProcess) -> None:
+def test_a_refused_upload_still_reads_its_answer_when_it_sends_everything_first(server: Server) -> None:
     body = b"x" * 20_000_000
     status, document, seconds = send_headers(
         server.port, "POST /predict HTTP/1.1", f"X-API-Key: {KEY}", f"Content-Length: {len(body)}", body=body

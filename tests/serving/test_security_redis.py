@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.bench.serving_process import ServerProcess
 from tests.bundles import jpeg
+from tests.serving.processes import Server, serve
 
 pytestmark = pytest.mark.system
 
@@ -45,13 +45,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def ask(server: ServerProcess) -> int:
+def ask(server: Server) -> int:
     files = {"file": ("x.jpg", jpeg(200), "image/jpeg")}
-    return httpx.post(f"http://127.0.0.1:{server.port}/predict", files=files, timeout=10).status_code
+    return httpx.post(f"{server.url}/predict", files=files, timeout=10).status_code
 
 
-def storage_failures(server: ServerProcess) -> float:
-    text = httpx.get(f"http://127.0.0.1:{server.port}/metrics").text
+def storage_failures(server: Server) -> float:
+    text = httpx.get(f"{server.url}/metrics").text
     (line,) = [row for row in text.splitlines() if row.startswith("aidetect_rate_limit_storage_failures_total ")]
     return float(line.split()[1])
 
@@ -65,8 +65,8 @@ def test_replicas_share_one_limit_outlive_an_outage_and_return(toy_bundle: Path,
         "SLOTS": "1",
     }
     with ExitStack() as stack:
-        first = stack.enter_context(ServerProcess("serving", toy_bundle, tmp_path / "first.log", **env))
-        second = stack.enter_context(ServerProcess("serving", toy_bundle, tmp_path / "second.log", **env))
+        first = stack.enter_context(serve(toy_bundle, tmp_path / "first.log", **env))
+        second = stack.enter_context(serve(toy_bundle, tmp_path / "second.log", **env))
         with redis(port, tmp_path):
             shared = [ask(server) for _ in range(4) for server in (first, second)]
             assert shared == [200] * 6 + [429] * 2

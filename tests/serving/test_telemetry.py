@@ -20,8 +20,8 @@ from serving.registry import resolve
 from serving.served import Served
 from serving.settings import Settings
 from serving.telemetry.logs import trace_fields
-from tests.bench.serving_process import ServerProcess
 from tests.bundles import jpeg
+from tests.serving.processes import serve
 
 Client = Callable[..., TestClient]
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -182,8 +182,8 @@ def log_lines(toy_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> lis
     log = tmp_path_factory.mktemp("server") / "log"
     env = {"API_KEYS": KEY, "GOOGLE_CLOUD_PROJECT": "shop", "TRUSTED_PROXIES": "1"}
     with (
-        ServerProcess("serving", toy_bundle, log, **env) as server,
-        httpx.Client(base_url=f"http://127.0.0.1:{server.port}") as http,
+        serve(toy_bundle, log, **env) as server,
+        httpx.Client(base_url=server.url) as http,
     ):
         http.post(
             "/predict?token=query-secret",
@@ -256,8 +256,8 @@ def test_trace_headers(traceparent: str | None, cloud: str | None, trace: str | 
 def test_two_workers_answer_for_each_other_and_a_dead_ones_gauges_go(toy_bundle: Path, tmp_path: Path) -> None:
     import psutil
 
-    with ServerProcess("serving", toy_bundle, tmp_path / "log", WORKERS="2", SLOTS="1") as server:
-        url = f"http://127.0.0.1:{server.port}"
+    with serve(toy_bundle, tmp_path / "log", WORKERS="2", SLOTS="1") as server:
+        url = server.url
 
         def read() -> Samples:
             # a connection of its own each time: either worker may answer
@@ -266,7 +266,7 @@ def test_two_workers_answer_for_each_other_and_a_dead_ones_gauges_go(toy_bundle:
 
         def pids() -> list[int]:
             found = []
-            for child in psutil.Process(server.pid).children():
+            for child in psutil.Process(server.process.pid).children():
                 # the one just killed is a zombie until its supervisor looks
                 with suppress(psutil.ZombieProcess, psutil.NoSuchProcess):
                     if any("spawn_main" in part for part in child.cmdline()):
