@@ -11,6 +11,8 @@ import typer
 import yaml
 
 from pipelines.cli.app import app
+from pipelines.config import load_config
+from pipelines.cost import estimate
 from tests.docs.commands import PAGES, commands
 from tests.e2e.conftest import ROOT
 
@@ -88,6 +90,13 @@ def test_verbs_options_and_targets_named_exist(page: Path) -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= README_LINES
+
+
+def test_the_costs_in_the_readme_are_those_of_the_estimate() -> None:
+    found = estimate(load_config("production", ["paths.workspace=workspace/none"], environ={}))
+    run, serving, storage = (found.total(group) for group in ("run", "serving", "storage"))
+    told = f"About {run:.2f} $ for a run, {serving:.0f} $ a month for one warm instance, {storage:.0f} $ for storage"
+    assert told in " ".join((ROOT / "README.md").read_text().split())
 
 
 def test_every_page_is_in_the_site() -> None:

@@ -1,18 +1,22 @@
 """The UI as people see it: Chromium, Streamlit and the API, each a process of its own."""
 
+import json
 import os
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow.parquet as pq
 import pytest
 
 from tests.bundles import jpeg
+from tests.e2e.conftest import Cli, passed  # noqa: F401 - a fixture
 from tests.serving.processes import Server, free_port, serve
 
 pytestmark = pytest.mark.system
@@ -149,6 +153,78 @@ def test_a_person_judges_photos(browser: Any, toy_bundle: Path, tmp_path: Path) 
         upload(page, BRIGHT)
         see(page, "The API is not reachable")
         assert page.get_by_text("▲ AI-generated").count() == 0
+
+
+def sample_photos() -> list[dict[str, Any]]:
+    """A real and a generated photo of the sample's test split."""
+    table = pq.read_table(ROOT / "data/sample/test.parquet", columns=["image", "label"])
+    labels = table.column("label").to_pylist()
+    return [
+        {
+            "name": f"{name}.jpg",
+            "mimeType": "image/jpeg",
+            "buffer": table.column("image")[labels.index(label)]["bytes"].as_py(),
+        }
+        for label, name in enumerate(("real", "generated"))
+    ]
+
+
+def test_a_model_trained_on_the_sample_says_the_same_in_browser_and_api(
+    browser: Any,
+    passed: tuple[Cli, dict[str, Any]],  # noqa: F811 - the fixture
+    tmp_path: Path,
+) -> None:
+    _, record = passed
+    trained = next(stage for stage in record["stages"] if stage["name"] == "train")
+    bundle = Path(trained["output_dir"]) / "bundle"
+    with (
+        serve(bundle, tmp_path / "api.log", API_KEYS="right", REQUIRE_AUTH="true", EXPLAIN_WARMUP="true") as api,
+        interface(api.url, "right", tmp_path / "ui.log") as url,
+    ):
+        page = opened(browser, url)
+        photos = sample_photos()
+        for photo in photos:
+            answer = said(api, photo)
+            upload(page, photo)
+            see(page, {"ai_generated": "▲ AI-generated", "real": "● Real photo"}[answer["prediction"]])
+            see(page, f"Calibrated probability of AI generation: {100 * answer['probability']:.1f} %")
+            page.get_by_role("img", name=f"Heatmap on the photo {photo['name']}").wait_for(timeout=WAIT_MS)
+
+        # the session goes on: what was judged stands in the history, the newest first
+        page.locator('input[type="file"]').set_input_files(photos)
+        with page.expect_download(timeout=WAIT_MS) as download:
+            page.get_by_role("button", name="Download ZIP").click(timeout=WAIT_MS)
+        with zipfile.ZipFile(download.value.path()) as archive:
+            rows = {row["file"]: row for row in json.loads(archive.read("results.json"))}
+            assert {name: row["prediction"] for name, row in rows.items()} == {
+                photo["name"]: said(api, photo)["prediction"] for photo in photos
+            }
+        page.get_by_role("link", name="History").click()
+        see(page, "History of this session")
+        with page.expect_download(timeout=WAIT_MS) as history:
+            page.get_by_role("button", name="Download CSV").click(timeout=WAIT_MS)
+        text = history.value.path().read_text("utf-8-sig")
+        assert all(photo["name"] in text for photo in photos)
+        page.close()
+
+
+def test_a_reached_limit_is_named_and_an_old_verdict_is_not_shown(
+    browser: Any, toy_bundle: Path, tmp_path: Path
+) -> None:
+    limits = {"RATE_LIMIT_ENABLED": "true", "RATE_LIMIT_EXPLAIN": "1/minute"}
+    with (
+        serve(toy_bundle, tmp_path / "api.log", EXPLAIN_WARMUP="true", **limits) as api,
+        interface(api.url, "", tmp_path / "ui.log") as url,
+    ):
+        page = opened(browser, url)
+        upload(page, BRIGHT)
+        see(page, "▲ AI-generated")
+        upload(page, DARK)
+        see(page, "Too many requests")
+        see(page, "The API's limit of requests is reached")
+        assert page.get_by_text("▲ AI-generated").count() == 0
+        assert page.get_by_role("img", name="Heatmap on the photo").count() == 0
+        page.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
