@@ -83,4 +83,5 @@ def _type(schema: Mapping[str, Any]) -> str:
         return " or ".join(_type(option) for option in schema["anyOf"])
     if schema.get("type") == "array":
         return f"list of {_type(schema.get('items', {}))}"
-    return {"null": "none"}.get(schema.get("type", ""), schema.get("type", "any"))
+    kind = str(schema.get("type", "any"))
+    return {"null": "none"}.get(kind, kind)

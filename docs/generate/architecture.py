@@ -103,7 +103,7 @@ def draw() -> str:
     """`architecture.svg`; the same text for the same code."""
     dag = read_dag(compile_pipeline(load_config(file=ROOT / "pipeline_config.yaml", environ={}), "local"))
     parts: list[str] = []
-    y = MARGIN
+    y = float(MARGIN)
     for floor, (title, says) in FLOORS.items():
         body, height = _chips([room for room in rooms(floor) if room.rstrip("/") not in _names(dag)], y + 64)
         if floor == "components":
@@ -113,7 +113,7 @@ def draw() -> str:
             height = 190 + shelf + 12
         total = 64 + height + 10
         parts += [
-            f'<rect x="{MARGIN}" y="{y}" width="{WIDTH - 2 * MARGIN}" height="{total}" rx="10" '
+            f'<rect x="{MARGIN}" y="{y:g}" width="{WIDTH - 2 * MARGIN}" height="{total:g}" rx="10" '
             f'fill="{COLOURS[floor]}"/>',
             _text(MARGIN + 18, y + 30, f"{floor}/", size=18, weight=700),
             _text(MARGIN + 46 + 11.2 * len(floor), y + 30, title, size=16, weight=600),

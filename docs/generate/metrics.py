@@ -24,4 +24,4 @@ def page() -> str:
 def _row(collector: MetricWrapperBase) -> tuple[str, ...]:
     labels = ", ".join(code(name) for name in collector._labelnames)
     suffix = "_total" if collector._type == "counter" else ""
-    return code(collector._name + suffix), collector._type, labels, collector._documentation
+    return code(collector._name + suffix), str(collector._type), labels, collector._documentation
