@@ -123,6 +123,10 @@ check-images: ## Build the images and prove their sizes, users and contents
 check-compose: ## Bring the compose stack up, ask it what it promises, take it down
 	@infra/ci/compose.sh
 
+.PHONY: rehearse
+rehearse: $(STAMP) ## Rehearse the cloud run offline: submit, six stages in containers, registry, canary, a refusal, a rollback
+	@VENV=$(VENV) infra/ci/rehearse.sh
+
 .PHONY: check-static
 check-static: ## Check Dockerfile, workflows, Terraform, scripts and secrets without running them
 	@infra/ci/static.sh
@@ -145,4 +149,4 @@ down: ## Stop what `make up` started
 
 .PHONY: clean
 clean: ## Remove what builds and tests left (keeps .venv and workspace)
-	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .coverage* htmlcov .hypothesis .import_linter_cache
+	@rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .coverage* htmlcov .hypothesis .import_linter_cache
