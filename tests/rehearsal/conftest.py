@@ -42,9 +42,11 @@ def engine() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def images(engine: Any) -> Images:
+def images(engine: Any) -> Iterator[Images]:
     """The images as they were built."""
-    return Images(engine)
+    found = Images(engine)
+    yield found
+    found.close()
 
 
 def answers(url: str, seconds: float) -> None:

@@ -23,6 +23,7 @@ from tests.fakes.google_rest import ApiError, Request
 from tests.fakes.vertex import PARENT, FakeVertex, parse, show
 from tests.rehearsal.images import Images
 
+REGION = "europe-west1"
 _States = aiplatform_v1.PipelineTaskDetail.State
 _STATES = {
     "pending": _States.PENDING,
@@ -46,7 +47,11 @@ class ExecutingVertex(FakeVertex):
         self._threads: list[threading.Thread] = []
 
     def route(self, request: Request) -> dict[str, Any]:
-        """Pipeline jobs here, everything else in the model registry."""
+        """Pipeline jobs and the quota of T4s here, everything else in the model registry."""
+        if request.path.startswith("/v1beta1/projects/proj/services/aiplatform.googleapis.com/consumerQuotaMetrics/"):
+            return {
+                "consumerQuotaLimits": [{"quotaBuckets": [{"effectiveLimit": "1", "dimensions": {"region": REGION}}]}]
+            }
         match = re.fullmatch(rf"/v1/({PARENT}/pipelineJobs)(?:/([^/:]+))?", request.path)
         if match is None:
             return super().route(request)

@@ -22,7 +22,7 @@ from tests.e2e.conftest import SMALL
 from tests.fakes.vertex import PARENT
 from tests.rehearsal.conftest import BUCKET, Started
 from tests.rehearsal.container_run import ContainerCloudRun
-from tests.rehearsal.executing_vertex import ExecutingVertex
+from tests.rehearsal.executing_vertex import REGION, ExecutingVertex
 from tests.rehearsal.images import ROOT, Images
 
 SERVICE_ACCOUNT = "pipeline@proj.iam.gserviceaccount.com"
@@ -35,6 +35,11 @@ resource_manager_utils.get_project_number = lambda *_, **__: "1234"
 from pipelines.cli import main
 main()
 """
+INVERT = (
+    "cd serving/routes && sed -i 's/: verdict.prediction,/: sorted({verdict.prediction} ^ {*LABELS})[0],/' predict.py"
+    " && sed -i '/^from typing/i from serving.detector.labels import LABELS' predict.py && grep -c LABELS predict.py"
+)
+"""What breaks a serving image so that only its answers show it."""
 COMMAND = ("run", "--on", "vertex", "--profile", "production", "--sync", "--json")
 pytestmark = pytest.mark.xdist_group("rehearsal")
 
@@ -56,20 +61,25 @@ class Cloud:
             "paths.workspace": str(self.workspace),
             "data.uri": f"gs://{BUCKET}/data/sample",
             "tracking.uri": self.mlflow_uri,
+            "train.batch_size": "32",
             "gate.min_accuracy": "0",
             "gate.min_f1": "0",
             **{f"images.{name}": self.images.pinned(name) for name in ("train", "pipeline", "serving")},
             "vertex.project": "proj",
-            "vertex.region": "europe-west1",
+            "vertex.region": REGION,
             "vertex.bucket": f"gs://{BUCKET}",
             "vertex.service_account": SERVICE_ACCOUNT,
             "vertex.api_endpoint": self.vertex.url,
+            "vertex.quota_endpoint": self.vertex.url,
             "vertex.poll_s": "0.5",
+            "retrain.state_path": f"gs://{BUCKET}/retrain.jsonl",
             "register.project": "proj",
+            "register.region": REGION,
             "register.bucket": f"gs://{BUCKET}/bundles",
             "register.serving_image": self.images.pinned("serving"),
             "register.api_endpoint": self.vertex.url,
             "deploy.project": "proj",
+            "deploy.region": REGION,
             "deploy.service": "detector",
             "deploy.ledger_path": f"gs://{BUCKET}/{LEDGER}",
             "deploy.image": self.images.pinned("serving"),
@@ -201,16 +211,10 @@ def test_a_gate_that_refuses_registers_nothing(promoted: Cloud) -> None:
 def test_a_broken_image_is_found_by_the_smoke_test_and_rolled_back(promoted: Cloud) -> None:
     before = promoted.state
     # ready, healthy, 200 to everything, and its labels are the wrong way round
-    broken = promoted.images.derive(
-        "serving",
-        "inverted",
-        [
-            'RUN sed -i \'s/"prediction": verdict.prediction,/'
-            '"prediction": {"real": "ai_generated", "ai_generated": "real"}[verdict.prediction],/\''
-            " serving/routes/predict.py && grep -q 'ai_generated\": \"real' serving/routes/predict.py",
-        ],
+    broken = promoted.images.derive("serving", "inverted", ["USER 0", f"RUN {INVERT}", "USER 10001:10001"])
+    code, record = promoted.aidetect_run(
+        **{"train.label_smoothing": "0.01", "evaluate.champion_uri": "", "deploy.image": broken}
     )
-    code, record = promoted.aidetect_run(**{"train.seed": "1", "deploy.image": broken})
     assert (code, record["status"]) == (1, "failed"), record
     assert record["error"].startswith("deploy: smoke test: ")
     assert promoted.state == {**before, "versions": before["versions"] + 1}

@@ -1,0 +1,209 @@
+"""`--on docker`: the compiled spec in containers gives what it gives in processes, and a failure is never lost."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from kfp import compiler, dsl
+
+from components.artifacts.evaluation import PREDICTIONS_PARQUET
+from components.artifacts.registry import Registry
+from components.evaluate.component import evaluate
+from pipelines.config import PipelineConfig, load_config
+from pipelines.launch import on_this_disk
+from pipelines.targets.docker import CONTAINERS_FILE, write_options
+from tests.e2e.conftest import SMALL
+from tests.rehearsal.images import BUILT, ROOT
+from tests.rehearsal.test_rehearsal import tell
+
+MODEL = "ai-product-photo-detector"
+SETTINGS = {**SMALL, "train.batch_size": "32", "gate.min_accuracy": "0", "gate.min_f1": "0"}
+
+
+def aidetect(workspace: Path, *arguments: str, **changes: str) -> "subprocess.CompletedProcess[str]":
+    settings = {**SETTINGS, "paths.workspace": str(workspace), **changes}
+    sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    return subprocess.run(
+        [sys.executable, "-c", "from pipelines.cli import main; main()", *arguments, *sets],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+
+
+def run(workspace: Path, on: str, **changes: str) -> dict[str, Any]:
+    done = aidetect(workspace, "run", "--on", on, "--json", **changes)
+    assert done.stdout, done.stderr
+    record: dict[str, Any] = json.loads(done.stdout)
+    tell(f"aidetect run --on {on}: {record['status']} in {record['seconds']:.0f} s. {record['headline']}")
+    assert (done.returncode, record["status"]) == (0, "deployed"), (record, done.stderr)
+    return record
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("workspace")
+
+
+@pytest.fixture(scope="module")
+def in_processes(workspace: Path) -> dict[str, Any]:
+    return run(workspace, "local")
+
+
+def configured(workspace: Path) -> PipelineConfig:
+    return on_this_disk(load_config("sample", [f"paths.workspace={workspace}"], ROOT / "pipeline_config.yaml", {}))
+
+
+def artifact(record: dict[str, Any], stage: str, name: str) -> Path:
+    return next(Path(entry["output_dir"]) for entry in record["stages"] if entry["name"] == stage) / name
+
+
+def left_behind(engine: Any) -> list[str]:
+    return [found.name for found in engine.containers.list(all=True) if found.image.tags[:1] == [f"{BUILT}/train:dev"]]
+
+
+def test_the_whole_spec_runs_in_containers_on_the_same_registry(
+    workspace: Path, in_processes: dict[str, Any], engine: Any
+) -> None:
+    in_containers = run(workspace, "docker", **{"train.label_smoothing": "0.01", "evaluate.champion_uri": ""})
+    names = [(Path(in_processes["folder"]) / "pipeline.json"), (Path(in_containers["folder"]) / "pipeline.json")]
+    specs = [json.loads(path.read_text()) for path in names]
+    for spec in specs:
+        spec["deploymentSpec"]["executors"]["exec-deploy"]["container"].pop("image")
+        del spec["root"]["inputDefinitions"]
+    assert specs[0] == specs[1], "another spec than the one that runs in processes"
+    registry = Registry(f"sqlite:///{workspace / 'mlflow.db'}", MODEL)
+    assert (registry.aliased("champion"), len(registry.summaries())) == ("2", 2)
+    assert left_behind(engine) == []
+    # what a run in containers registered is served without them
+    again = aidetect(workspace, "promote", "2", "--why", "from this machine")
+    assert again.returncode == 0, again.stderr
+
+
+@dsl.pipeline(name="scores")
+def scores(bundle_uri: str, dataset_uri: str, config: dict, context: dict) -> None:
+    bundle = dsl.importer(artifact_uri=bundle_uri, artifact_class=dsl.Model)
+    dataset = dsl.importer(artifact_uri=dataset_uri, artifact_class=dsl.Dataset)
+    task = evaluate(bundle=bundle.output, dataset=dataset.output, config=config, context=context, job="scores")
+    task.set_container_image(f"{BUILT}/train:dev").set_caching_options(False)
+
+
+def scored(folder: Path, runner: str, config: PipelineConfig, parameters: dict[str, Any]) -> pa.Table:
+    """P(ai_generated) of every test image, by KFP's `runner`."""
+    folder.mkdir()
+    compiler.Compiler().compile(scores, str(folder / "spec.yaml"))
+    (folder / "parameters.json").write_text(json.dumps(parameters))
+    write_options(folder, config)
+    process = [sys.executable, "-m", "pipelines.targets.kfp_process", "--runner", runner]
+    files = ["--spec", "spec.yaml", "--parameters", "parameters.json", "--containers", CONTAINERS_FILE]
+    done = subprocess.run(
+        [*process, *files, "--root", str(folder / "artifacts")],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    (found,) = (folder / "artifacts").glob(f"*/evaluate/evaluation/{PREDICTIONS_PARQUET}")
+    return pq.read_table(found, columns=["pixel_sha256", "probability"])
+
+
+def test_one_bundle_scores_alike_in_a_process_and_in_a_container(workspace: Path, in_processes: dict[str, Any]) -> None:
+    config = configured(workspace)
+    parameters = {
+        "bundle_uri": str(artifact(in_processes, "train", "bundle")),
+        "dataset_uri": str(artifact(in_processes, "verify_data", "dataset")),
+        "config": {"champion_uri": "", "robustness_images": 20, "bootstrap_draws": 200, "latency_runs": 5},
+        "context": {"run_id": "scores"},
+    }
+    found = {runner: scored(workspace / runner, runner, config, parameters) for runner in ("subprocess", "docker")}
+    assert found["docker"]["pixel_sha256"] == found["subprocess"]["pixel_sha256"]
+    here, there = (np.asarray(found[runner]["probability"]) for runner in ("subprocess", "docker"))
+    gap = float(np.abs(here - there).max())
+    tell(f"{there.size} probabilities in a process and in a container: largest difference {gap:.1e}")
+    assert there.size > 100
+    assert there.std() > 0
+    assert gap <= 1e-5
+
+
+def test_a_container_that_ends_at_once_with_1_is_a_failure(tmp_path: Path, engine: Any) -> None:
+    spec = tmp_path / "spec.yaml"
+    write_options(tmp_path, configured(tmp_path))
+
+    @dsl.container_component
+    def ends(code: int):
+        return dsl.ContainerSpec(image=f"{BUILT}/train:dev", command=["sh", "-c", 'exit "$0"'], args=[code])
+
+    @dsl.pipeline(name="ends")
+    def pipeline(code: int) -> None:
+        ends(code=code)
+
+    compiler.Compiler().compile(pipeline, str(spec))
+    for code in [1, 0, 1, 1, 1, 0, 1, 3]:
+        (tmp_path / "parameters.json").write_text(json.dumps({"code": code}))
+        process = [sys.executable, "-m", "pipelines.targets.kfp_process", "--runner", "docker", "--spec", str(spec)]
+        files = ["--parameters", str(tmp_path / "parameters.json"), "--containers", str(tmp_path / CONTAINERS_FILE)]
+        done = subprocess.run([*process, *files, "--root", str(tmp_path / "artifacts")], cwd=ROOT, capture_output=True)
+        assert done.returncode == (1 if code else 0), done.stdout.decode()
+    assert left_behind(engine) == []
+
+
+def test_an_interrupt_ends_the_container_too(tmp_path: Path, engine: Any) -> None:
+    settings = {**SETTINGS, "train.epochs": "500", "paths.workspace": str(tmp_path)}
+    sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from pipelines.cli import main; main()", "run", "--on", "docker", "--json", *sets],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    log = None
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and process.poll() is None:
+        log = next(iter(tmp_path.glob("runs/*/run.log")), None)
+        if log is not None and "epoch " in log.read_text():
+            break
+        time.sleep(0.2)
+    assert process.poll() is None and log is not None, "the training never began"
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert (process.returncode, json.loads(output)["status"]) == (1, "interrupted")
+    assert left_behind(engine) == []
+    assert list(tmp_path.rglob("manifest.json")) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "environment", "sentence"),
+    [
+        (
+            {"images.train": f"{BUILT}/train:never-built"},
+            {},
+            "is not here and cannot be pulled; build it with `make images`",
+        ),
+        ({}, {"DOCKER_HOST": "unix:///nowhere.sock"}, "no Docker Engine answers; start it or set DOCKER_HOST"),
+        ({"data.uri": "nowhere"}, {}, "verify_data: "),
+    ],
+    ids=["no image", "no engine", "no data"],
+)
+def test_what_is_missing_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], environment: dict[str, str], sentence: str
+) -> None:
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    done = aidetect(tmp_path, "run", "--on", "docker", **changes)
+    assert done.returncode == 1
+    said = [line for line in (done.stdout + done.stderr).splitlines() if sentence in line]
+    assert said, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
