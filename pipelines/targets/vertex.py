@@ -61,11 +61,36 @@ def submit(record: RunRecord, config: PipelineConfig, parameters: dict[str, Any]
                 create_request_timeout=config.vertex.request_timeout_s,
             )
         except Conflict as error:
-            raise StageError(f"run {job_id(record)} is there already; nothing was started twice") from error
+            if record.resource:
+                raise StageError(f"run {job_id(record)} is there already; nothing was started twice") from error
+        except OSError:
+            # the network may have lost the answer alone: then the job runs, and nobody would know
+            if not _stands(record, config):
+                raise
     record.status = "submitted"
-    record.resource = job.resource_name
-    record.link = job._dashboard_uri()
+    record.resource = f"{_parent(config)}/pipelineJobs/{job_id(record)}"
+    record.link = (
+        f"https://console.cloud.google.com/vertex-ai/locations/{config.vertex.region}/pipelines/runs/"
+        f"{job_id(record)}?project={config.vertex.project}"
+    )
     record.save()
+
+
+def _parent(config: PipelineConfig) -> str:
+    return f"projects/{config.vertex.project}/locations/{config.vertex.region}"
+
+
+def _stands(record: RunRecord, config: PipelineConfig) -> bool:
+    """Whether the job of this record was made."""
+    from google.api_core.exceptions import NotFound
+
+    timeout_s = config.vertex.request_timeout_s
+    name = f"{_parent(config)}/pipelineJobs/{job_id(record)}"
+    try:
+        _jobs(record, config).get_pipeline_job(name=name, retry=patience(timeout_s), timeout=timeout_s)
+    except NotFound:
+        return False
+    return True
 
 
 def follow(record: RunRecord, config: PipelineConfig, listener: Listener) -> RunRecord:

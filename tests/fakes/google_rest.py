@@ -45,6 +45,8 @@ class GoogleRest:
     requests: list[Request] = field(default_factory=list)
     faults: list[tuple[Callable[[Request], bool], int, int]] = field(default_factory=list)
     """(which requests, status to answer, how often; -1 for ever)."""
+    cuts: list[tuple[str, str, bool]] = field(default_factory=list)
+    """(method, part of the path, whether it is still carried out): such a request is broken off, once."""
     operations: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -63,7 +65,14 @@ class GoogleRest:
                 request = Request(
                     self.command, unquote(url.path), dict(parse_qsl(url.query)), json.loads(raw) if raw else {}
                 )
+                cut = outer.cut_off(request)
+                if cut is False:
+                    self.close_connection = True
+                    return
                 code, document = outer.handle(request)
+                if cut:
+                    self.close_connection = True
+                    return
                 payload = json.dumps(document).encode()
                 self.send_response(code)
                 self.send_header("content-type", "application/json")
@@ -88,6 +97,18 @@ class GoogleRest:
     def fail(self, method: str, part: str, code: int, times: int = -1) -> None:
         """Answer `code` to requests of `method` whose path contains `part`, `times` times."""
         self.faults.append((lambda r: r.method == method and part in r.path, code, times))
+
+    def cut(self, method: str, part: str, carried_out: bool) -> None:
+        """Break the next such request off without an answer, after carrying it out or before."""
+        self.cuts.append((method, part, carried_out))
+
+    def cut_off(self, request: Request) -> bool | None:
+        """Whether this request is broken off after it was carried out (True) or before (False); None: it is not."""
+        for index, (method, part, carried_out) in enumerate(self.cuts):
+            if request.method == method and part in request.path:
+                del self.cuts[index]
+                return carried_out
+        return None
 
     def handle(self, request: Request) -> tuple[int, dict[str, Any]]:
         """Answer one request."""

@@ -31,6 +31,8 @@ class FakeVertex(GoogleRest):
     def __init__(self, serve: Callable[[str], str] = lambda _: "") -> None:
         super().__init__()
         self.serve = serve
+        self.patience_s = 30.0
+        """How long a container may take to answer."""
         self.models: dict[str, dict[str, vertex.Model]] = {}
         """Model name -> version -> model."""
         self.evaluations: dict[str, vertex.ModelEvaluation] = {}
@@ -119,7 +121,12 @@ class FakeVertex(GoogleRest):
         endpoint = self._endpoint(name)
         busiest = max(endpoint.traffic_split, key=lambda key: endpoint.traffic_split[key])
         model = next(m.model for m in endpoint.deployed_models if m.id == busiest)
-        answer = httpx.post(f"{self.serve(model)}/vertex/predict", json=request.body, trust_env=False, timeout=30)
+        try:
+            answer = httpx.post(
+                f"{self.serve(model)}/vertex/predict", json=request.body, trust_env=False, timeout=self.patience_s
+            )
+        except httpx.TimeoutException as error:
+            raise ApiError(504, "the container did not answer in time") from error
         if answer.status_code != 200:
             raise ApiError(answer.status_code, "the container answered an error")
         return {**answer.json(), "deployedModelId": busiest, "model": model}

@@ -135,6 +135,37 @@ def test_a_passing_503_is_tried_again_once_it_is_safe(tmp_path: Path, cloud: Fak
     assert len(cloud.jobs) == 1
 
 
+def test_a_submission_whose_answer_is_lost_is_found_again(tmp_path: Path, cloud: FakeVertexPipelines) -> None:
+    cloud.cut("POST", "pipelineJobs", carried_out=True)
+    record = run(configuration(tmp_path, cloud), sync=False)
+    (name,) = cloud.jobs
+    assert (record.status, record.resource) == ("submitted", name)
+
+
+def test_a_submission_that_never_arrived_is_one_line(tmp_path: Path, cloud: FakeVertexPipelines) -> None:
+    cloud.cut("POST", "pipelineJobs", carried_out=False)
+    with pytest.raises(StageError, match="check the network") as error:
+        run(configuration(tmp_path, cloud), sync=False)
+    assert "\n" not in str(error.value)
+    assert cloud.jobs == {}
+    assert next(list_runs(tmp_path / "workspace")).status == "failed"
+
+
+def test_a_submission_made_behind_a_503_is_ours(tmp_path: Path, cloud: FakeVertexPipelines, monkeypatch: Any) -> None:
+    create = cloud._create
+
+    def made_but_unanswered(name: str, body: dict[str, Any]) -> dict[str, Any]:
+        first = not cloud.jobs
+        made = create(name, body)
+        if first:
+            raise cloud.busy()
+        return made
+
+    monkeypatch.setattr(cloud, "_create", made_but_unanswered)
+    record = run(configuration(tmp_path, cloud), sync=False)
+    assert (record.status, list(cloud.jobs)) == ("submitted", [record.resource])
+
+
 def test_the_same_id_is_not_started_twice(tmp_path: Path, cloud: FakeVertexPipelines) -> None:
     config = configuration(tmp_path, cloud)
     record = run(config, sync=False)

@@ -16,6 +16,7 @@ from components.deploy.config import DeployConfig
 from components.deploy.promotion import Reason, deploy_version
 from tests.components.deploy.conftest import Shop
 from tests.fakes.cloud_run import FakeCloudRun
+from tests.fakes.gcs import FakeGcs
 from tests.fakes.google_rest import Request
 from tests.fakes.servers import BundleServers
 
@@ -204,6 +205,46 @@ def test_missing_service_is_one_line_and_changes_nothing(cloud: Cloud) -> None:
     assert "\n" not in str(caught.value)
     assert cloud.run.updates == []
     assert_as_before(cloud, "404")
+
+
+def test_no_credentials_change_nothing(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    nobody = tmp_path / "nobody.json"
+    nobody.write_text("{}")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(nobody))
+    with pytest.raises(StageError, match="no Google credentials; run: gcloud auth") as caught:
+        cloud.deploy(run_api_endpoint="")
+    assert "\n" not in str(caught.value)
+    assert cloud.run.requests == []
+    assert_as_before(cloud, "no Google credentials")
+
+
+@pytest.mark.parametrize("carried_out", [True, False], ids=["after", "before"])
+def test_a_cut_network_gives_all_back(cloud: Cloud, carried_out: bool) -> None:
+    cloud.run.cut("PATCH", "/services/", carried_out)
+    with pytest.raises(StageError, match="check the network"):
+        cloud.deploy()
+    assert_as_before(cloud, "check the network")
+
+
+def test_a_ledger_in_a_bucket_that_refuses_stops_before_anything(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    gcs = FakeGcs()
+    try:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs.url)
+        gcs.fail("promotions.jsonl", 403)
+        with pytest.raises(StageError, match=r"gs://records/promotions\.jsonl: 403"):
+            cloud.deploy(ledger_path="gs://records/promotions.jsonl")
+        gcs.faults.clear()
+        # readable but not writable: known only at the end, when the traffic has moved; all of it goes back
+        gcs.fail("/upload/", 403)
+        with pytest.raises(StageError, match="403"):
+            cloud.deploy(ledger_path="gs://records/promotions.jsonl")
+        assert gcs.objects == {}
+    finally:
+        gcs.close()
+    assert cloud.shop.crowned == "1"
+    (serving,) = cloud.run.split
+    assert cloud.run.environment(serving)["MODEL_VERSION"] == "1"
+    assert not cloud.run.pinned
 
 
 @pytest.mark.parametrize("code", [429, 503])

@@ -161,6 +161,23 @@ def test_refusals_leave_everything(cloud: Cloud, method: str, part: str, code: i
     assert_as_before(cloud, str(code))
 
 
+@pytest.mark.parametrize("part", ["22:deployModel", "11:deployModel"], ids=["trial", "users"])
+@pytest.mark.parametrize("carried_out", [True, False], ids=["after", "before"])
+def test_a_cut_network_gives_all_back(cloud: Cloud, part: str, carried_out: bool) -> None:
+    cloud.api.cut("POST", part, carried_out)
+    with pytest.raises(StageError, match="check the network"):
+        cloud.deploy()
+    assert_as_before(cloud, "check the network")
+
+
+def test_silence_is_rolled_back_in_time(cloud: Cloud, silent: str) -> None:
+    cloud.answers["2"], cloud.api.patience_s = silent, 0.5
+    with pytest.raises(StageError, match="504") as caught:
+        cloud.deploy(smoke_timeout_s=2.0)
+    assert "\n" not in str(caught.value)
+    assert_as_before(cloud, "504")
+
+
 def test_busy_api_is_asked_again_where_that_is_safe(cloud: Cloud) -> None:
     cloud.api.fail("GET", "endpoints/", 503, times=2)
     cloud.api.fail("PATCH", "endpoints/", 429, times=1)

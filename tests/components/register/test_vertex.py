@@ -159,3 +159,31 @@ def test_network_cut_during_the_upload_leaves_nothing(
         google.register("2", make_bundle(google.folder / "other", seed=5), upload_timeout_s=2.0)
     assert "\n" not in str(caught.value)
     assert_nothing_new(google)
+
+
+def test_no_credentials_leave_nothing(google: Google, toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    google.register("1", toy_bundle)
+    nobody = google.folder / "nobody.json"
+    nobody.write_text("{}")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(nobody))
+    with pytest.raises(StageError, match="Vertex Model Registry: no Google credentials; run: gcloud") as caught:
+        google.register("2", make_bundle(google.folder / "other", seed=5), api_endpoint="")
+    assert "\n" not in str(caught.value)
+    assert_nothing_new(google)
+
+
+@pytest.mark.parametrize(("code", "said"), [(403, "grant the calling service account"), (404, "check project")])
+def test_a_bucket_that_refuses_leaves_nothing(google: Google, toy_bundle: Path, code: int, said: str) -> None:
+    google.register("1", toy_bundle)
+    google.gcs.fail("/upload/", code)
+    with pytest.raises(StageError, match=f"upload to gs://models/.*{said}"):
+        google.register("2", make_bundle(google.folder / "other", seed=5))
+    assert_nothing_new(google)
+
+
+def test_an_answer_lost_on_the_way_leaves_nothing(google: Google, toy_bundle: Path) -> None:
+    google.register("1", toy_bundle)
+    google.vertex.cut("POST", "models:upload", carried_out=True)
+    with pytest.raises(StageError, match=r"register in Vertex Model Registry: .*check the network"):
+        google.register("2", make_bundle(google.folder / "other", seed=5))
+    assert_nothing_new(google)
