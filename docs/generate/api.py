@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from docs.generate.markdown import NOTE, code, table
+from docs.generate.schema import kind
 from serving.app import create_app
 from serving.settings import Settings
 
@@ -72,16 +73,4 @@ def _fields(schema: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
 
 
 def _type(schema: Mapping[str, Any]) -> str:
-    if "$ref" in schema:
-        name = schema["$ref"].rpartition("/")[2]
-        return f"[{name}](#{name.lower()})"
-    if "enum" in schema:
-        return ", ".join(code(value) for value in schema["enum"])
-    if "const" in schema:
-        return code(schema["const"])
-    if "anyOf" in schema:
-        return " or ".join(_type(option) for option in schema["anyOf"])
-    if schema.get("type") == "array":
-        return f"list of {_type(schema.get('items', {}))}"
-    kind = str(schema.get("type", "any"))
-    return {"null": "none"}.get(kind, kind)
+    return kind(schema, lambda name: f"[{name}](#{name.lower()})")

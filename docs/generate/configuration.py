@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from docs.generate.markdown import NOTE, code, table
+from docs.generate.schema import kind
 from pipelines.config import PipelineConfig
 from serving.settings import Settings
-
-_BOUNDS = {"minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "exclusiveMaximum": "< {}"}
 
 
 def page() -> str:
@@ -41,7 +40,7 @@ def _rows(model: Mapping[str, Any], definitions: Mapping[str, Any], prefix: str 
         if "properties" in nested:
             yield from _rows(nested, definitions, f"{prefix}{name}.")
         else:
-            yield code(prefix + name), _type(nested), _default(field), field.get("description", "")
+            yield code(prefix + name), _type(nested, definitions), _default(field), field.get("description", "")
 
 
 def _settings() -> Iterator[tuple[str, ...]]:
@@ -50,8 +49,8 @@ def _settings() -> Iterator[tuple[str, ...]]:
     for name, field in schema["properties"].items():
         # a home folder is the reader's own
         default = _default(field).replace(home, "~")
-        kind = "secret" if field.get("format") == "password" else _type(_resolve(field, schema.get("$defs", {})))
-        yield code(name.upper()), kind, default, field.get("description", "")
+        words = "secret" if field.get("format") == "password" else _type(field, schema.get("$defs", {}))
+        yield code(name.upper()), words, default, field.get("description", "")
 
 
 def _resolve(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -60,16 +59,8 @@ def _resolve(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mappin
     return found
 
 
-def _type(field: Mapping[str, Any]) -> str:
-    if "enum" in field:
-        return ", ".join(code(value) for value in field["enum"])
-    if "const" in field:
-        return code(field["const"])
-    if "anyOf" in field:
-        return " or ".join(_type(option) for option in field["anyOf"])
-    kind = {"null": "none", "object": "mapping", "array": "list"}.get(field.get("type", ""), field.get("type", "any"))
-    bounds = [text.format(f"{field[name]:g}") for name, text in _BOUNDS.items() if name in field]
-    return ", ".join([kind, *bounds])
+def _type(field: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
+    return kind(field, lambda name: _type(definitions[name], definitions))
 
 
 def _default(field: Mapping[str, Any]) -> str:
