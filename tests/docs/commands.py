@@ -11,7 +11,7 @@ PAGES = [
     *sorted(path for path in (ROOT / "docs").rglob("*.md") if "reference" not in path.parts),
 ]
 _BLOCK = re.compile(
-    r"(?:<!-- not run: (?P<reason>[^>]+?) -->\n+)?^```bash\n(?P<body>.*?)^```", re.DOTALL | re.MULTILINE
+    r"(?:<!-- not run: (?P<reason>[^>]+?) -->\n+)?^ *```bash\n(?P<body>.*?)^ *```", re.DOTALL | re.MULTILINE
 )
 _EXIT = re.compile(r"#.*\bexit (\d)")
 

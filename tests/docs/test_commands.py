@@ -40,8 +40,20 @@ def runs_here(command: Command) -> bool:
 def test_pages_hold_commands_and_every_mark_has_a_reason() -> None:
     found = [command for page in PAGES for command in commands(page)]
     assert len(found) > 40
+    fences = {fence for page in PAGES for fence in re.findall(r"^ *```(\w+)", page.read_text(), re.MULTILINE)}
+    assert fences <= {"bash", "json", "text"}  # a command in another kind of block would be run by nobody
     assert [str(command) for command in found if command.reason and len(command.reason.split()) < 3] == []
     assert sum(runs_here(command) for command in found) > 25
+
+
+def test_what_a_mark_says_is_run_elsewhere_is_run_there() -> None:
+    marked = [command for page in PAGES for command in commands(page) if command.reason]
+    promised = [command.text for command in marked if "`.ci/run` runs" in command.reason]
+    promised += [target for command in marked for target in re.findall(r"`(make [a-z-]+)`", command.reason)]
+    assert len(promised) > 5
+    assert [text for text in promised if not in_ci(text)] == []
+    files = {path for command in marked for path in re.findall(r"\btests/[\w/.]+\.py", command.reason)}
+    assert files and all((ROOT / path).is_file() for path in files)
 
 
 @contextmanager
