@@ -3,10 +3,7 @@
 import base64
 import json
 import shutil
-import subprocess
-import sys
 import threading
-import time
 import urllib.parse
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,13 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import google_crc32c
-import httpx
-import psutil
 import pytest
 
 from serving.detector.bundle import BundleError, read_manifest, verify
 from serving.registry import ModelNotFoundError, resolve
-from tests.serving.processes import environment, free_port
 
 NAME = "ai-product-photo-detector"
 
@@ -183,37 +177,3 @@ def test_a_registry_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError, match="no such file"):
         resolve(f"models:/{NAME}@champion", tmp_path, f"sqlite:///{tmp_path}/none.db")
     assert not (tmp_path / "none.db").exists()
-
-
-@pytest.mark.slow
-def test_mlflow_over_http(toy_bundle: Path, tmp_path: Path) -> None:
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += [
-        "--backend-store-uri",
-        f"sqlite:///{tmp_path}/server.db",
-        "--artifacts-destination",
-        str(tmp_path / "a"),
-    ]
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(command, env=environment(), stdout=log, stderr=subprocess.STDOUT, cwd=tmp_path)
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                if httpx.get(f"{url}/health", timeout=5).status_code == 200:
-                    break
-            except httpx.TransportError:
-                pass
-            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
-            time.sleep(0.2)
-        version = register(url, toy_bundle, None, "challenger")
-        found = resolve(f"models:/{NAME}@challenger", tmp_path / "cache", url)
-        assert found.version == version
-        assert verify(found.folder).digest == read_manifest(toy_bundle).digest
-    finally:
-        # uvicorn's workers as well
-        for member in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
-            member.kill()
-        process.wait(20)
