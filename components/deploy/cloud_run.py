@@ -126,6 +126,7 @@ class CloudRunRollout:
         self._before: Service | None = None
         self._held: list[TrafficTarget] = []
         """The traffic before, by revision name."""
+        self.images = ("", "")
 
     def start(self) -> Started:
         """Make the revision with 0 % of the traffic and a tag.
@@ -138,7 +139,12 @@ class CloudRunRollout:
             refuse_preview(service, self._config)
         self._before, self._held = copied(service), held_by_name(service, self._config)
         service.template.labels.pop(PREVIEW, None)
-        return Started(self._service.start(service, self._version, self._revision, CANDIDATE), self._version.version)
+        template = self._before.template
+        prober = self._service.start(service, self._version, self._revision, CANDIDATE)
+        # the template that a preview left is not the one users get
+        before = "" if PREVIEW in template.labels else template.containers[0].image
+        self.images = (before, service.template.containers[0].image)
+        return Started(prober, self._version.version)
 
     def shift(self, percent: int) -> Prober:
         """Move `percent` of the traffic; at 100 it follows the latest revision, which is this one."""

@@ -40,6 +40,9 @@ class LedgerEntry(BaseModel):
     model: str
     from_version: str | None
     to_version: str
+    from_image: str = ""
+    """Serving image before, where the target runs one by name (Cloud Run)."""
+    to_image: str = ""
     bundle_digest: str
     verdict: str
     """The gate's one-line verdict of `to_version`."""
@@ -58,12 +61,12 @@ def open_ledger(path: str) -> "LocalLedger | GcsLedger":
     return GcsLedger(path) if path.startswith(SCHEME) else LocalLedger(Path(path))
 
 
-def previous_champion(entries: list[LedgerEntry], champion: str) -> str | None:
-    """The version that served before `champion` did, by the ledger; None when it was the first."""
+def undone_by_rollback(entries: list[LedgerEntry], champion: str) -> LedgerEntry | None:
+    """The promotion that a rollback takes back: the latest that brought in `champion`, or an image for it."""
     for entry in reversed(entries):
-        moved = entry.outcome == "promoted" and entry.from_version != entry.to_version
-        if moved and entry.to_version == champion:
-            return entry.from_version
+        moved = (entry.from_version, entry.from_image) != (entry.to_version, entry.to_image)
+        if entry.outcome == "promoted" and moved and entry.to_version == champion:
+            return entry
     return None
 
 

@@ -24,6 +24,7 @@ class LocalRollout:
     """A server process of one version. There is no traffic to share: users follow the alias `champion`."""
 
     canary = False
+    images = ("", "")
 
     def __init__(self, version: ModelVersion, config: DeployConfig, scratch: Path) -> None:
         self._version, self._config = version, config

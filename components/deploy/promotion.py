@@ -19,7 +19,7 @@ from components.artifacts.model_version import CHAMPION, ModelVersion, read_rele
 from components.artifacts.registry import Registry
 from components.artifacts.verdict import VERDICT_JSON, read_verdict
 from components.deploy.config import DeployConfig
-from components.deploy.ledger import Action, LedgerEntry, Outcome, open_ledger, previous_champion
+from components.deploy.ledger import Action, LedgerEntry, Outcome, open_ledger, undone_by_rollback
 from components.deploy.rollout import Rollout
 from components.deploy.smoke import Example, Prober, SmokeReport, answer_within, golden_examples, smoke
 from components.deploy.vertex_aliases import VertexAliases
@@ -47,6 +47,8 @@ class _Promotion:
         self.registry = Registry(version.tracking_uri, version.name)
         self.ledger = open_ledger(config.ledger_path)
         self.before: str | None = None
+        self.images = ("", "")
+        """Serving image before and after."""
 
     def run(self) -> Deployment:
         self.ledger.check()
@@ -67,6 +69,7 @@ class _Promotion:
         rollout = open_rollout(self.version, self.config, scratch)
         undo.push(taking_back(rollout.restore))
         started = rollout.start()
+        self.images = rollout.images
         report = self._smoke(started.prober, examples, started.answers_as)
         if rollout.canary:
             self._shift(rollout, examples, started.answers_as)
@@ -129,6 +132,8 @@ class _Promotion:
                 model=self.version.name,
                 from_version=self.before,
                 to_version=self.version.version,
+                from_image=self.images[0],
+                to_image=self.images[1],
                 bundle_digest=self.version.bundle_digest,
                 verdict=self.version.headline,
                 outcome=outcome,
@@ -158,7 +163,7 @@ def promote(tracking_uri: str, name: str, version: str, config: DeployConfig, wh
 
 
 def rollback(tracking_uri: str, name: str, config: DeployConfig, why: str, who: str = "") -> Deployment:
-    """Bring back the version that served before the present champion, by the ledger, after the same trial.
+    """Bring back the version and the serving image before the latest promotion, by the ledger, after the same trial.
 
     Raises:
         StageError: there is no champion, or none before it; or the trial failed.
@@ -168,10 +173,14 @@ def rollback(tracking_uri: str, name: str, config: DeployConfig, why: str, who: 
     if champion is None:
         raise StageError(f"{name} has no champion in {tracking_uri}: nothing to roll back")
     entries = [entry for entry in open_ledger(config.ledger_path).entries() if entry.model == name]
-    previous = previous_champion(entries, champion)
-    if previous is None:
+    undone = undone_by_rollback(entries, champion)
+    if undone is None or undone.from_version is None:
         raise StageError(f"the ledger {config.ledger_path} knows no champion of {name} before version {champion}")
-    return deploy_version(registry.describe(previous), config, Reason(who or getpass.getuser(), why, "rollback"))
+    if undone.from_image and undone.from_image != undone.to_image:
+        # an image that is taken back must not serve the older model either
+        config = config.model_copy(update={"image": undone.from_image})
+    version = registry.describe(undone.from_version)
+    return deploy_version(version, config, Reason(who or getpass.getuser(), why, "rollback"))
 
 
 def open_rollout(version: ModelVersion, config: DeployConfig, scratch: Path) -> Rollout:

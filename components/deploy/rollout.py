@@ -29,6 +29,8 @@ class Rollout(Protocol):
 
     canary: bool
     """Whether traffic can be shared between versions here."""
+    images: tuple[str, str]
+    """Serving image before and of this version, known after `start`; empty where the target names none."""
 
     def start(self) -> Started:
         """Start the version without users."""

@@ -25,6 +25,7 @@ class VertexEndpointRollout:
     """
 
     canary = True
+    images = ("", "")
 
     def __init__(self, version: ModelVersion, config: DeployConfig) -> None:
         from google.cloud import aiplatform_v1 as vertex

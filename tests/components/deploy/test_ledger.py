@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from components.artifacts.failure import StageError
 from components.deploy.config import DeployConfig
-from components.deploy.ledger import LedgerEntry, LocalLedger, Outcome, open_ledger, previous_champion
+from components.deploy.ledger import LedgerEntry, LocalLedger, Outcome, open_ledger, undone_by_rollback
 from tests.fakes.gcs import FakeGcs
 
 
@@ -55,12 +55,12 @@ def test_many_writers_lose_nothing(tmp_path: Path) -> None:
     assert sorted(int(line.to_version) for line in ledger.entries()) == list(range(32))
 
 
-def test_previous_champion_is_what_the_present_one_replaced() -> None:
+def test_a_rollback_takes_back_what_brought_the_present_champion() -> None:
     history = [entry(None, "1"), entry("1", "2"), entry("2", "3", "rolled_back"), entry("2", "2"), entry("2", "4")]
-    assert previous_champion(history, "4") == "2"
-    assert previous_champion(history[:-1], "2") == "1"
-    assert previous_champion(history, "1") is None
-    assert previous_champion(history, "3") is None
+    assert undone_by_rollback(history, "4") is history[-1]
+    assert undone_by_rollback(history[:-1], "2") is history[1]
+    assert undone_by_rollback(history, "1") is history[0]
+    assert undone_by_rollback(history, "3") is None
 
 
 @pytest.mark.parametrize(
