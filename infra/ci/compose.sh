@@ -3,8 +3,13 @@
 cd "$(dirname "$0")/../.."
 . infra/ci/engine.sh
 . infra/ci/tools.sh
-project=aidetect-check-$$
-compose() { docker-compose --project-name "$project" "$@"; }
+# the targets `up` and `down` are what is checked: they find their project by name, and compose as a plugin of the client
+export COMPOSE_PROJECT_NAME=aidetect-check-$$ DOCKER_CONFIG
+DOCKER_CONFIG=$(mktemp -d)
+mkdir "$DOCKER_CONFIG/cli-plugins"
+ln -s "$(command -v docker-compose)" "$DOCKER_CONFIG/cli-plugins/docker-compose"
+project=$COMPOSE_PROJECT_NAME
+compose() { docker-compose "$@"; }
 finish() {
   local code=$?
   if ((code != 0)); then
@@ -12,6 +17,7 @@ finish() {
     compose logs --tail 25 >&2 || true
   fi
   compose down --volumes --timeout 20 >/dev/null 2>&1 || true
+  rm -rf "$DOCKER_CONFIG"
   engine_down
   exit "$code"
 }
@@ -39,7 +45,7 @@ if [ "$STAND_INS" = yes ]; then
 fi
 
 began=$SECONDS
-log=$(compose up --detach --no-build --wait --wait-timeout 540 2>&1) || fail "docker compose up: $(tail -n 5 <<<"$log")"
+log=$(make --no-print-directory up 2>&1 && compose up --detach --no-build --wait --wait-timeout 540 2>&1) || fail "make up: $(tail -n 5 <<<"$log")"
 mapfile -t services < <(compose config --services | grep -v '^bootstrap$')
 for service in "${services[@]}"; do
   id=$(compose ps --all --quiet "$service")
@@ -67,6 +73,15 @@ assert answer["model_version"] == "1", answer
 PYTHON
 say "/predict through the published port: $answer"
 
+feedback=$(python3 -c 'import json, sys; print(json.dumps({"request_id": json.loads(sys.argv[1])["request_id"], "label": "real"}))' "$answer")
+for attempt in $(seq 20); do # a judgement can be labelled once it is written down
+  curl --silent --fail --max-time 10 --json "$feedback" --output /dev/null http://127.0.0.1:8080/feedback && break
+  [ "$attempt" != 20 ] || fail "POST /feedback: $(curl --silent --json "$feedback" http://127.0.0.1:8080/feedback)"
+  sleep 0.5
+done
+curl --silent --fail http://127.0.0.1:8080/metrics | grep '^aidetect_pipeline_last_run_timestamp_seconds [1-9]' >/dev/null || fail "/metrics knows nothing of the pipeline's runs"
+say "POST /feedback keeps a label; /metrics tells of the pipeline's runs"
+
 in_api() { compose exec --no-TTY api python3 -c "$1"; }
 in_api 'import urllib.request as u; u.urlopen("http://mlflow:5000/api/2.0/mlflow/registered-models/get?name=ai-product-photo-detector", timeout=10)' ||
   fail "MLflow does not answer by its service name"
@@ -88,6 +103,29 @@ curl --silent --fail --output /dev/null http://127.0.0.1:3000/api/health || fail
 curl --silent --fail --output /dev/null http://127.0.0.1:9093/-/ready || fail "Alertmanager is not ready"
 say "Prometheus scrapes the api; Grafana and Alertmanager answer"
 
+# the closed loop: an alert that asks for retraining wakes the decision, whoever has no token does not
+in_api '
+import urllib.error, urllib.request as u
+try:
+    u.urlopen(u.Request("http://retrain:9095/alerts", data=b"{}"), timeout=10)
+except urllib.error.HTTPError as error:
+    assert error.code == 401, error.code
+else:
+    raise SystemExit("taken without a token")' || fail "the receiver of alerts"
+curl --silent --fail --max-time 10 --json '[{"labels": {"alertname": "DriftAlarm", "action": "retrain"}}]' http://127.0.0.1:9093/api/v2/alerts ||
+  fail "Alertmanager takes no alert"
+for _ in $(seq 60); do
+  said=$(compose logs --no-log-prefix retrain 2>&1)
+  grep -q "aidetect ended with" <<<"$said" && break
+  sleep 1
+done
+grep -q "DriftAlarm: running aidetect retrain" <<<"$said" || fail "the alert did not reach the receiver"
+grep -q "do not retrain: nothing calls for it" <<<"$said" || fail "a quiet server was retrained, or the decision failed: $said"
+grep -q "aidetect ended with 0" <<<"$said" || fail "aidetect retrain: $said"
+say "an alert reaches the receiver through Alertmanager; the decision asks the api and finds nothing to do"
+
+make --no-print-directory down >/dev/null 2>&1 || fail "make down"
+[ -z "$("$DOCKER" container ls --all --quiet --filter "label=com.docker.compose.project=$project")" ] || fail "make down left containers"
 compose down --volumes --timeout 30 2>/dev/null
 left() { "$DOCKER" "$@" --quiet --filter "label=com.docker.compose.project=$project"; }
 behind=$(left container ls --all; left volume ls; left network ls)

@@ -111,9 +111,11 @@ def watch(tmp_path: Path) -> Iterator[Callable[[httpx.Client], Watch]]:
         config["scrape_configs"] = [aidetect]
         routing = yaml.safe_load(ALERTMANAGER.read_text())
         routing["route"] |= {"group_wait": "1s", "group_interval": "2s"}
-        next(r for r in routing["receivers"] if r["name"] == "retrain")["webhook_configs"][0]["url"] = (
-            f"http://127.0.0.1:{ports['receiver']}/alerts"
-        )
+        webhook = next(r for r in routing["receivers"] if r["name"] == "retrain")["webhook_configs"][0]
+        webhook["url"] = f"http://127.0.0.1:{ports['receiver']}/alerts"
+        token = tmp_path / "alert-token"
+        token.write_text("of this test\n")
+        webhook["http_config"]["authorization"]["credentials_file"] = str(token)
         for name, document in (("prometheus", config), ("alertmanager", routing)):
             (tmp_path / f"{name}.yml").write_text(yaml.safe_dump(document))
         listen = f"--web.listen-address=127.0.0.1:{ports['prometheus']}"
@@ -134,7 +136,8 @@ def watch(tmp_path: Path) -> Iterator[Callable[[httpx.Client], Watch]]:
                 "--log.level=error",
             ],
             [
-                *(sys.executable, "-m", "pipelines.alert_receiver", "--port", str(ports["receiver"]), "--"),
+                *(sys.executable, "-m", "pipelines.alert_receiver", "--port", str(ports["receiver"])),
+                *("--token-file", str(token), "--"),
                 *found.retrain(_quick(found.workspace)),
             ],
         ]
