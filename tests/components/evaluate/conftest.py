@@ -62,6 +62,15 @@ class Outcome:
     report: Path
 
 
+CONTEXT = RunContext(run_id="run-1")
+
+
+def run(bundle: Path, dataset: Path, config: EvaluateConfig, out: Path, context: RunContext = CONTEXT) -> Outcome:
+    """The stage's function, with its folder and report under `out`."""
+    found = evaluate(bundle, dataset, config, context, out / "evaluation", out / "report.html")
+    return Outcome(found, out / "evaluation", out / "report.html")
+
+
 @pytest.fixture(scope="session")
 def toy_outcome(
     dataset: Path,

@@ -1,6 +1,7 @@
 """Evaluations with chosen figures, for the tests of the gate."""
 
 from components.artifacts.evaluation import Comparison, Confusion, CorruptionCell, Evaluation, Metric, ScoreSet, Slice
+from components.artifacts.verdict import Check, GateVerdict
 
 
 def metric(value: float, half: float = 0.02) -> Metric:
@@ -64,3 +65,14 @@ def evaluation(test: ScoreSet | None = None, **fields: object) -> Evaluation:
         "champion_note": "No champion yet.",
     }
     return Evaluation.model_validate(values | fields)
+
+
+def check(verdict: GateVerdict, name: str) -> Check:
+    """The one check of a verdict by its name."""
+    (found,) = [c for c in verdict.checks if c.name == name]
+    return found
+
+
+def names(verdict: GateVerdict) -> list[str]:
+    """The names of a verdict's checks, in their order."""
+    return [c.name for c in verdict.checks]
