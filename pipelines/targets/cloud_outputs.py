@@ -85,6 +85,14 @@ def collect_tracked(record: RunRecord, config: PipelineConfig) -> list[str]:
     return missing
 
 
+def conclude_succeeded(record: RunRecord) -> None:
+    """Status of a job that succeeded as a whole: a refused gate is no failure, a passed one must lead somewhere."""
+    record.conclude_by_stages()
+    verdict = record.output("quality_gate", "verdict")
+    if record.status == "refused" and (verdict / VERDICT_JSON).is_file() and read_verdict(verdict).passed:
+        record.status, record.error = "failed", "the gate passed but register did not run; see the run's page"
+
+
 def _complete(record: RunRecord, outputs: Outputs) -> None:
     evaluation = record.output("evaluate", "evaluation")
     if record.stage("evaluate").output_dir and (evaluation / EVALUATION_JSON).is_file():

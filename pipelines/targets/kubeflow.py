@@ -16,7 +16,7 @@ from pipelines.compile import PIPELINE_FILE
 from pipelines.config import PipelineConfig
 from pipelines.places import stage_of
 from pipelines.runs import RunRecord, StageStatus
-from pipelines.targets.cloud_outputs import collect_tracked
+from pipelines.targets.cloud_outputs import collect_tracked, conclude_succeeded
 from pipelines.targets.local import Listener
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ def _update(record: RunRecord, found: Any) -> None:
 
 def _conclude(record: RunRecord, found: Any) -> None:
     if found.state == "SUCCEEDED":
-        record.conclude_by_stages()
+        conclude_succeeded(record)
     elif found.state == "CANCELED":
         record.status, record.error = "interrupted", "cancelled"
     else:

@@ -11,7 +11,7 @@ from pipelines.compile import PIPELINE_FILE
 from pipelines.config import PipelineConfig
 from pipelines.places import stage_of
 from pipelines.runs import RunRecord, StageStatus
-from pipelines.targets.cloud_outputs import Output, Outputs, collect
+from pipelines.targets.cloud_outputs import Output, Outputs, collect, conclude_succeeded
 from pipelines.targets.local import Listener
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def conclude(record: RunRecord, state: str, job: "PipelineJob") -> list[str]:
         message = failed[0].error.message if failed else ""
         record.status, record.error = "failed", f"{where}{message or 'failed; see the console page'}"
     else:
-        record.conclude_by_stages()
+        conclude_succeeded(record)
     record.save()
     return missing
 

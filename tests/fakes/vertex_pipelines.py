@@ -30,6 +30,8 @@ class FakeVertexPipelines(GoogleRest):
         self.jobs: dict[str, aiplatform_v1.PipelineJob] = {}
         self.looks: dict[str, int] = {}
         self.cancelled: list[str] = []
+        self.says_passed: bool | None = None
+        """What the verdict says, where it is not what the branch says."""
         self.t4s: dict[str, int] = {"": 4}
         """Region -> T4s that the project may train on; "" for every other region."""
         self.schedules: dict[str, aiplatform_v1.Schedule] = {}
@@ -129,6 +131,7 @@ class FakeVertexPipelines(GoogleRest):
     def _outputs(self, job: aiplatform_v1.PipelineJob, stage: str) -> dict[str, Any]:
         if self.gcs is None:
             return {}
+        passed = not self.refuses if self.says_passed is None else self.says_passed
         root = f"{job.runtime_config.gcs_output_directory}/1234/{job.name.rpartition('/')[2]}/{stage}_99"
         names = {"verify-data": "report", "train": "curves", "quality-gate": "verdict"}
         made = ["evaluation", "report"] if stage == "evaluate" else [names[stage]] if stage in names else []
@@ -136,7 +139,7 @@ class FakeVertexPipelines(GoogleRest):
             for name in made:
                 uri = f"{root}/{name}"
                 if name == "verdict":
-                    folder = make_verdict(Path(scratch) / name, "d" * 64, passed=not self.refuses)
+                    folder = make_verdict(Path(scratch) / name, "d" * 64, passed=passed)
                     self.gcs.put(f"{uri}/{VERDICT_JSON}", (folder / VERDICT_JSON).read_bytes())
                     self.gcs.put(f"{uri}/verdict.md", b"# verdict\n")
                 elif name == "evaluation":
@@ -144,8 +147,8 @@ class FakeVertexPipelines(GoogleRest):
                     self.gcs.put(f"{uri}/evaluation.json", (folder / "evaluation.json").read_bytes())
                 else:
                     self.gcs.put(uri, f"<title>{stage}</title>".encode())
-        word = "REFUSED" if self.refuses else "PASSED"
-        metadata = {"headline": f"{word}: accuracy 94.0 %", "passed": not self.refuses}
+        word = "PASSED" if passed else "REFUSED"
+        metadata = {"headline": f"{word}: accuracy 94.0 %", "passed": passed}
         return {
             name: {"artifacts": [{"uri": f"{root}/{name}", "metadata": metadata if name == "verdict" else {}}]}
             for name in made

@@ -52,7 +52,7 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
         assert done.returncode == 0, done.stderr
         seconds.append(float(done.stderr.splitlines()[-1]))
     verbs = ("run", "runs", "compile", "gate", "models", "promote", "rollback", "deploy", "data", "train", "evaluate")
-    for verb in (*verbs, "serve", "predict", "explain", "config", "doctor"):
+    for verb in (*verbs, "schedule", "cost", "serve", "predict", "explain", "config", "doctor"):
         assert f" {verb} " in done.stdout
     # CPU time, not wall time: the cores are shared
     assert min(seconds) < 0.3

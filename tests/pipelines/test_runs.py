@@ -91,6 +91,16 @@ def test_results_that_cannot_be_read_are_named_and_the_headline_comes_from_verte
     assert "note: read gs://bkt/pipeline-root" in shown.err and "403" in shown.err
 
 
+def test_a_passed_gate_that_led_nowhere_is_a_failure(
+    aidetect: Aidetect, cloud: FakeVertexPipelines, vertex_settings: list[str]
+) -> None:
+    cloud.refuses, cloud.says_passed = True, True
+    record = started(aidetect, vertex_settings)
+    followed = aidetect("runs", "follow", record["run_id"], "--json", settings=vertex_settings)
+    assert (followed.code, followed.document["status"]) == (1, "failed")
+    assert followed.document["error"] == "the gate passed but register did not run; see the run's page"
+
+
 def test_cancel_stops_a_run_once(
     aidetect: Aidetect, cloud: FakeVertexPipelines, vertex_settings: list[str], tmp_path: Path
 ) -> None:
