@@ -44,7 +44,7 @@ def build_pipeline(placement: Placement) -> Callable[..., None]:
             placement.apply(stage, task)
             return task
 
-        data = place(verify_data(data_uri=data_uri, config=verify_data_config, context=context), "verify_data")
+        data = place(verify_data(data_uri=data_uri, config=verify_data_config, context=context, job=job), "verify_data")
         model = place(
             train(dataset=data.outputs["dataset"], config=train_config, context=context, job=job),
             "train",

@@ -9,6 +9,7 @@ def verify_data(
     data_uri: str,
     config: dict,
     context: dict,
+    job: str,
     dataset: Output[Dataset],
     report: Output[HTML],
     metrics: Output[Metrics],
@@ -20,7 +21,7 @@ def verify_data(
     from components.verify_data.config import VerifyDataConfig
     from components.verify_data.stage import verify_and_pack
 
-    RunContext.model_validate(context)
+    RunContext.of(context, job)
     findings, summary = verify_and_pack(
         data_uri, VerifyDataConfig.model_validate(config), Path(dataset.path), Path(report.path)
     )

@@ -207,6 +207,7 @@ def test_the_component_fills_the_viewers_metrics(
         dataset=DatasetArtifact(uri=str(dataset)),
         config=as_floats,
         context={"run_id": "run-1"},
+        job="",
         **outputs,
     )
     found = read_evaluation(tmp_path / "evaluation")

@@ -80,6 +80,7 @@ def test_the_component_returns_one_bare_bool(floor: float, passed: bool, tmp_pat
         evaluation=Artifact(uri=str(written(tmp_path / "evaluation", evaluation()))),
         config={"min_accuracy": floor, "min_test_images": 1000.0, "report_only": []},
         context={"run_id": "run-1"},
+        job="",
         verdict=verdict,
         summary=Markdown(uri=str(tmp_path / "summary")),
     )

@@ -247,7 +247,11 @@ def test_the_kfp_face_takes_kfps_floats_and_all_stands_in_metadata_and_mlflow(to
         "metrics": dsl.Metrics(uri=str(tmp_path / "metrics")),
     }
     component.python_func(
-        dataset=dsl.Dataset(uri=str(toy_data)), config=floats, context=json.loads(context.model_dump_json()), **made
+        dataset=dsl.Dataset(uri=str(toy_data)),
+        config=floats,
+        context=json.loads(context.model_dump_json()),
+        job="",
+        **made,
     )
     assert made["bundle"].metadata["digest"] == bundle.verify(tmp_path / "bundle").digest
     assert 0 <= made["metrics"].metadata["val_accuracy"] <= 1
