@@ -1,7 +1,6 @@
 """Checks that ask the cloud before money is spent: credentials, project, buckets, images, quota. Nothing is changed."""
 
 import re
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from components.artifacts.cloud_storage import SCHEME, split
@@ -13,7 +12,8 @@ if TYPE_CHECKING:
     from pipelines.config import PipelineConfig
 
 _TIMEOUT_S: Final = 10.0
-_NEEDED: Final = ("storage.objects.create", "storage.objects.get", "storage.objects.list")
+_READ: Final = ("storage.objects.get", "storage.objects.list")
+_WRITE: Final = "storage.objects.create"
 _MANIFESTS: Final = ", ".join(
     (
         "application/vnd.oci.image.index.v1+json",
@@ -30,7 +30,11 @@ _QUOTAS: Final = {"NVIDIA_TESLA_T4": "custom_model_training_nvidia_t4_gpus"}
 
 def before_submission(config: "PipelineConfig") -> list[Finding]:
     """What must hold for a run on Vertex AI and only the cloud can tell: buckets, images, quota."""
-    return [*(_bucket(uri, config) for uri in _buckets(config)), *_images(config), *_quota(config)]
+    return [
+        *(_bucket(uri, needed, config) for uri, needed in _buckets(config).items()),
+        *_images(config),
+        *_quota(config),
+    ]
 
 
 def examine_cloud(config: "PipelineConfig") -> list[Finding]:
@@ -59,15 +63,21 @@ def _access(config: "PipelineConfig") -> list[Finding]:
     return [Finding("ok", subject, f"Vertex AI answers in {vertex.region}")]
 
 
-def _buckets(config: "PipelineConfig") -> Iterator[str]:
-    """Every bucket that a run touches, once."""
-    places = [config.vertex.bucket, config.data.uri, config.deploy.ledger_path, config.retrain.state_path]
-    places.append(config.register_.bucket if config.register_.vertex else "")
-    yield from dict.fromkeys(f"{SCHEME}{split(place)[0]}" for place in places if place.startswith(SCHEME))
+def _buckets(config: "PipelineConfig") -> dict[str, list[str]]:
+    """Every bucket that a run touches, and what it does there."""
+    written = [config.vertex.bucket, config.deploy.ledger_path]
+    written.append(config.register_.bucket if config.register_.vertex else "")
+    buckets: dict[str, list[str]] = {}
+    for place in [*written, config.data.uri]:
+        if place.startswith(SCHEME):
+            bucket = f"{SCHEME}{split(place)[0]}"
+            needed = [*_READ, *([_WRITE] if place in written else [])]
+            buckets[bucket] = list(dict.fromkeys([*buckets.get(bucket, []), *needed]))
+    return buckets
 
 
-def _bucket(uri: str, config: "PipelineConfig") -> Finding:
-    """Whether a bucket is there and may be written."""
+def _bucket(uri: str, needed: list[str], config: "PipelineConfig") -> Finding:
+    """Whether a bucket is there and may be used as the run will."""
     from google.api_core.exceptions import GoogleAPICallError, NotFound
 
     name = split(uri)[0]
@@ -86,15 +96,19 @@ def _bucket(uri: str, config: "PipelineConfig") -> Finding:
                     "error", uri, "no such bucket; make it with Terraform (infra/terraform) or correct the name"
                 )
             try:
-                granted = client.bucket(name).test_iam_permissions(list(_NEEDED), timeout=_TIMEOUT_S, retry=retry)
+                granted = client.bucket(name).test_iam_permissions(needed, timeout=_TIMEOUT_S, retry=retry)
             except GoogleAPICallError as error:
-                return Finding("warning", uri, f"is there; who may write could not be asked ({error.message})")
+                return Finding("warning", uri, f"is there; rights on it could not be asked ({error.message})")
     except StageError as error:
         return Finding("error", uri, str(error))
-    missing = [permission for permission in _NEEDED if permission not in granted]
-    if missing:
-        return Finding("error", uri, f"these credentials lack {', '.join(missing)}; grant roles/storage.objectUser")
-    return Finding("ok", uri, "is there and may be written")
+    missing = [permission for permission in needed if permission not in granted]
+    if not missing:
+        return Finding("ok", uri, f"is there and may be {'written' if _WRITE in needed else 'read'}")
+    lacking = f"these credentials lack {', '.join(missing)}"
+    if config.vertex.service_account:
+        # the run has another identity than who submits it; whose rights cannot be asked
+        return Finding("warning", uri, f"is there; {lacking}, {config.vertex.service_account} needs them")
+    return Finding("error", uri, f"{lacking}; grant roles/storage.objectUser")
 
 
 def _images(config: "PipelineConfig") -> list[Finding]:

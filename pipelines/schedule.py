@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 from zoneinfo import ZoneInfo
@@ -114,6 +115,8 @@ class Report:
     steps: tuple[Step, ...]
     standing: tuple[Standing, ...]
     """After the steps; in a plan, before them."""
+    notes: tuple[str, ...] = ()
+    """What could not be checked before a change, and what one run may cost."""
 
     def document(self) -> dict[str, Any]:
         """For `--json`."""
@@ -172,10 +175,16 @@ def apply(config: "PipelineConfig") -> Report:
     """Bring the target's schedules to what the configuration says; a second call changes nothing.
 
     Raises:
-        As `plan`; what was changed before a refusal stays, and the next call goes on from there.
+        As `plan`, and PreflightError for what only the cloud can tell; what was changed before a refusal stays, and
+            the next call goes on from there.
     """
     wanted, scheduler = _wanted(config), open_scheduler(config)
     steps = decide(wanted, scheduler.written(wanted), scheduler.find(), config.schedule.enabled)
+    notes: list[str] = []
+    if config.schedule.target == "vertex" and any(step.verb in ("create", "update") for step in steps):
+        from pipelines.preflight import ask_cloud
+
+        notes = ask_cloud(config)
     for step in steps:
         if step.verb == "create":
             scheduler.create(wanted)
@@ -183,7 +192,7 @@ def apply(config: "PipelineConfig") -> Report:
             scheduler.update(step.resource, wanted)
         else:
             getattr(scheduler, step.verb)(step.resource)
-    return _report(config, steps, scheduler.find())
+    return _report(config, steps, scheduler.find(), notes)
 
 
 def pause(config: "PipelineConfig") -> Report:
@@ -295,5 +304,5 @@ def _wanted(config: "PipelineConfig") -> Wanted:
     )
 
 
-def _report(config: "PipelineConfig", steps: list[Step], standing: list[Standing]) -> Report:
-    return Report(config.schedule.name, config.schedule.target, tuple(steps), tuple(standing))
+def _report(config: "PipelineConfig", steps: list[Step], standing: list[Standing], notes: Sequence[str] = ()) -> Report:
+    return Report(config.schedule.name, config.schedule.target, tuple(steps), tuple(standing), tuple(notes))

@@ -76,7 +76,6 @@ class Owner:
             "register": {**place, "bucket": f"{models}/bundles"},
             "deploy": {**place, "ledger_path": f"{models}/promotions.jsonl"},
             "retrain": {"state_path": f"{models}/retrain.jsonl"},
-            "retrain": {"state_path": f"{models}/retrain.jsonl"},
         }
 
 

@@ -77,6 +77,8 @@ def delete(
 
 
 def _show(report: "Report", as_json: bool, mood: str = "") -> None:
+    for note in report.notes:
+        typer.echo(note, err=True)
     if as_json:
         typer.echo(json.dumps(report.document(), indent=1))
         return

@@ -67,8 +67,8 @@ def test_all_is_there(
     code, found = doctor(aidetect, settings)
     assert code == 0, found
     assert found["project proj"] == ("ok", "Vertex AI answers in europe-west1")
-    for bucket in ("gs://bkt", "gs://photos", "gs://records"):
-        assert found[bucket] == ("ok", "is there and may be written")
+    for bucket, word in {"gs://bkt": "written", "gs://photos": "read", "gs://records": "written"}.items():
+        assert found[bucket] == ("ok", f"is there and may be {word}")
     assert found["images.train"] == ("ok", f"is in {registry.host}")
     assert found["quota custom_model_training_nvidia_t4_gpus"] == ("ok", "4 in europe-west1, the run needs 1")
     assert cloud.changes == [] and gcs.uploads == []
@@ -89,12 +89,11 @@ def test_all_is_there(
     [
         (lambda cloud, gcs, registry: gcs.missing.add("bkt"), "gs://bkt: no such bucket"),
         (lambda cloud, gcs, registry: gcs.missing.add("photos"), "gs://photos: no such bucket"),
-        (lambda cloud, gcs, registry: gcs.denied.add("storage.objects.create"), "lack storage.objects.create"),
         (lambda cloud, gcs, registry: gcs.fail("b/records", 403), "bucket gs://records: 403"),
         (lambda cloud, gcs, registry: registry.missing.add("pipeline"), "images.pipeline: "),
         (lambda cloud, gcs, registry: cloud.t4s.update({"europe-west1": 0}), "0 in europe-west1, the run needs 1"),
     ],
-    ids=["bucket", "data", "read-only", "403", "image", "quota"],
+    ids=["bucket", "data", "403", "image", "quota"],
 )
 def test_what_would_fail_is_refused_before_the_submission(
     aidetect: Aidetect,
@@ -112,7 +111,44 @@ def test_what_would_fail_is_refused_before_the_submission(
     code, found = doctor(aidetect, settings)
     assert code == 1
     bad = {subject: text for subject, (status, text) in found.items() if status == "error"}
-    assert len(bad) == (3 if "lack" in message else 1), bad
+    assert len(bad) == 1, bad
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("images.train=registry.example/train:latest", "pin it by digest"),
+        ("machines.train.cpu=32", "1 T4 attach to at most 24 CPUs"),
+        ("train.epoch=3", "train.epoch: unknown key; did you mean 'epochs'?"),
+        ("vertex.region=europe-north1", "NVIDIA_TESLA_T4 is not offered in europe-north1"),
+        ("tracking.uri=", "set tracking.uri to an MLflow server"),
+    ],
+)
+def test_what_is_known_here_is_refused_before_any_request(
+    aidetect: Aidetect,
+    cloud: FakeVertexPipelines,
+    gcs: FakeGcs,
+    registry: FakeRegistry,
+    settings: list[str],
+    change: str,
+    message: str,
+) -> None:
+    ran = submit(aidetect, [*settings, change])
+    assert ran.code == 1 and message in ran.err and len(ran.err.splitlines()) == 1
+    assert (cloud.requests, gcs.requests, registry.requests) == ([], [], [])
+
+
+def test_rights_are_those_of_the_identity_that_runs(
+    aidetect: Aidetect, cloud: FakeVertexPipelines, gcs: FakeGcs, settings: list[str]
+) -> None:
+    gcs.denied.add("storage.objects.create")
+    refused = submit(aidetect, [*settings, "vertex.service_account="])
+    assert refused.code == 1 and "gs://bkt: these credentials lack storage.objects.create; grant" in refused.err
+    assert "gs://photos" not in refused.err  # is only read
+    assert cloud.jobs == {}
+    ran = submit(aidetect, settings)
+    assert ran.code == 0, ran.err
+    assert "pipeline@proj.iam.gserviceaccount.com needs them" in ran.err
 
 
 def test_what_cannot_be_asked_is_said_and_stops_nothing(
@@ -124,7 +160,7 @@ def test_what_cannot_be_asked_is_said_and_stops_nothing(
     ran = submit(aidetect, away)
     assert ran.code == 0, ran.err
     assert "note: quota custom_model_training_nvidia_t4_gpus: not checked" in ran.err
-    assert "note: gs://bkt: is there; who may write could not be asked" in ran.err
+    assert "note: gs://bkt: is there; rights on it could not be asked" in ran.err
     assert "note: images.train: could not be looked up in 127.0.0.1:9" in ran.err
     assert "note: no cost estimate: no price of a " in ran.err and "us-west1" in ran.err
     assert len(cloud.jobs) == 1

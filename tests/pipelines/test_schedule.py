@@ -6,6 +6,7 @@ import pytest
 from google.cloud import aiplatform_v1
 from google.protobuf import json_format
 
+from tests.fakes.gcs import FakeGcs
 from tests.fakes.google_rest import GoogleRest
 from tests.fakes.kubeflow import FakeKubeflow
 from tests.fakes.vertex_pipelines import FakeVertexPipelines, spec_of
@@ -147,6 +148,19 @@ def test_refused_before_any_request(
         ran = aidetect("schedule", verb, settings=[*settings, change])
         assert ran.code == 1 and message in ran.err and len(ran.err.splitlines()) == 1
     assert cloud.requests == []
+
+
+def test_what_every_run_would_fail_on_is_refused_before_a_schedule_is_made(
+    aidetect: Aidetect, cloud: FakeVertexPipelines, gcs: FakeGcs, settings: list[str]
+) -> None:
+    gcs.missing.add("bkt")
+    ran = aidetect("schedule", "apply", settings=settings)
+    assert ran.code == 1 and "gs://bkt: no such bucket" in ran.err and len(ran.err.splitlines()) == 1
+    assert cloud.changes == []
+    gcs.missing.clear()
+    ran = aidetect("schedule", "apply", settings=settings)
+    assert ran.code == 0 and "estimated cost: $" in ran.err
+    assert "estimated cost" not in aidetect("schedule", "apply", settings=settings).err
 
 
 @pytest.mark.parametrize("code", [403, 404])
