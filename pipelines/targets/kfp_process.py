@@ -68,8 +68,11 @@ def run_container(client: Any, image: str, command: list[str], volumes: dict[str
             print(chunk.decode(errors="replace"), end="")  # noqa: T201 - KFP indents what a task prints
         return int(container.wait()["StatusCode"])
     finally:
-        # an interrupted stage takes back what it began before it is gone
-        container.stop(timeout=_STOP_S)
+        container.reload()
+        if container.status == "running":
+            # an interrupted stage takes back what it began; its shell, the first process, passes no signal on
+            container.exec_run(["sh", "-c", "kill -TERM -1"])
+            container.stop(timeout=_STOP_S)
         container.remove(force=True)
 
 

@@ -160,7 +160,8 @@ def test_a_container_that_ends_at_once_with_1_is_a_failure(tmp_path: Path, engin
 
 
 def test_an_interrupt_ends_the_container_too(tmp_path: Path, engine: Any) -> None:
-    settings = {**SETTINGS, "train.epochs": "500", "paths.workspace": str(tmp_path)}
+    settings = {**SETTINGS, "train.epochs": "500", "train.early_stopping_patience": "0"}
+    settings["paths.workspace"] = str(tmp_path)
     sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     process = subprocess.Popen(
         [sys.executable, "-c", "from pipelines.cli import main; main()", "run", "--on", "docker", "--json", *sets],
@@ -177,11 +178,13 @@ def test_an_interrupt_ends_the_container_too(tmp_path: Path, engine: Any) -> Non
             break
         time.sleep(0.2)
     assert process.poll() is None and log is not None, "the training never began"
+    told = time.monotonic()
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert (process.returncode, json.loads(output)["status"]) == (1, "interrupted")
     assert left_behind(engine) == []
     assert list(tmp_path.rglob("manifest.json")) == []
+    assert time.monotonic() - told < 14, "the stage did not hear the signal: it was killed when its time was up"
 
 
 @pytest.mark.parametrize(
