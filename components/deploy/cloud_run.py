@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 from components.artifacts.failure import StageError
 from components.artifacts.google_cloud import connect, google_errors, label, patience
 from components.artifacts.model_version import ModelVersion
-from components.deploy.config import DeployConfig, api_key
+from components.deploy.config import DeployConfig
 from components.deploy.rollout import Serving, Started, shrunk
 from components.deploy.smoke import HttpProber, Prober
+from components.deploy.smoke_key import smoke_headers
 
 if TYPE_CHECKING:
     from google.cloud.run_v2 import Service, TrafficTarget
@@ -64,7 +65,7 @@ class CloudRunService:
 
     def prober(self, url: str) -> HttpProber:
         """A prober of one address of the service."""
-        headers = {"X-API-Key": api_key()} if api_key() else {}
+        headers = smoke_headers(self.config)
         if self.config.id_token:
             headers["Authorization"] = f"Bearer {_id_token(self.get().uri)}"
         return HttpProber(url, self.config.request_timeout_s, headers)

@@ -58,6 +58,9 @@ class DeployConfig(BaseModel):
     """Cloud Run service; Terraform makes it, this stage gives it revisions."""
     image: str = ""
     """Serving image by digest for the new revision; empty: the image that the service runs now."""
+    api_key_secret: str = ""
+    """Secret Manager secret with the service's API keys (id in `project`, or a full version name): the smoke test sends
+    the first of them where AIDETECT_API_KEY is not set."""
     id_token: bool = False
     """Send a Google identity token with the smoke requests (a service that is not public)."""
 
@@ -76,6 +79,8 @@ class DeployConfig(BaseModel):
     """Another address of the Cloud Run API, e.g. a private endpoint; empty: Google's own."""
     vertex_api_endpoint: str = ""
     """The same for the Vertex AI API."""
+    secrets_api_endpoint: str = ""
+    """The same for the Secret Manager API."""
     operation_timeout_s: float = Field(default=1800.0, gt=0)
     """For one long-running operation of the cloud."""
     retry_timeout_s: float = Field(default=60.0, ge=0)

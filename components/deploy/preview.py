@@ -27,9 +27,10 @@ from components.deploy.cloud_run import (
     tag_target,
     tagged,
 )
-from components.deploy.config import DeployConfig, api_key
+from components.deploy.config import DeployConfig
 from components.deploy.promotion import approved_examples, taking_back
 from components.deploy.smoke import HttpProber, SmokeReport, smoke
+from components.deploy.smoke_key import smoke_headers
 
 if TYPE_CHECKING:
     from google.cloud.run_v2 import Service, TrafficTarget
@@ -74,7 +75,7 @@ def smoke_service(url: str, version: ModelVersion, config: DeployConfig) -> Smok
     if config.target == "cloud_run" and config.id_token:
         prober = CloudRunService(config).prober(url)
     else:
-        prober = HttpProber(url, config.request_timeout_s, {"X-API-Key": api_key()} if api_key() else {})
+        prober = HttpProber(url, config.request_timeout_s, smoke_headers(config))
     with tempfile.TemporaryDirectory() as scratch:
         examples = approved_examples(version, Path(scratch))
         return smoke(prober, examples, version.version, config.probability_tolerance, config.smoke_timeout_s)

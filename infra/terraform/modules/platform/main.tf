@@ -51,7 +51,8 @@ module "secrets" {
   project = var.project
   name    = var.name
   labels  = local.labels
-  secrets = { api-keys = { serving = module.iam.members.serving } }
+  # besides the service itself: whoever smoke-tests a revision of it
+  secrets = { api-keys = { for account in ["serving", "pipeline", "deploy", "preview"] : account => module.iam.members[account] } }
 }
 
 module "cloud_run" {

@@ -1,0 +1,22 @@
+"""Secret Manager's `versions.access` on loopback."""
+
+import base64
+from typing import Any
+
+from tests.fakes.google_rest import ApiError, GoogleRest, Request
+
+
+class FakeSecretManager(GoogleRest):
+    """Holds the latest version of each secret: `projects/P/secrets/S` -> its payload."""
+
+    def __init__(self, secrets: dict[str, str]) -> None:
+        super().__init__()
+        self.secrets = secrets
+
+    def route(self, request: Request) -> dict[str, Any]:
+        """Answer of the API proper."""
+        secret = request.path.removeprefix("/v1/").removesuffix("/versions/latest:access")
+        if request.method != "GET" or secret not in self.secrets:
+            raise ApiError(404, f"Secret [{secret}] not found")
+        data = base64.b64encode(self.secrets[secret].encode()).decode()
+        return {"name": f"{secret}/versions/3", "payload": {"data": data}}
