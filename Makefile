@@ -11,6 +11,9 @@ UI_PORT ?= 8501
 MLFLOW_PORT ?= 5000
 # Another index for torch, e.g. one with CPU builds (0.2 GB instead of 5.5 GB):  make run TORCH_INDEX=URL
 TORCH_INDEX ?=
+# Arguments of the benchmarks, e.g. BENCH='--only serving --quick', and how long a soak lasts
+BENCH ?=
+SOAK_MINUTES ?= 10
 EXTRAS := serve,train,pipeline,local,gcp,ui,dev
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -105,11 +108,11 @@ format: $(STAMP) ## Format the code
 
 .PHONY: bench
 bench: $(STAMP) ## Measure against the targets: verify_data, training input, server
-	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.bench $(BENCH)
 
 .PHONY: soak
 soak: $(STAMP) ## Load the server for ten minutes: memory flat, no 5xx
-	@$(BIN)/python -m tests.load.soak --minutes 10
+	@$(BIN)/python -m tests.load.soak --minutes $(SOAK_MINUTES)
 
 .PHONY: images
 images: ## Build the images (needs a Docker Engine)

@@ -1,4 +1,7 @@
-"""`make bench`: every measured target in one run, one after another, on a machine that should be quiet."""
+"""`make bench`: every measured target in one run, one after another, on a machine that should be quiet.
+
+Other arguments go to the benchmark chosen by `--only`.
+"""
 
 import argparse
 import subprocess
@@ -10,16 +13,22 @@ BENCHES = ("tests.bench.bench_verify_data", "tests.bench.bench_training", "tests
 
 def main() -> int:
     """Run the benches; the exit status says whether all of them ran to their end (a missed target is printed)."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench",
+        description=__doc__,
+        epilog="Other arguments go to the benchmark chosen by --only.",
+    )
     parser.add_argument("--only", choices=[name.rpartition("bench_")[2] for name in BENCHES])
-    options = parser.parse_args()
+    options, others = parser.parse_known_args()
+    if others and not options.only:
+        parser.error(f"{' '.join(others)}: arguments of one benchmark; choose it by --only")
     root = Path(__file__).resolve().parents[2]
     failed = []
     for name in BENCHES:
         if options.only and not name.endswith(options.only):
             continue
         print(f"\n=== {name.rpartition('.')[2]}", flush=True)
-        if subprocess.run([sys.executable, "-m", name], cwd=root).returncode:
+        if subprocess.run([sys.executable, "-m", name, *others], cwd=root).returncode:
             failed.append(name)
     if failed:
         print(f"did not run to the end: {', '.join(failed)}", file=sys.stderr)

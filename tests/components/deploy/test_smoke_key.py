@@ -46,7 +46,11 @@ def test_the_first_key_of_the_secret_opens_the_service(guarded: Cloud, secrets: 
 
 @pytest.mark.parametrize(
     ("keys", "code", "problem"),
-    [(KEYS, 403, "403 .*injected 403; grant the calling service account"), ("", 0, "the secret is empty"), (None, 0, "404")],
+    [
+        (KEYS, 403, "403 .*injected 403; grant the calling service account"),
+        ("", 0, "the secret is empty"),
+        (None, 0, "404"),
+    ],
 )
 def test_a_secret_that_cannot_be_used_stops_before_any_user_sees_it(
     guarded: Cloud, secrets: FakeSecretManager, keys: str | None, code: int, problem: str

@@ -1,0 +1,70 @@
+"""Every target of `make help` is run: by `.ci/run`, by the guides' own commands, by a script of infra/ci, or here."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.docs.commands import PAGES, commands
+from tests.docs.conftest import Clone
+from tests.docs.test_commands import runs_here
+from tests.e2e.conftest import ROOT
+
+HERE = {"format", "clean", "data", "bench", "soak"}
+
+
+def targets() -> list[str]:
+    return re.findall(r"^([a-z][a-z-]*):.*?## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def runs(text: str, target: str) -> bool:
+    return re.search(rf"\bmake (?:-\S+ |[A-Z_]+=\S+ )*{target}(?![a-z-])", text) is not None
+
+
+def test_no_target_is_left_out() -> None:
+    scripts = [(ROOT / ".ci/run").read_text(), *(path.read_text() for path in (ROOT / "infra/ci").glob("*.sh"))]
+    guides = [command.text for page in PAGES for command in commands(page) if runs_here(command)]
+    # the script behind `make images` is the first half of the one behind `make check-images`
+    aliases = {"images": "check-images"}
+    assert len(targets()) > 25
+    left = [t for t in targets() if not any(runs(text, aliases.get(t, t)) for text in [*scripts, *guides])]
+    assert set(left) == HERE, "each has a test below"
+
+
+def test_clean_removes_what_was_built_and_keeps_the_workspace(clone: Clone) -> None:
+    for path in ("build/x", ".coverage.1", "workspace/mlflow.db"):
+        (clone.folder / path).parent.mkdir(exist_ok=True)
+        (clone.folder / path).touch()
+    assert clone.sh("make clean").returncode == 0
+    assert not (clone.folder / "build").exists()
+    assert not (clone.folder / ".coverage.1").exists()
+    assert (clone.folder / "workspace/mlflow.db").exists()
+
+
+def test_format_puts_a_file_in_order_and_leaves_the_others(clone: Clone) -> None:
+    ugly = clone.folder / "tests" / "ugly.py"
+    ugly.write_text('"""Doc."""\nimport sys\nimport os\nprint( os.name,sys.path )\n')
+    done = clone.sh("make format")
+    assert done.returncode in (0, 2), done.stderr
+    assert ugly.read_text() == '"""Doc."""\n\nimport os\nimport sys\n\nprint(os.name, sys.path)\n'
+    assert clone.sh("git status --porcelain").stdout.split() == ["??", "tests/ugly.py"]
+    ugly.unlink()
+
+
+def test_data_without_the_hub_is_one_line(clone: Clone) -> None:
+    done = clone.sh("make data", HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_DOWNLOAD_TIMEOUT="1")
+    assert done.returncode != 0
+    assert [line for line in done.stderr.splitlines() if line.startswith("error: ")], done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(Path(clone.folder / "data").glob("cifake/*"))
+
+
+@pytest.mark.system
+@pytest.mark.slow
+def test_a_short_soak_and_a_small_benchmark(clone: Clone) -> None:
+    soak = clone.sh("make soak SOAK_MINUTES=0.15", OMP_NUM_THREADS="1")
+    assert soak.returncode == 0, soak.stdout + soak.stderr
+    assert re.search(r"^[\d,]+ answers: 200: ", soak.stdout, re.MULTILINE)
+    bench = clone.sh("make bench BENCH='--only verify_data --images 400 --factor 2'", OMP_NUM_THREADS="1")
+    assert bench.returncode == 0, bench.stdout + bench.stderr
+    assert re.search(r"verify_data +800 images of 32 px: [\d,]+ images/s/core", bench.stdout)
