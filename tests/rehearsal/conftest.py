@@ -17,12 +17,14 @@ from google.cloud import storage
 
 from pipelines.targets.docker import connect
 from tests.bundles import make_bundle
+from tests.fakes.secret_manager import FakeSecretManager
 from tests.fakes.servers import free_port
 from tests.rehearsal.container_run import ContainerCloudRun
 from tests.rehearsal.executing_vertex import ExecutingVertex
 from tests.rehearsal.images import Images
 
 BUCKET = "proj-rehearsal"
+API_KEY = "the-key-that-smoke-tests-send"
 EMULATOR = "GCS_EMULATOR"
 """Path of the Cloud Storage emulator's command."""
 
@@ -124,7 +126,16 @@ def cloud_run(engine: Any, gcs: str, images: Images, tmp_path_factory: pytest.Te
         if path.is_file():
             bucket.blob(f"first/{path.relative_to(bundle).as_posix()}").upload_from_filename(str(path))
     environment = {"MODEL_URI": f"gs://{BUCKET}/first", "MODEL_VERSION": "first", "TRUSTED_PROXIES": "1"}
+    environment |= {"API_KEYS": f"{API_KEY},another-key-of-decent-length", "REQUIRE_AUTH": "true"}
     fake = ContainerCloudRun(engine, images, {"STORAGE_EMULATOR_HOST": gcs}, images.pinned("serving"), environment)
+    yield fake
+    fake.close()
+
+
+@pytest.fixture(scope="session")
+def secrets() -> Iterator[FakeSecretManager]:
+    """Secret Manager with the service's keys, as Terraform has them."""
+    fake = FakeSecretManager({"projects/proj/secrets/aidetect-api-keys": f"{API_KEY},another-key-of-decent-length"})
     yield fake
     fake.close()
 

@@ -19,8 +19,9 @@ from google.cloud import storage
 
 from components.artifacts.registry import Registry
 from tests.e2e.conftest import SMALL
+from tests.fakes.secret_manager import FakeSecretManager
 from tests.fakes.vertex import PARENT
-from tests.rehearsal.conftest import BUCKET, Started
+from tests.rehearsal.conftest import API_KEY, BUCKET, Started
 from tests.rehearsal.container_run import ContainerCloudRun
 from tests.rehearsal.executing_vertex import REGION, ExecutingVertex
 from tests.rehearsal.images import ROOT, Images
@@ -52,6 +53,7 @@ class Cloud:
     run: ContainerCloudRun
     images: Images
     mlflow_uri: str
+    secrets: FakeSecretManager
     workspace: Path
 
     def aidetect_run(self, **changes: str) -> "tuple[int, dict[str, Any]]":
@@ -85,6 +87,7 @@ class Cloud:
             "deploy.image": self.images.pinned("serving"),
             "deploy.run_api_endpoint": self.run.url,
             "deploy.vertex_api_endpoint": self.vertex.url,
+            "deploy.secrets_api_endpoint": self.secrets.url,
             "deploy.canary_hold_s": "4",
             **changes,
         }
@@ -122,7 +125,10 @@ class Cloud:
     def predict(self) -> dict[str, Any]:
         """The public address's answer to a photo of the sample."""
         photo = pq.read_table(ROOT / "data/sample/test.parquet").to_pylist()[0]["image"]["bytes"]
-        answer = httpx.post(f"{self.run.service.uri}/predict", files={"file": photo}, trust_env=False, timeout=60)
+        url = f"{self.run.service.uri}/predict"
+        stranger = httpx.post(url, files={"file": photo}, trust_env=False, timeout=60)
+        assert stranger.status_code == 401, "the service asks for a key"
+        answer = httpx.post(url, files={"file": photo}, headers={"X-API-Key": API_KEY}, trust_env=False, timeout=60)
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
@@ -138,9 +144,10 @@ def cloud(
     cloud_run: ContainerCloudRun,
     images: Images,
     mlflow_uri: str,
+    secrets: FakeSecretManager,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Cloud:
-    return Cloud(vertex, cloud_run, images, mlflow_uri, tmp_path_factory.mktemp("workspace"))
+    return Cloud(vertex, cloud_run, images, mlflow_uri, secrets, tmp_path_factory.mktemp("workspace"))
 
 
 @pytest.fixture(scope="module")
