@@ -62,9 +62,9 @@ def test_data_without_the_hub_is_one_line(clone: Clone) -> None:
 @pytest.mark.system
 @pytest.mark.slow
 def test_a_short_soak_and_a_small_benchmark(clone: Clone) -> None:
-    soak = clone.sh("make soak SOAK_MINUTES=0.15", OMP_NUM_THREADS="1")
+    soak = clone.sh("make soak SOAK_MINUTES=0.75", OMP_NUM_THREADS="1")
     assert soak.returncode == 0, soak.stdout + soak.stderr
     assert re.search(r"^[\d,]+ answers: 200: ", soak.stdout, re.MULTILINE)
-    bench = clone.sh("make bench BENCH='--only verify_data --images 400 --factor 2'", OMP_NUM_THREADS="1")
+    bench = clone.sh("make bench BENCH='--only verify_data --images 2000 --factor 2'", OMP_NUM_THREADS="1")
     assert bench.returncode == 0, bench.stdout + bench.stderr
-    assert re.search(r"verify_data +800 images of 32 px: [\d,]+ images/s/core", bench.stdout)
+    assert re.search(r"verify_data +4,000 images of 32 px: [\d,]+ images/s/core", bench.stdout)
