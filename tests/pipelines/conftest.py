@@ -1,5 +1,6 @@
 """A cloud on loopback: Vertex AI's pipelines, Cloud Storage, a Kubeflow server; and `aidetect` against them."""
 
+import inspect
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlparse
 
@@ -36,6 +38,21 @@ class Ran:
 
 
 Aidetect = Callable[..., Ran]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shallow_stack() -> Iterator[None]:
+    """KFP asks for the whole stack at every setting of a task, only to name its caller in an error.
+
+    In a test process that is half of a compilation's time: for each frame outside a file `inspect` looks through all
+    modules that were ever loaded.
+    """
+    from kfp.dsl import pipeline_task
+
+    quick = SimpleNamespace(**{**vars(inspect), "stack": lambda: [("", "", 0, "a setting")] * 2})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline_task, "inspect", quick)
+        yield
 
 
 @pytest.fixture
