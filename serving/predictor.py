@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -23,8 +23,6 @@ from serving.detector.labels import Label
 from serving.detector.preprocess import Pixels, to_input
 from serving.problems import ProblemError
 from serving.served import Served
-
-OVERLAY_SIDE_PX: Final = 512
 
 T = TypeVar("T")
 
@@ -88,7 +86,7 @@ def explain(served: Served, data: bytes, limits: ImageLimits) -> Explained:
     logit = float(logits[0])
     verdict = served.detector.rule.decide(logit)
     grid = served.detector.head().explain(features[0], verdict.prediction)
-    png = gradcam.encode_png(gradcam.overlay(decoded.rgb, grid, OVERLAY_SIDE_PX))
+    png = gradcam.encode_png(gradcam.overlay(decoded.rgb, grid))
     judgement = Judgement(served, verdict, logit, decoded.info, pixels, time.perf_counter() - started)
     return Explained(judgement, verdict.prediction, grid, png)
 

@@ -41,7 +41,9 @@ class Explanation(Prediction):
     heatmap: list[list[float]] = Field(
         description="Signed Grad-CAM, rows of columns over the whole picture; positive cells spoke for the class."
     )
-    heatmap_base64: str = Field(description="The picture with its heat on it, PNG in base64.")
+    heatmap_base64: str = Field(
+        description="The picture with its heat on it, PNG in base64; its longer side is 256 to 512 px."
+    )
 
 
 class ItemProblem(_Out):

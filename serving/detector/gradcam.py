@@ -4,6 +4,7 @@ Grad-CAM needs the gradient of the score with respect to the last feature map on
 network and no backbone in torch is needed; a test holds the result against Captum on the full network.
 """
 
+import threading
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 OVERLAY_ALPHA: Final = 0.45
+OVERLAY_SIDES_PX: Final = (256, 512)
+"""Bounds of an overlay's longer side: small pictures are enlarged so far, large ones reduced so far."""
 _RUN_LENGTHS: Final = 3
 """zlib's strategy Z_RLE."""
 
@@ -32,6 +35,7 @@ class PoolingHead:
         tensors = load_file(head_file)
         self.weight: Floats = tensors["weight"]  # (1, channels)
         self.bias: Floats = tensors["bias"]  # (1,)
+        self._of_thread = threading.local()
 
     def explain(self, features: Floats, label: Label) -> Floats:
         """Signed Grad-CAM of one image for the class `label`.
@@ -54,7 +58,13 @@ class PoolingHead:
         return grid
 
     def _module(self) -> "torch.nn.Sequential":
-        # a module per call: Captum's hooks are not thread-safe on a shared one, and this one is a few kilobytes
+        # a module for each thread: Captum's hooks are not thread-safe on a shared one, and this one is a few kilobytes
+        module: torch.nn.Sequential | None = getattr(self._of_thread, "module", None)
+        if module is None:
+            module = self._of_thread.module = self._build()
+        return module
+
+    def _build(self) -> "torch.nn.Sequential":
         import torch
         from torch import nn
 
@@ -72,8 +82,17 @@ def heat(grid: Floats) -> Floats | None:
     return np.asarray(positive / peak, dtype=np.float32) if peak > 0.0 else None
 
 
-def overlay(rgb: Image.Image, grid: Floats, side_px: int) -> Image.Image:
-    """The picture with its heat on it, as RGB with the longer side at most `side_px` (never enlarged past it)."""
+def overlay(rgb: Image.Image, grid: Floats, side_px: int | None = None) -> Image.Image:
+    """The picture with its heat on it, as RGB.
+
+    Args:
+        rgb: the picture, of any size.
+        grid: a signed map, (rows, columns).
+        side_px: the longer side of the result; None keeps the picture's own within `OVERLAY_SIDES_PX`.
+    """
+    if side_px is None:
+        least, most = OVERLAY_SIDES_PX
+        side_px = min(most, max(least, *rgb.size))
     scale = side_px / max(rgb.size)
     size = (max(1, round(rgb.width * scale)), max(1, round(rgb.height * scale)))
     base = rgb.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)

@@ -7,7 +7,6 @@ from pathlib import Path
 from serving.detector import gradcam
 from serving.detector.detector import Detector
 from serving.detector.image import ImageLimits
-from serving.predictor import OVERLAY_SIDE_PX
 
 
 def main(folder: Path) -> None:
@@ -29,7 +28,7 @@ def main(folder: Path) -> None:
         grid = np.random.default_rng(0).normal(size=(7, 7)).astype(np.float32)
         started = time.process_time()
         for _ in range(5):
-            gradcam.encode_png(gradcam.overlay(rgb, grid, OVERLAY_SIDE_PX))
+            gradcam.encode_png(gradcam.overlay(rgb, grid))
         overlay = (time.process_time() - started) / 5 * 1e3
         print(predict, overlay, flush=True)
 

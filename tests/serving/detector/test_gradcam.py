@@ -71,3 +71,10 @@ def test_the_overlay_keeps_the_shape_and_shows_where() -> None:
     plain = overlay(photo, -grid - 1, 100)
     assert (np.asarray(plain) == 128).all()
     assert encode_png(picture).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("size", "shown"), [((64, 32), (256, 128)), ((300, 400), (300, 400)), ((9, 2048), (2, 512))])
+def test_an_overlay_without_a_wish_is_as_large_as_the_picture_within_bounds(
+    size: tuple[int, int], shown: tuple[int, int]
+) -> None:
+    assert overlay(Image.new("RGB", size), np.ones((4, 4), dtype=np.float32)).size == shown
