@@ -143,26 +143,25 @@ def _compare(server: Server, twin: Server, limit: Limit, image: Path, name: str,
 def _under_load(server: Server, twin: Server, limit: Limit, image: Path, clients: int, quick: bool) -> dict[str, Any]:
     seconds = 1.5 if quick else 6.0
     options = ("--clients", str(clients), "--seconds", str(seconds), "--probe")
-    shares, rates, times, health, errors = [], [], [], [], 0
+    shares, rounds = [], []
     for _ in range(1 if quick else 3):
         bare, _ = limit.cpu_ms(image, 20 if quick else 100)
-        answered = measure(server, "/predict", image, *options)
-        shares.append(bare / answered["cpu_ms"])
-        rates.append(answered["n"] / answered["wall_s"])
-        times += answered["ms"]
-        health += answered["health_ms"]
-        errors += answered["errors"]
-    against = measure(twin, "/predict", image, *options)
+        mine, other = (measure(process, "/predict", image, *options) for process in (server, twin))
+        shares.append(bare / mine["cpu_ms"])
+        rounds.append((mine, other))
+    times, twin_times = ([ms for pair in rounds for ms in pair[i]["ms"]] for i in (0, 1))
+    per_s, twin_per_s = (statistics.median(p[i]["n"] / p[i]["wall_s"] for p in rounds) for i in (0, 1))
     return {
         "clients": clients,
         "requests": len(times),
-        "per_s": statistics.median(rates),
-        "twin_per_s": against["n"] / against["wall_s"],
+        "per_s": per_s,
+        "twin_per_s": twin_per_s,
+        "ratio": statistics.median(mine["cpu_ms"] / other["cpu_ms"] for mine, other in rounds),
         "share_of_limit": statistics.median(shares),
         "latency_ms": _percentiles(times),
-        "twin_latency_ms": _percentiles(against["ms"]),
-        "healthz_ms": _percentiles(health),
-        "errors": errors + against["errors"],
+        "twin_latency_ms": _percentiles(twin_times),
+        "healthz_ms": _percentiles([ms for mine, _ in rounds for ms in mine["health_ms"]]),
+        "errors": sum(answered["errors"] for pair in rounds for answered in pair),
     }
 
 
@@ -197,6 +196,7 @@ def targets(result: dict[str, Any]) -> list[Row]:
     ]
     return [
         *rows,
+        Row("the same at 224 while 8 clients saturate both", load["8"]["ratio"], TWIN_TARGETS["224"], "x"),
         Row("HTTP cost of a request, 224", sizes["224"]["http_ms"], 2.0, "ms CPU"),
         Row("/predict/explain without overlay against /predict", explain["ratio"], 1.3, "x"),
         Row("throughput at 8 clients against the in-process limit", load["8"]["share_of_limit"], 0.85, "x", True),
