@@ -87,7 +87,7 @@ compile: $(STAMP) ## Compile the pipeline for Vertex AI to build/pipeline.json
 .PHONY: test
 test: $(STAMP) ## Run the tests with coverage (>= 90 %); needs no network, no root, no service
 	@$(BIN)/coverage erase
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not system and not engine" --cov --cov-report=term:skip-covered
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not system and not engine" --cov --cov-report=term:skip-covered
 
 .PHONY: test-system
 test-system: $(addprefix $(VENV)/.with-,load dvc notebook docs) ## Run the tests that need Debian packages: Redis, Prometheus, Chromium; and the load generators (root)
@@ -141,6 +141,10 @@ check-terraform: ## Validate and test the Terraform code
 .PHONY: check-workflows
 check-workflows: $(STAMP) ## Rehearse the GitHub workflows with act
 	@infra/ci/act.sh
+
+.PHONY: check-python
+check-python: $(STAMP) ## Python 3.12: resolve every pin, lint, run the tests that need no torch
+	@VENV=$(VENV) EXTRAS=$(EXTRAS) infra/ci/python312.sh
 
 .PHONY: up
 up: ## Start API, UI, MLflow, Prometheus, Grafana with Docker Compose

@@ -10,8 +10,6 @@ from PIL import Image
 
 from tests.e2e.conftest import ROOT, Cli
 
-pytestmark = pytest.mark.xdist_group("pipeline")
-
 ALL = ["verify_data", "train", "evaluate", "quality_gate", "register", "deploy"]
 
 

@@ -4,13 +4,9 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.bundles import jpeg
 from tests.docs.commands import commands
 from tests.e2e.conftest import ROOT, Cli
-
-pytestmark = pytest.mark.xdist_group("pipeline")
 
 
 def test_every_aidetect_command_runs(passed: tuple[Cli, dict[str, Any]], tmp_path: Path) -> None:

@@ -42,7 +42,6 @@ INVERT = (
 )
 """What breaks a serving image so that only its answers show it."""
 COMMAND = ("run", "--on", "vertex", "--profile", "production", "--sync", "--json")
-pytestmark = pytest.mark.xdist_group("rehearsal")
 
 
 @dataclass
