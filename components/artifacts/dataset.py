@@ -22,6 +22,8 @@ UNSEEN: Final = "unseen_generator"
 
 SPLITS: Final = (TRAIN, VAL, TEST, UNSEEN)
 
+_READ_AHEAD_BYTES: Final = 2**16
+
 SCHEMA: Final = pa.schema(
     [
         ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
@@ -84,13 +86,21 @@ class Dataset:
 
     def batches(self, split: str, rows: int = 512, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Record batches of a split in stored order; memory stays flat in the split's size."""
-        with pq.ParquetFile(self.path(split)) as file:
+        with open_parquet(self.path(split)) as file:
             yield from file.iter_batches(batch_size=rows, columns=columns)
 
     def images(self, split: str, rows: int = 512) -> Iterator[bytes]:
         """Encoded bytes of a split's images in stored order."""
         for batch in self.batches(split, rows, ["image"]):
             yield from batch.column("image").field("bytes").to_pylist()
+
+
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """A Parquet file whose row groups are read a little at a time.
+
+    Arrow's own choice fetches the columns of the whole file before the first row and keeps them to the last.
+    """
+    return pq.ParquetFile(path, pre_buffer=False, buffer_size=_READ_AHEAD_BYTES)
 
 
 def write_summary(folder: Path, summary: DatasetSummary) -> None:

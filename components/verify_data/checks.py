@@ -20,8 +20,8 @@ from components.verify_data.findings import (
     Shortcut,
     SplitCounts,
 )
+from components.verify_data.measurements import Survey
 from components.verify_data.shortcuts import audit
-from components.verify_data.survey import Survey
 from serving.detector.labels import LABELS
 
 KEPT_FIRST: Final = (TEST, UNSEEN, VAL, TRAIN)
@@ -36,42 +36,37 @@ class Checked:
     def __init__(self, survey: Survey, config: VerifyDataConfig) -> None:
         self.survey = survey
         self.config = config
-        self.rows: int = survey.table.num_rows
-        self._names = survey.table.column("name").combine_chunks()
-        splits = survey.table.column("split").combine_chunks()
-        self.split_ids: npt.NDArray[np.intp] = splits.indices.to_numpy().astype(np.intp)
-        self.labels: npt.NDArray[np.intp] = survey.column("label").astype(np.intp)
+        self.rows = len(survey.rows)
+        self.split_ids = np.array(survey.rows["split"], np.intp)
+        self.labels = np.array(survey.rows["label"], np.intp)
         self.decoded = survey.decoded
         self.groups = self._groups()
         self.pairs = self._pairs()
 
     def name(self, row: int) -> str:
         """What a person is told of a row."""
-        return str(self._names[row])
+        return self.survey.name(row)
 
     def split(self, row: int) -> str:
         """Name of a row's split."""
         return SPLITS[self.split_ids[row]]
 
     def _groups(self) -> npt.NDArray[np.intp]:
-        """Number of each row's set of equal pixels; rows that do not decode have numbers of their own."""
-        column = self.survey.table.column("pixel_sha256").combine_chunks().dictionary_encode()
-        codes = column.indices.to_numpy(zero_copy_only=False)
-        groups: npt.NDArray[np.intp] = np.nan_to_num(codes, nan=-1).astype(np.intp)
-        missing = ~self.decoded
-        groups[missing] = len(column.dictionary) + np.arange(int(missing.sum()))
+        """The first row with the same pixels as each row; a row that does not decode stands alone."""
+        groups = np.arange(self.rows)
+        rows = np.flatnonzero(self.decoded)
+        _, first, inverse = np.unique(self.survey.digests(rows), return_index=True, return_inverse=True)
+        groups[rows] = rows[first[inverse]]
         return groups
 
     def _pairs(self) -> NearPairs:
         """Near duplicates among one image of each set of equal pixels and split, as row numbers."""
-        eligible = np.flatnonzero(self.decoded & (self.survey.column("contrast").astype(np.float64) >= _FLAT_LEVELS))
+        eligible = np.flatnonzero(self.decoded & (self.survey.rows["contrast"] >= _FLAT_LEVELS))
         _, first = np.unique(self.groups[eligible] * len(SPLITS) + self.split_ids[eligible], return_index=True)
         rows = eligible[np.sort(first)]
-        if not len(rows):
-            rows = np.empty(0, np.intp)
         found = near_pairs(
-            self.survey.column("hash")[rows].astype(np.uint64),
-            self.survey.column("mirrored_hash")[rows].astype(np.uint64),
+            self.survey.rows["hash"][rows],
+            self.survey.rows["mirrored_hash"][rows],
             self.survey.thumbnails,
             rows,
             self.config.near_duplicate_bits,
@@ -123,10 +118,8 @@ def _offender(checked: Checked, kind: Kind, row: int, detail: str, other: int | 
 
 
 def _corrupt(checked: Checked) -> list[Offender]:
-    problems = checked.survey.table.column("problem")
-    return [
-        _offender(checked, "corrupt", row, problems[row].as_py()) for row in np.flatnonzero(~checked.decoded).tolist()
-    ]
+    rows = np.flatnonzero(~checked.decoded).tolist()
+    return [_offender(checked, "corrupt", row, checked.survey.problem(row)) for row in rows]
 
 
 def _shared_groups(checked: Checked, attribute: npt.NDArray[np.intp]) -> list[npt.NDArray[np.intp]]:
@@ -195,8 +188,7 @@ def _near_inside(checked: Checked) -> dict[str, int]:
 
 
 def _counts(checked: Checked) -> dict[str, SplitCounts]:
-    generators = checked.survey.table.column("generator").combine_chunks().dictionary_encode()
-    names, codes = generators.dictionary.to_pylist(), generators.indices.to_numpy()
+    names, codes = checked.survey.values["generator"], checked.survey.rows["generator"]
     counts = {}
     for i, split in enumerate(SPLITS):
         rows = np.flatnonzero(checked.split_ids == i)

@@ -14,8 +14,8 @@ HASH_BITS: Final = 64
 MAX_BUCKET: Final = 4096
 """An image is compared with at most so many others that share one band of its hash; more share a band only in
 degenerate data (thousands of almost equal pictures), where this keeps time bounded."""
-_LOOK_AT: Final = 65_536
-"""Thumbnails compared at a time."""
+_LOOK_AT: Final = 2048
+"""Thumbnails compared at a time: 1 MB in each intermediate array."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +94,9 @@ def _band(queries: Hashes, n: int, band: tuple[int, int], max_bits: int) -> tupl
     mask = np.uint64(2**width - 1) if width < HASH_BITS else np.uint64(2**64 - 1)
     keys = (queries >> np.uint64(shift)) & mask
     order = np.lexsort((queries, keys))
-    ordered, hashes = keys[order], queries[order]
-    ends = np.searchsorted(ordered, ordered, side="right")
+    keys, hashes = keys[order], queries[order]
+    ends = np.searchsorted(keys, keys, side="right")
+    del keys
     alive = np.arange(len(order))
     found: list[tuple[Rows, Rows]] = []
     for step in range(1, MAX_BUCKET + 1):

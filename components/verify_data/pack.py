@@ -11,19 +11,18 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from components.artifacts.dataset import SCHEMA, SPLITS, SplitSummary
+from components.artifacts.dataset import SCHEMA, SPLITS, SplitSummary, open_parquet
 from components.verify_data.findings import Offender
 from components.verify_data.inspection import Inspection
+from components.verify_data.measurements import Digests, hexadecimal
 from components.verify_data.rows import Batch
 from serving.detector.labels import LABELS
 
 QUARANTINE: Final = "quarantine"
 _ROW_GROUP_BYTES: Final = 32 * 2**20
 _ROW_GROUP_ROWS: Final = 4096
-_LINES_AT_ONCE: Final = 8192
 
 QUARANTINE_SCHEMA: Final = pa.schema(
     [
@@ -68,6 +67,8 @@ class ParquetStream:
             table = pa.Table.from_batches(self._waiting, schema=self._schema)
             self._writer.write_table(table, row_group_size=max(1, table.num_rows))
         self._waiting, self._rows, self._bytes = [], 0, 0
+        # left alone, Arrow holds on to twice what it uses
+        pa.default_memory_pool().release_unused()
 
     def close(self) -> None:
         """Write what waits and the footer."""
@@ -91,13 +92,17 @@ class Spool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for stream in self._streams.values():
-            stream.close()
+        self._close()
         shutil.rmtree(self._spool, ignore_errors=True)
 
+    def _close(self) -> None:
+        for stream in self._streams.values():
+            stream.close()
+
     def add(self, batch: Batch, inspection: Inspection) -> None:
-        """Take one inspected batch, damaged images included."""
+        """Take one inspected batch, damaged images included; splits come one after the other."""
         if batch.split not in self._streams:
+            self._close()
             self._streams[batch.split] = ParquetStream(self._spool / f"{batch.split}.parquet", SCHEMA)
         columns: list[Any] = [
             pa.StructArray.from_arrays([pa.array(batch.data, pa.binary()), pa.array(batch.names)], ["bytes", "path"]),
@@ -118,8 +123,7 @@ class Spool:
             targets: split each row goes to, -1 for quarantine, shape (n,).
             offenders: why rows are quarantined; the first word on a row counts.
         """
-        for stream in self._streams.values():
-            stream.close()
+        self._close()
         reasons: dict[int, Offender] = {}
         for offender in offenders:
             reasons.setdefault(offender.row, offender)
@@ -146,8 +150,8 @@ class Spool:
         outputs: dict[int, ParquetStream],
     ) -> None:
         start = 0
-        with pq.ParquetFile(spooled) as file:
-            for batch in file.iter_batches(batch_size=256):
+        with open_parquet(spooled) as file:
+            for batch in file.iter_batches(batch_size=256, use_threads=False):
                 here = rows[start : start + batch.num_rows]
                 for target in np.unique(targets[here]).tolist():
                     name = SPLITS[target] if target >= 0 else QUARANTINE
@@ -173,13 +177,12 @@ def _quarantined(batch: pa.RecordBatch, offenders: list[Offender]) -> pa.RecordB
     return pa.RecordBatch.from_arrays(columns, schema=QUARANTINE_SCHEMA)
 
 
-def summarise(digests: pa.Array, labels: npt.NDArray[np.intp]) -> SplitSummary:
+def summarise(digests: Digests, labels: npt.NDArray[np.intp]) -> SplitSummary:
     """Counts and fingerprint of one split's rows, whatever their order: sha256 over sorted lines `digest label`."""
-    lines = pc.binary_join_element_wise(digests, pa.array(labels).cast(pa.string()), " ")
-    ordered = lines.take(pc.sort_indices(lines))
+    order = np.lexsort((labels, digests))
     content = sha256()
-    for start in range(0, len(ordered), _LINES_AT_ONCE):
-        content.update("".join(f"{line}\n" for line in ordered.slice(start, _LINES_AT_ONCE).to_pylist()).encode())
+    for digest, label in zip(hexadecimal(digests, order), labels[order], strict=True):
+        content.update(f"{digest} {label}\n".encode())
     return SplitSummary(
         rows=len(labels),
         by_class={name: int((labels == i).sum()) for i, name in enumerate(LABELS)},

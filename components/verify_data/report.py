@@ -112,7 +112,7 @@ def _statistics(checked: Checked) -> list[dict[str, Any]]:
     """5th, 50th and 95th percentile of each measurement by class."""
     rows = []
     for column, title in _STATISTICS.items():
-        values = checked.survey.column(column).astype(np.float64)
+        values = checked.survey.numbers(column)
         by_class = []
         for label in range(len(LABELS)):
             known = values[(checked.labels == label) & ~np.isnan(values)]
@@ -123,9 +123,8 @@ def _statistics(checked: Checked) -> list[dict[str, Any]]:
 
 def _formats(checked: Checked) -> list[tuple[str, list[int]]]:
     """Images of each file type by class."""
-    column = checked.survey.table.column("format").combine_chunks().dictionary_encode()
-    codes = np.nan_to_num(column.indices.to_numpy(zero_copy_only=False).astype(np.float64), nan=-1)
+    codes = checked.survey.rows["format"]
     return [
         (name, [int(((codes == i) & (checked.labels == label)).sum()) for label in range(len(LABELS))])
-        for i, name in enumerate(column.dictionary.to_pylist())
+        for i, name in enumerate(checked.survey.values["format"])
     ]

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.verify_data.findings import Shortcut
-from components.verify_data.survey import Survey
+from components.verify_data.measurements import Survey
 
 ALL_TOGETHER: Final = "all together"
 _BINS: Final = 16
@@ -42,11 +42,7 @@ def audit(survey: Survey, labels: npt.NDArray[np.intp], rows: npt.NDArray[np.boo
 
 def _features(survey: Survey, rows: npt.NDArray[np.intp]) -> dict[str, Floats]:
     def numbers(name: str) -> Floats:
-        return np.asarray(survey.table.column(name).cast("float64").to_numpy(), np.float64)[rows]
-
-    def codes(name: str) -> Floats:
-        values = survey.table.column(name).combine_chunks().dictionary_encode().indices
-        return np.asarray(values.to_numpy(zero_copy_only=False), np.float64)[rows]
+        return survey.numbers(name, rows)
 
     width, height = numbers("width"), numbers("height")
     encoded = numbers("encoded_bytes")
@@ -56,12 +52,12 @@ def _features(survey: Survey, rows: npt.NDArray[np.intp]) -> dict[str, Floats]:
         "width": width,
         "height": height,
         "aspect ratio": width / height,
-        "format": codes("format"),
-        "colour mode": codes("mode"),
+        "format": numbers("format"),
+        "colour mode": numbers("mode"),
         "luminance quantisation": numbers("luma_quality"),
         "chrominance quantisation": numbers("chroma_quality"),
-        "EXIF": survey.table.column("exif").cast("int8").cast("float64").to_numpy()[rows],
-        "ICC profile": survey.table.column("icc").cast("int8").cast("float64").to_numpy()[rows],
+        "EXIF": numbers("exif"),
+        "ICC profile": numbers("icc"),
     }
 
 
@@ -90,12 +86,12 @@ def _together(
 ) -> float:
     from scipy.optimize import minimize
 
-    design = np.concatenate([np.eye(bins.max() + 1)[bins] for bins in features], axis=1)
+    design = np.concatenate([np.eye(bins.max() + 1, dtype=bool)[bins] for bins in features], axis=1)
     sign = np.where(target, 1.0, -1.0)
     score = np.empty(len(target))
     for fold in range(_FOLDS):
         fitted = folds != fold
-        x, y = design[fitted], sign[fitted]
+        x, y = design[fitted].astype(np.float64), sign[fitted]
 
         def loss(weights: Floats, x: Floats = x, y: Floats = y) -> tuple[float, Floats]:
             margin = y * (x @ weights)

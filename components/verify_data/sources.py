@@ -7,7 +7,7 @@ from typing import Final, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.artifacts.dataset import TEST, TRAIN, UNSEEN, VAL
+from components.artifacts.dataset import TEST, TRAIN, UNSEEN, VAL, open_parquet
 from components.artifacts.failure import StageError
 from components.verify_data.rows import UNKNOWN_GENERATOR, Batch, ImageColumns, read_rows
 from components.verify_data.stores import GCS_SCHEME, GcsStore, LocalStore, Store
@@ -85,8 +85,8 @@ class FolderSource:
     def __init__(self, store: Store, paths: Sequence[str]) -> None:
         self.uri = store.uri
         self._store = store
-        self._images: dict[str, list[tuple[str, int]]] = {}
-        classes: dict[str, int] = {}
+        self._images: dict[str, list[str]] = {}
+        self._classes: dict[str, int] = {}
         for path in paths:
             if PurePosixPath(path).suffix.lower() not in _IMAGE_SUFFIXES:
                 continue
@@ -97,12 +97,12 @@ class FolderSource:
                     f"{self.uri}/{path}: images belong in {{train,val,test}}/{{real,ai_generated}}/"
                     + _nested_hint(self.uri, parts)
                 )
-            if parts[1] not in classes:
+            if parts[1] not in self._classes:
                 try:
-                    classes[parts[1]] = label_id(parts[1])
+                    self._classes[parts[1]] = label_id(parts[1])
                 except UnknownLabelError as error:
                     raise StageError(f"{self.uri}/{parts[0]}/{parts[1]}: {error}") from error
-            self._images.setdefault(split, []).append((path, classes[parts[1]]))
+            self._images.setdefault(split, []).append(path)
         if not self._images:
             raise StageError(f"{self.uri}: no images there; expected {{train,val,test}}/{{real,ai_generated}}/*.jpg")
 
@@ -121,18 +121,17 @@ class FolderSource:
         images = self._images[split]
         start, size = 0, 16
         while start < len(images):
-            chunk = images[start : start + size]
-            paths = [path for path, _ in chunk]
+            paths = images[start : start + size]
             data = self._store.read(paths)
             yield Batch(
                 split=split,
                 names=paths,
                 data=data,
-                labels=[label for _, label in chunk],
+                labels=[self._classes[path.split("/", 2)[1]] for path in paths],
                 generators=[_generator(path) for path in paths],
                 sources=[""] * len(paths),
             )
-            start += len(chunk)
+            start += len(paths)
             size = rows_within_budget(sum(map(len, data)) / len(data))
 
 
@@ -171,12 +170,14 @@ class ParquetSource:
     def batches(self, split: str) -> Iterator[Batch]:
         """Rows of a split in stored order."""
         for path in self._files[split]:
-            with pq.ParquetFile(self._store.local(path)) as file:
+            with open_parquet(self._store.local(path)) as file:
                 columns = ImageColumns.of(file.schema_arrow, f"{self.uri}/{path}")
                 wanted = [columns.image, columns.label, *columns.extra]
                 prefix = PurePosixPath(path).with_suffix("").as_posix()
                 size = rows_within_budget(_row_bytes(file.metadata))
-                yield from read_rows(split, prefix, columns, file.iter_batches(batch_size=size, columns=wanted))
+                yield from read_rows(
+                    split, prefix, columns, file.iter_batches(batch_size=size, columns=wanted, use_threads=False)
+                )
 
 
 def rows_within_budget(row_bytes: float) -> int:

@@ -94,9 +94,8 @@ def _targets(checked: Checked, findings: Findings, config: VerifyDataConfig) -> 
         position[train] = np.arange(len(train))
         links = (position[checked.pairs.left], position[checked.pairs.right])
         inside = (links[0] >= 0) & (links[1] >= 0)
-        digests = checked.survey.table.column("pixel_sha256").take(train).to_pylist()
         chosen = choose_validation(
-            digests,
+            checked.survey.digests(train),
             checked.labels[train],
             (links[0][inside], links[1][inside]),
             config.val_fraction,
@@ -107,12 +106,11 @@ def _targets(checked: Checked, findings: Findings, config: VerifyDataConfig) -> 
 
 
 def _summary(uri: str, checked: Checked, targets: npt.NDArray[np.intp]) -> DatasetSummary:
-    column = checked.survey.table.column("pixel_sha256")
     splits = {}
     for i, name in enumerate(SPLITS):
         rows = np.flatnonzero(targets == i)
         if len(rows):
-            splits[name] = summarise(column.take(rows).combine_chunks(), checked.labels[rows])
+            splits[name] = summarise(checked.survey.digests(rows), checked.labels[rows])
     return DatasetSummary(
         source_uri=uri,
         fingerprint=fingerprint(splits),

@@ -1,23 +1,16 @@
-"""One pass over a source: every image read, decoded and measured; memory holds measurements, never images."""
+"""One pass over a source: every image read, decoded and measured; memory holds a few batches, whatever passes."""
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
-
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
+from typing import Protocol
 
 from components.artifacts.dataset import SPLITS
 from components.artifacts.failure import StageError
-from components.verify_data.inspection import SCHEMA, THUMBNAIL_PX, Inspection, inspect
+from components.verify_data.inspection import Inspection, inspect
+from components.verify_data.measurements import Recorder, Survey
 from components.verify_data.parallel import ordered_map
 from components.verify_data.rows import Batch
 from components.verify_data.sources import Source
-
-ROW_COLUMNS: Final = ("split", "name", "label", "generator")
 
 
 class Sink(Protocol):
@@ -26,26 +19,6 @@ class Sink(Protocol):
     def add(self, batch: Batch, inspection: Inspection) -> None:
         """Take one inspected batch."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """Measurements of all n rows of a source, in reading order."""
-
-    table: pa.Table
-    """`split`, `name`, `label`, `generator` and the columns of `inspection.SCHEMA`."""
-    thumbnails: npt.NDArray[np.uint8]
-    """Shape (n, 16, 16); mapped from a scratch file."""
-
-    def column(self, name: str) -> npt.NDArray[np.generic]:
-        """A column as an array of length n; missing numbers are NaN, missing strings None."""
-        values: npt.NDArray[np.generic] = self.table.column(name).to_numpy()
-        return values
-
-    @property
-    def decoded(self) -> npt.NDArray[np.bool_]:
-        """Which rows decode."""
-        return np.asarray(self.table.column("problem").is_null().to_numpy(), bool)
 
 
 def survey(
@@ -65,30 +38,15 @@ def survey(
         advance: called with the number of rows done since the last call.
     """
     workers = workers or len(os.sched_getaffinity(0))
-    tables: list[pa.RecordBatch] = []
-    with tempfile.TemporaryFile(prefix="aidetect-thumbnails-") as scratch:
+    with Recorder() as recorder:
         for batch, inspection in ordered_map(_inspect, _batches(source, limit), workers):
-            rows = [
-                pa.DictionaryArray.from_arrays(
-                    np.full(len(batch.names), SPLITS.index(batch.split), np.int8), list(SPLITS)
-                ),
-                pa.array(batch.names, pa.string()),
-                pa.array(batch.labels, pa.int8()),
-                pa.array(batch.generators, pa.string()),
-            ]
-            tables.append(pa.RecordBatch.from_arrays([*rows, *inspection.table.columns], [*ROW_COLUMNS, *SCHEMA.names]))
-            scratch.write(inspection.thumbnails.tobytes())
-            for sink in sinks:
+            for sink in (recorder, *sinks):
                 sink.add(batch, inspection)
             if advance is not None:
                 advance(len(batch.names))
-        if not tables:
+        if not recorder.count:
             raise StageError(f"{source.uri}: holds no images")
-        table = pa.Table.from_batches(tables).combine_chunks()
-        scratch.flush()
-        # the mapping keeps the unnamed file's pages readable after the file is closed
-        shape = (table.num_rows, THUMBNAIL_PX, THUMBNAIL_PX)
-        return Survey(table, np.memmap(scratch, np.uint8, "r", shape=shape))
+        return recorder.survey()
 
 
 def _inspect(batch: Batch) -> Inspection:

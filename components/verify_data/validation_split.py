@@ -1,16 +1,19 @@
 """Cutting a validation split from train when the source brings none."""
 
 from hashlib import sha256
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-Rows = npt.NDArray[np.intp]
+from components.verify_data.measurements import Digests, Rows, hexadecimal
+from serving.detector.labels import LABELS
+
+_CLASSES: Final = len(LABELS)
 
 
 def choose_validation(
-    digests: list[str], labels: Rows, links: tuple[Rows, Rows], fraction: float, seed: int
+    digests: Digests, labels: Rows, links: tuple[Rows, Rows], fraction: float, seed: int
 ) -> npt.NDArray[np.bool_]:
     """Which of n training images become validation images.
 
@@ -18,7 +21,7 @@ def choose_validation(
     a hash of their content and the seed, so the choice does not depend on names or order.
 
     Args:
-        digests: pixel hashes, length n.
+        digests: pixel hashes, shape (n,).
         labels: class ids, shape (n,).
         links: two arrays of positions; pairs that must stay together.
         fraction: share of each class that is wanted, reached to within one group.
@@ -27,33 +30,34 @@ def choose_validation(
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    n = len(digests)
-    if not n:
+    if not len(digests):
         return np.zeros(0, bool)
-    equal = pa.array(digests, pa.string()).dictionary_encode().indices.to_numpy().astype(np.intp)
-    nodes = int(equal.max()) + 1 if n else 0
+    distinct, equal = np.unique(digests, return_inverse=True)
     left, right = equal[links[0]], equal[links[1]]
     _, component = connected_components(
-        coo_array((np.ones(len(left), bool), (left, right)), shape=(nodes, nodes)), directed=False
+        coo_array((np.ones(len(left), bool), (left, right)), shape=(len(distinct), len(distinct))), directed=False
     )
+    # nodes ascend, so the first of a component is the least of its digests
+    _, least = np.unique(component, return_index=True)
     group = component[equal]
-    order = np.argsort(group, kind="stable")
-    starts = np.flatnonzero(np.r_[True, group[order][1:] != group[order][:-1]])
-    ends = np.r_[starts[1:], n]
-    keys = [_key(seed, [digests[i] for i in order[a:b]]) for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
-    wanted = fraction * np.bincount(labels, minlength=2)
-    taken = np.zeros(2)
-    chosen = np.zeros(n, bool)
-    for place in sorted(range(len(keys)), key=keys.__getitem__):
-        rows = order[starts[place] : ends[place]]
-        counts = np.bincount(labels[rows], minlength=2)
+    counts = np.bincount(group * _CLASSES + labels, minlength=len(least) * _CLASSES).reshape(-1, _CLASSES)
+    wanted = fraction * np.bincount(labels, minlength=_CLASSES)
+    taken = np.zeros(_CLASSES)
+    chosen = np.zeros(len(least), bool)
+    for place in np.argsort(_keys(seed, distinct, least)):
+        held = counts[place] > 0
         # a group moves only while each class it holds still lacks rows, so neither is overdrawn by more than a group
-        if (taken[counts > 0] < wanted[counts > 0]).all():
-            chosen[rows] = True
-            taken += counts
-    return chosen
+        if (taken[held] < wanted[held]).all():
+            chosen[place] = True
+            taken += counts[place]
+        elif (taken >= wanted).all():
+            break
+    return np.asarray(chosen[group], bool)
 
 
-def _key(seed: int, digests: list[str]) -> bytes:
-    """Where a group stands in the order of choice."""
-    return sha256(f"{seed} {min(digests)}".encode()).digest()
+def _keys(seed: int, digests: Digests, least: Rows) -> Digests:
+    """Where each group stands in the order of choice: a hash of the seed and of its least digest."""
+    keys = bytearray()
+    for digest in hexadecimal(digests, least):
+        keys += sha256(f"{seed} {digest}".encode()).digest()
+    return np.frombuffer(keys, digests.dtype)

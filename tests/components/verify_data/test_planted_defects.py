@@ -59,6 +59,23 @@ def test_near_duplicate_across_train_and_test(run: Run, folder: Path, mirror: bo
     _refused(run, folder, "1 near duplicates", "train/ai_generated/stolen.jpg", word, f"test/ai_generated/{name}")
 
 
+def test_a_damaged_file_does_not_change_what_is_said_of_the_others(run: Run, folder: Path) -> None:
+    for i in range(40):
+        data = (folder / f"test/real/{i:03}.jpg").read_bytes()
+        (folder / f"train/real/stolen{i}.jpg").write_bytes(reencode(data, 40))
+    tolerant = json.dumps({"max_corrupt_share": 0.1, "max_near_duplicate_share": 1, "on_shortcut": "report"})
+
+    def details() -> dict[str, str]:
+        _, _, out = run(folder, tolerant)
+        rows = pq.read_table(out / "quarantine.parquet").to_pylist()
+        return {row["image"]["path"]: row["detail"] for row in rows if row["kind"] == "near_duplicate"}
+
+    whole = details()
+    assert len(whole) > 20
+    (folder / "val/real/empty.jpg").write_bytes(b"")
+    assert details() == whole
+
+
 def test_truncated_file(run: Run, folder: Path) -> None:
     path = folder / "val/real/003.jpg"
     path.write_bytes(path.read_bytes()[:-400])

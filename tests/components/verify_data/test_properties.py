@@ -1,6 +1,7 @@
 """Properties of hashing, searching and splitting, over generated inputs."""
 
 import io
+from collections.abc import Iterable
 
 import imagehash
 import numpy as np
@@ -16,6 +17,10 @@ from components.verify_data.parallel import ordered_map
 from components.verify_data.validation_split import choose_validation
 
 seeds = st.integers(0, 2**32 - 1)
+
+
+def _digests(numbers: Iterable[int]) -> np.ndarray:
+    return np.frombuffer(b"".join(int(number).to_bytes(32, "big") for number in numbers), "S32")
 
 
 def _as_int(value: imagehash.ImageHash) -> int:
@@ -80,25 +85,23 @@ def test_a_search_that_is_cut_short_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 @settings(max_examples=60, deadline=None)
 def test_copies_never_part_and_order_does_not_matter(seed: int, n: int, fraction: float) -> None:
     generator = np.random.default_rng(seed)
-    digests = [f"{d:064x}" for d in generator.integers(0, max(2, n // 2), n)]
+    digests = _digests(generator.integers(0, max(2, n // 2), n))
     labels = generator.integers(0, 2, n)
     links = (generator.integers(0, n, 5), generator.integers(0, n, 5))
     chosen = choose_validation(digests, labels, links, fraction, seed=1)
-    by_digest: dict[str, set[bool]] = {}
-    for digest, value in zip(digests, chosen.tolist(), strict=True):
+    by_digest: dict[bytes, set[bool]] = {}
+    for digest, value in zip(digests.tolist(), chosen.tolist(), strict=True):
         by_digest.setdefault(digest, set()).add(value)
     assert all(len(values) == 1 for values in by_digest.values())
     assert (chosen[links[0]] == chosen[links[1]]).all()
     order = generator.permutation(n)
     place = np.argsort(order)
-    shuffled = choose_validation(
-        [digests[i] for i in order], labels[order], (place[links[0]], place[links[1]]), fraction, seed=1
-    )
+    shuffled = choose_validation(digests[order], labels[order], (place[links[0]], place[links[1]]), fraction, seed=1)
     assert (shuffled == chosen[order]).all()
 
 
 def test_the_share_of_validation_is_reached_in_both_classes() -> None:
-    digests = [f"{i:064x}" for i in range(1000)]
+    digests = _digests(range(1000))
     labels = np.arange(1000) % 4 // 3
     none = np.empty(0, np.intp)
     chosen = choose_validation(digests, labels, (none, none), 0.1, seed=0)
