@@ -48,16 +48,15 @@ def augment(batch: Pixels, rng: np.random.Generator, config: AugmentConfig) -> P
     images[flipped] = images[flipped, :, ::-1]
     if config.brightness > 0:
         _brighten(images, rng, config.brightness)
-    for i in np.flatnonzero(rng.random(n) < config.resample_p):
+    resampled, blurred, noisy, compressed = (np.flatnonzero(row) for row in _corruptions(n, rng, config))
+    for i in resampled:
         images[i] = _resample(images[i], rng, config.resample_min, config.resample_max)
-    blurred = np.flatnonzero(rng.random(n) < config.blur_p)
     if len(blurred):
         growth = (min(images.shape[1:3]) / _BLUR_REFERENCE_PX) ** _BLUR_GROWTH
         images[blurred] = blur(images[blurred], rng.random(len(blurred)) * config.blur_sigma_max * growth)
-    noisy = np.flatnonzero(rng.random(n) < config.noise_p)
     if len(noisy):
         images[noisy] = _noise(images[noisy], rng, config.noise_sigma_max)
-    for i in np.flatnonzero(rng.random(n) < config.jpeg_p):
+    for i in compressed:
         quality = int(rng.integers(config.jpeg_quality_min, config.jpeg_quality_max + 1))
         images[i] = recompress(images[i], quality, _SUBSAMPLINGS[int(rng.integers(2))])
     return images
@@ -88,6 +87,16 @@ def blur(images: Pixels, sigmas_px: npt.NDArray[np.floating]) -> Pixels:
             window = padded[:, tap : tap + side] if axis == 1 else padded[:, :, tap : tap + side]
             result += kernels[:, tap, None, None, None] * window
     return np.rint(result).clip(0, 255).astype(np.uint8)
+
+
+def _corruptions(n: int, rng: np.random.Generator, config: AugmentConfig) -> npt.NDArray[np.bool_]:
+    """Which images are resampled, blurred, made noisy and compressed: bool (4, n), at most `most_corruptions` each."""
+    shares = np.array([config.resample_p, config.blur_p, config.noise_p, config.jpeg_p])
+    chosen = rng.random((len(shares), n)) < shares[:, None]
+    # a random order of each image's corruptions, those it does not get behind all others
+    order = np.argsort(np.where(chosen, rng.random(chosen.shape), 2.0), axis=0)
+    place = np.argsort(order, axis=0)
+    return chosen & (place < config.most_corruptions)
 
 
 def _brighten(images: Pixels, rng: np.random.Generator, strength: float) -> None:

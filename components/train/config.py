@@ -24,6 +24,8 @@ class AugmentConfig(_Frozen):
     flip_p: float = Field(0.5, ge=0, le=1)
     brightness: float = Field(0.1, ge=0, le=0.5)
     """Largest relative change of brightness and of contrast."""
+    most_corruptions: int = Field(4, ge=0, le=4)
+    """So many of resampling, blur, noise and JPEG at most act on one image; of more, a random choice does."""
     resample_p: float = Field(0.2, ge=0, le=1)
     """Share of images made smaller or larger and brought back, each way with a random kernel."""
     resample_min: float = Field(0.5, gt=0, le=1)

@@ -1,5 +1,6 @@
 """What inputs and scores looked like when the model was judged: the baseline that drift is measured against."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,9 +37,9 @@ class InputQuality:
     def of(cls, info: ImageInfo) -> "InputQuality":
         """Quality numbers of a decoded file."""
         return cls(
-            log2_min_side=float(np.log2(min(info.width, info.height))),
-            log2_megapixels=float(np.log2(info.width * info.height / 1e6)),
-            log2_aspect=float(np.log2(info.width / info.height)),
+            log2_min_side=math.log2(min(info.width, info.height)),
+            log2_megapixels=math.log2(info.width * info.height / 1e6),
+            log2_aspect=math.log2(info.width / info.height),
             jpeg_quality=info.jpeg_quality,
             format=info.format,
         )

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter
 
 from components.train.__main__ import main
-from components.train.augment import augment, blur, recompress
+from components.train.augment import _corruptions, augment, blur, recompress
 from components.train.calibrate import calibrate, choose_threshold
 from components.train.config import AugmentConfig, TrainConfig
 from components.train.dataset import Decoded, batches, epoch_order
@@ -69,6 +69,21 @@ def test_augmentation_repeats_by_seed_and_never_writes_to_its_input() -> None:
     assert not np.array_equal(first, other)
     assert np.array_equal(batch, before)
     assert np.array_equal(augment(batch, np.random.default_rng(5), AugmentConfig(enabled=False)), batch)
+
+
+@given(st.integers(0, 4), st.integers(1, 60), st.integers(0, 99))
+def test_no_image_gets_more_corruptions_than_allowed(most: int, n: int, seed: int) -> None:
+    config = AugmentConfig(resample_p=0.9, blur_p=0.9, noise_p=0.9, jpeg_p=0.9, most_corruptions=most)
+    unlimited = config.model_copy(update={"most_corruptions": 4})
+    chosen, wanted = (_corruptions(n, np.random.default_rng(seed), c) for c in (config, unlimited))
+    assert chosen.shape == (4, n)
+    assert not (chosen & ~wanted).any()
+    assert np.array_equal(chosen.sum(axis=0), wanted.sum(axis=0).clip(max=most))
+
+
+def test_of_too_many_corruptions_each_has_the_same_chance() -> None:
+    config = AugmentConfig(resample_p=1, blur_p=1, noise_p=1, jpeg_p=1, most_corruptions=1)
+    assert _corruptions(4000, np.random.default_rng(0), config).mean(axis=1) == pytest.approx([0.25] * 4, abs=0.03)
 
 
 def test_lower_jpeg_quality_changes_more() -> None:
