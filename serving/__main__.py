@@ -45,6 +45,7 @@ def _serve(settings: Settings) -> int:
     import uvicorn
 
     from serving.app import create_app
+    from serving.connections import LingeringHttp
     from serving.security import SecurityConfigError
     from serving.security.policy import Policy
     from serving.telemetry import configure_logging
@@ -61,7 +62,7 @@ def _serve(settings: Settings) -> int:
         factory=several,
         workers=settings.workers,
         loop="uvloop",
-        http="httptools",
+        http=LingeringHttp,
         ws="none",
         lifespan="on",
         access_log=False,
