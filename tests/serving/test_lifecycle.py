@@ -78,7 +78,7 @@ def test_term_under_load_answers_everything_accepted_and_exits_0(toy_bundle: Pat
     with serve(toy_bundle, tmp_path / "log", SLOTS="1") as server:
 
         async def end() -> None:
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(2.0)
             server.process.terminate()
             await asyncio.to_thread(server.process.wait, 20)
 
