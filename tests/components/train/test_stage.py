@@ -118,7 +118,9 @@ def test_a_bundle_warm_starts_a_training_with_frozen_layers(trained: Trained, tm
         CONTEXT,
     )
     assert summary is not None
-    assert summary.val_accuracy >= 0.9  # after one epoch: the start was a trained network
+    # after one timid epoch it stands where the other training ended; from a random start it would be at 0.7
+    assert summary.val_log_loss == pytest.approx(trained.summary.val_log_loss, abs=0.05)
+    assert trained.summary.val_log_loss < 0.6
     before, after = load_file(start), load_file(tmp_path / "warm" / bundle.WEIGHTS)
     frozen = [name for name in before if name.startswith(("conv_stem", "bn1", "blocks.0"))]
     assert len(frozen) > 5
