@@ -212,7 +212,7 @@ def _corrupted_logits(engine: Engine, validation: Validation, config: TrainConfi
 def _write_golden(
     folder: Path, dataset: Dataset, validation: Validation, logits: Floats, rule: DecisionRule
 ) -> tuple[GoldenExample, ...]:
-    """Per class the surest image and the least sure one outside the rounding margin."""
+    """Per class the surest image and the least sure one outside the rounding margin; one of each verdict given."""
     probabilities = rule.probabilities(logits)
     distance = np.abs(probabilities - rule.threshold)
     chosen: list[int] = []
@@ -222,6 +222,12 @@ def _write_golden(
         clear = order[distance[order] >= _GOLDEN_MARGIN]
         candidates = clear if len(clear) else order[-1:]
         chosen += sorted({int(candidates[0]), int(candidates[-1])})
+    # a smoke test tells inverted labels by examples of both verdicts, which a weak model may give to either class
+    called = probabilities >= rule.threshold
+    for verdict in (False, True):
+        of_verdict = np.flatnonzero(called == verdict)
+        if len(of_verdict) and not (called[chosen] == verdict).any():
+            chosen.append(int(of_verdict[np.argmax(distance[of_verdict])]))
     rows = [int(validation.rows[at]) for at in chosen]
     files = encoded(dataset, VAL, rows)
     (folder / bundle.GOLDEN).mkdir()

@@ -14,8 +14,11 @@ from components.artifacts.dataset import VAL, Dataset
 from components.artifacts.failure import StageError
 from components.train import loop
 from components.train.config import TrainConfig
+from components.train.dataset import decode_validation
+from components.train.export import _write_golden
 from components.train.stage import train
 from serving.detector import bundle
+from serving.detector.decision import DecisionRule
 from serving.detector.detector import Detector
 from serving.detector.statistics import Reference
 from tests.components.train.conftest import Trained, fit
@@ -78,6 +81,19 @@ def test_golden_examples_show_both_classes_and_the_reference_holds_all_of_val(tr
     assert min(distances) >= 0.02
     reference = Reference.model_validate_json((trained.bundle / bundle.REFERENCE).read_text())
     assert reference.n == len(reference.logits) == len(reference.jpeg_quality) == 48
+
+
+def test_golden_examples_show_both_verdicts_of_a_weak_model(trained: Trained, tmp_path: Path) -> None:
+    dataset = Dataset(trained.dataset)
+    validation = decode_validation(dataset, tmp_path, trained.config)
+    # surest and least sure of each class are called real; one generated image in between is not
+    logits = np.where(validation.labels == 1, -5.0, -3.0).astype(np.float32)
+    generated, real = np.flatnonzero(validation.labels == 1), np.flatnonzero(validation.labels == 0)
+    logits[generated[:2]], logits[real[0]] = (-0.2, 1.0), -0.3
+    (tmp_path / "bundle").mkdir()
+    golden = _write_golden(tmp_path / "bundle", dataset, validation, logits, DecisionRule())
+    assert {example.prediction for example in golden} == {"real", "ai_generated"}
+    assert len(golden) == 5
 
 
 def test_curves_are_one_page_with_a_plot_and_every_epoch(trained: Trained) -> None:
