@@ -13,7 +13,8 @@ import warnings
 from pathlib import Path
 from typing import Any, Final
 
-_STOP_S: Final = 15
+STOP_S: Final = 15
+"""Seconds an interrupted stage has to end by itself before its container is killed."""
 
 
 def main() -> int:
@@ -72,7 +73,7 @@ def run_container(client: Any, image: str, command: list[str], volumes: dict[str
         if container.status == "running":
             # an interrupted stage takes back what it began; its shell, the first process, passes no signal on
             container.exec_run(["sh", "-c", "kill -TERM -1"])
-            container.stop(timeout=_STOP_S)
+            container.stop(timeout=STOP_S)
         container.remove(force=True)
 
 
