@@ -224,9 +224,9 @@ def _write_golden(
         chosen += sorted({int(candidates[0]), int(candidates[-1])})
     # a smoke test tells inverted labels by examples of both verdicts, which a weak model may give to either class
     called = probabilities >= rule.threshold
-    for verdict in (False, True):
-        of_verdict = np.flatnonzero(called == verdict)
-        if len(of_verdict) and not (called[chosen] == verdict).any():
+    for positive in (False, True):
+        of_verdict = np.flatnonzero(called == positive)
+        if len(of_verdict) and not (called[chosen] == positive).any():
             chosen.append(int(of_verdict[np.argmax(distance[of_verdict])]))
     rows = [int(validation.rows[at]) for at in chosen]
     files = encoded(dataset, VAL, rows)
