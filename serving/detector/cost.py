@@ -17,7 +17,7 @@ _COEFFICIENT_BYTES: Final = 2
 _SEGMENT: Final = struct.Struct(">H")
 
 
-def decode_bytes(image: Image.Image, fmt: str, size: tuple[int, int], decoded_px: int, data: bytes) -> int:
+def decode_bytes(image: Image.Image, fmt: str, size: tuple[int, int], decoded_px: int, buffered: bool) -> int:
     """Peak memory in bytes that decoding takes beside the file itself.
 
     Args:
@@ -25,11 +25,11 @@ def decode_bytes(image: Image.Image, fmt: str, size: tuple[int, int], decoded_px
         fmt: JPEG, PNG or WEBP.
         size: width and height of the header.
         decoded_px: pixels that will really be decoded (fewer than the header's for a JPEG at reduced scale).
-        data: the file.
+        buffered: see `is_buffered`.
     """
     four_channels = image.mode in ("RGBA", "LA", "PA", "CMYK") or "transparency" in image.info
     pixels = decoded_px * _BYTES_PER_PIXEL[fmt][four_channels]
-    return int(pixels) + (_coefficient_bytes(image, size, data) if fmt == "JPEG" else 0)
+    return int(pixels) + (_coefficient_bytes(image, size) if buffered else 0)
 
 
 def jpeg_scans(data: bytes) -> int:
@@ -47,9 +47,9 @@ def is_buffered(image: Image.Image, data: bytes) -> bool:
     return first + 4 < len(data) and data[first + 4] < len(_layers(image))
 
 
-def _coefficient_bytes(image: Image.Image, size: tuple[int, int], data: bytes) -> int:
+def _coefficient_bytes(image: Image.Image, size: tuple[int, int]) -> int:
     layers = _layers(image)
-    if not layers or not is_buffered(image, data):
+    if not layers:
         return 0
     largest = max(h for _, h, _, _ in layers) * max(v for _, _, v, _ in layers)
     samples = sum(h * v for _, h, v, _ in layers) / largest

@@ -98,7 +98,8 @@ def decode(data: bytes, limits: ImageLimits | None = None, target_px: int | None
         _check_cost(image, fmt, data, limits, target_px)
         info = _describe(image, fmt, size)
         image.load()
-        ImageOps.exif_transpose(image, in_place=True)
+        if info.exif_orientation != 1:
+            ImageOps.exif_transpose(image, in_place=True)
         return DecodedImage(_to_srgb(image), info)
     except ImageRefusedError:
         raise
@@ -120,14 +121,15 @@ def check_size(size: tuple[int, int], limits: ImageLimits) -> None:
 
 def _check_cost(image: Image.Image, fmt: ImageFormat, data: bytes, limits: ImageLimits, target_px: int | None) -> None:
     """Set a JPEG to reduced scale where that is allowed; refuse what would still cost too much."""
-    if fmt == "JPEG" and is_buffered(image, data) and (scans := jpeg_scans(data)) > MAX_JPEG_SCANS:
+    buffered = fmt == "JPEG" and is_buffered(image, data)
+    if buffered and (scans := jpeg_scans(data)) > MAX_JPEG_SCANS:
         raise ImageRefusedError("corrupt", f"the JPEG has {scans} scans; at most {MAX_JPEG_SCANS} are decoded")
     full = image.size
     width, height = full
     if target_px is not None and fmt == "JPEG":
         image.draft(None, (JPEG_DRAFT_FACTOR * target_px, JPEG_DRAFT_FACTOR * target_px))
         width, height = image.size
-    need = decode_bytes(image, fmt, full, width * height, data)
+    need = decode_bytes(image, fmt, full, width * height, buffered)
     if need > limits.max_decode_bytes:
         raise ImageRefusedError(
             "too_many_pixels",
