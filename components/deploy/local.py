@@ -74,6 +74,7 @@ class LocalRollout:
 
     def shift(self, percent: int) -> Prober:
         """Nothing to share on one machine."""
+        # promotion shifts traffic only where `canary` is True; a call that comes here anyway must not pass for done
         raise NotImplementedError(f"a local server cannot be given {percent} % of the traffic")
 
     def finish(self) -> Serving:

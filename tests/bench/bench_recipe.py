@@ -2,7 +2,7 @@
 
 `python -m tests.bench.bench_recipe` trains the profile `sample` twice, with and without augmentation, otherwise alike,
 and evaluates the one with the other as champion: the report has both, cell by cell, with the paired 95 % interval of
-the difference over all test images. About eight minutes on two quiet cores.
+the difference over all test images. Two whole trainings long.
 """
 
 import argparse

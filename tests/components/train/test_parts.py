@@ -81,6 +81,17 @@ def test_no_image_gets_more_corruptions_than_allowed(most: int, n: int, seed: in
     assert np.array_equal(chosen.sum(axis=0), wanted.sum(axis=0).clip(max=most))
 
 
+def test_augmentation_keeps_to_the_number_of_corruptions() -> None:
+    batch = np.random.default_rng(1).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
+    every = {"flip_p": 0, "brightness": 0, "resample_p": 1, "blur_p": 1, "noise_p": 1, "jpeg_p": 1}
+    untouched, changed = (
+        augment(batch, np.random.default_rng(0), AugmentConfig.model_validate({**every, "most_corruptions": most}))
+        for most in (0, 1)
+    )
+    assert np.array_equal(untouched, batch)
+    assert (changed != batch).any(axis=(1, 2, 3)).mean() > 0.7  # a blur of next to nothing leaves a picture as it is
+
+
 def test_of_too_many_corruptions_each_has_the_same_chance() -> None:
     config = AugmentConfig(resample_p=1, blur_p=1, noise_p=1, jpeg_p=1, most_corruptions=1)
     assert _corruptions(4000, np.random.default_rng(0), config).mean(axis=1) == pytest.approx([0.25] * 4, abs=0.03)
