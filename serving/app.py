@@ -48,6 +48,8 @@ def create_app(settings: Settings | None = None, served: Served | None = None) -
         version=version("ai-product-photo-detector"),
         generate_unique_id_function=_operation_id,
         lifespan=_lifespan,
+        # spans and metrics are serving.telemetry's; FastAPI's own would look for a collector at every request
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     service = build_service(settings)
     app.state.service = service

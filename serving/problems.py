@@ -103,7 +103,9 @@ class ProblemError(Exception):
 def request_id(scope: Scope) -> str:
     """The id of this request, made now if no middleware gave it one."""
     state: dict[str, Any] = scope.setdefault("state", {})
-    found: str = state.setdefault("request_id", uuid.uuid4().hex)
+    if "request_id" not in state:
+        state["request_id"] = uuid.uuid4().hex
+    found: str = state["request_id"]
     return found
 
 

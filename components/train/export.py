@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from components.artifacts.context import RunContext
 from components.artifacts.dataset import VAL, Dataset
@@ -18,8 +17,9 @@ from components.train.augment import augment
 from components.train.calibrate import Calibration, calibrate
 from components.train.config import TrainConfig
 from components.train.dataset import Validation, encoded
+from components.train.graph import write_onnx
 from components.train.loop import Fitted, score
-from components.train.model import Network, features_and_logit, linear_head
+from components.train.model import Network, linear_head
 from serving.detector import bundle
 from serving.detector.bundle import BundleError, GoldenExample, Manifest, Provenance
 from serving.detector.decision import DecisionRule
@@ -54,24 +54,6 @@ class Exported:
     """Largest absolute difference of an ONNX logit from torch's over the validation images."""
     head_gap: float
     """Largest absolute difference of (mean feature map x head + bias) from the logit, both by the graph."""
-
-
-class _Graph(nn.Module):
-    """What the server runs: uint8 pixels (n, px, px, 3) to logit (n,) and feature map; normalisation inside."""
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, network: Network, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self.register_buffer("mean", torch.tensor(network.mean).view(1, 3, 1, 1) * 255)
-        self.register_buffer("scale", 1 / (torch.tensor(network.std).view(1, 3, 1, 1) * 255))
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        x = (image.permute(0, 3, 1, 2).float() - self.mean) * self.scale
-        features, logit = features_and_logit(self.model, x)
-        return logit, features
 
 
 def export_bundle(
@@ -133,34 +115,6 @@ def export_bundle(
     except BundleError as error:
         raise StageError(f"the exported bundle does not load: {error}") from error
     return Exported(manifest, calibration, logits, parity, head_gap)
-
-
-def write_onnx(network: Network, model: nn.Module, input_px: int, path: Path) -> None:
-    """Export the graph: input `image` uint8 (b, px, px, 3); outputs `logit` (b,) and `features` (b, c, rows, columns).
-
-    Batch norms are folded into their convolutions and the weights stand in the file itself.
-    """
-    import logging
-
-    graph = _Graph(network, model).eval()
-    # the exporter reports every pass it makes
-    for name in ("torch.onnx", "onnxscript", "onnx_ir"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    program = torch.onnx.export(
-        graph,
-        (torch.zeros((2, input_px, input_px, 3), dtype=torch.uint8),),
-        dynamo=True,
-        input_names=["image"],
-        output_names=["logit", "features"],
-        dynamic_shapes={"image": {0: torch.export.Dim("b")}},
-        optimize=True,
-        verbose=False,
-    )
-    assert program is not None  # torch's signature covers its older exporter, too
-    # the exporter notes a stack trace at every node: paths of the machine that trained are no part of a model
-    for node in program.model.graph.all_nodes():
-        node.metadata_props.clear()
-    program.save(path, external_data=False)
 
 
 def publish(folder: Path, out: Path) -> None:

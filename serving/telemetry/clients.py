@@ -1,6 +1,7 @@
 """Who is asking: the address that the trusted proxies saw, which no header of the client can change."""
 
 import ipaddress
+from functools import lru_cache
 
 from starlette.types import Scope
 
@@ -28,6 +29,7 @@ def client_address(scope: Scope, trusted_proxies: int) -> str:
     return _address(hops[-trusted_proxies]) or peer
 
 
+@lru_cache(maxsize=4096)
 def bucket(address: str) -> str:
     """What counts as one client: an IPv4 address, or the /64 network that an IPv6 customer holds as a whole."""
     try:
