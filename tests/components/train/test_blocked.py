@@ -1,0 +1,123 @@
+"""The arranged graph is the network, takes what the engine gives it, and costs the engine no change of layout."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+
+from components.train.blocked import ONE_IMAGE_PX, WIDE_BYTES
+from components.train.config import TrainConfig
+from components.train.graph import write_onnx
+from components.train.model import build, features_and_logit, normalise
+from serving.detector.engine import Engine
+
+IMAGES = 3
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A network of random weights, its graph, and what it says itself of some random images."""
+
+    graph: Path
+    images: np.ndarray
+    logits: np.ndarray
+    features: np.ndarray
+
+
+def export(folder: Path, architecture: str, px: int) -> Exported:
+    torch.manual_seed(0)
+    network = build(TrainConfig(architecture=architecture, weights="none", input_px=px))
+    model = network.model.train()
+    with torch.no_grad():
+        for _ in range(4):
+            # batch norms need statistics of something
+            model(torch.randn(4, 3, px, px))
+        model.eval()
+        images = np.random.default_rng(0).integers(0, 256, (IMAGES, px, px, 3), dtype=np.uint8)
+        x = normalise(torch.from_numpy(images).permute(0, 3, 1, 2).float(), network)
+        features, logits = features_and_logit(model, x)
+    path = folder / f"{architecture}_{px}.onnx"
+    write_onnx(network, model, px, path)
+    onnx.checker.check_model(path, full_check=True)
+    return Exported(path, images, logits.numpy(), features.numpy())
+
+
+@pytest.fixture(scope="module")
+def b0(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """EfficientNet-B0 at the size it is served at."""
+    return export(tmp_path_factory.mktemp("blocked"), "efficientnet_b0", 224)
+
+
+def assert_same(exported: Exported, engine: Engine) -> None:
+    logits, features = engine.logits_and_features(exported.images)
+    np.testing.assert_allclose(logits, exported.logits, atol=1e-4)
+    scale = np.abs(exported.features).max()
+    np.testing.assert_allclose(features, exported.features, atol=1e-4 * max(1.0, scale))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "px", "batch"),
+    [
+        ("semnasnet_075", 224, 1),  # gates behind ReLU, blocks with and without them
+        ("regnety_002", ONE_IMAGE_PX, 1),  # gates behind grouped convolutions
+        ("tf_efficientnet_lite0", 224, "b"),  # wide maps, no gates
+        ("efficientnet_b0", 64, "b"),  # gates on maps too small to gain
+        ("resnet18", 224, "b"),  # wide maps that end in a pooling and in residual sums
+    ],
+)
+def test_any_network_stays_what_it_was(tmp_path: Path, architecture: str, px: int, batch: int | str) -> None:
+    exported = export(tmp_path, architecture, px)
+    assert ort.InferenceSession(str(exported.graph)).get_inputs()[0].shape == [batch, px, px, 3]
+    assert_same(exported, Engine(exported.graph))
+    assert_same(exported, Engine(exported.graph, threads=2))
+
+
+def test_a_batch_is_scored_image_by_image_to_the_last_bit(b0: Exported) -> None:
+    engine, side_by_side = Engine(b0.graph), Engine(b0.graph, threads=2)
+    assert_same(b0, engine)
+    alone = np.concatenate([engine.logits(b0.images[i : i + 1]) for i in range(IMAGES)])
+    np.testing.assert_array_equal(engine.logits(b0.images), alone)
+    np.testing.assert_array_equal(side_by_side.logits(b0.images), alone)
+
+
+def test_the_engine_changes_the_layout_of_the_answer_only(b0: Exported, tmp_path: Path) -> None:
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3
+    ort.InferenceSession(str(b0.graph), options, providers=["CPUExecutionProvider"])
+    graph = onnx.load(tmp_path / "optimised.onnx").graph
+    assert sum(node.op_type == "Conv" and node.domain == "com.microsoft.nchwc" for node in graph.node) > 81
+    made_by = {output: node for node in graph.node for output in node.output}
+    turned = [made_by[node.input[0]] for node in graph.node if node.op_type == "ReorderOutput"]
+    maps = [node for node in turned if node.op_type not in ("GlobalAveragePool", "Conv")]
+    small = [node for node in maps if _of_a_squeeze(made_by, node)]
+    assert len(maps) - len(small) == 1, "beside vectors, only the feature map is given out in the common layout"
+    assert not [node for node in graph.node if node.op_type == "ReorderInput"]
+
+
+def _of_a_squeeze(made_by: dict[str, onnx.NodeProto], node: onnx.NodeProto) -> bool:
+    """Whether `node` is the activation between the two convolutions of a squeeze-and-excitation."""
+    conv = made_by[node.input[0]]
+    source = made_by.get(conv.input[0])
+    return source is not None and source.op_type in ("GlobalAveragePool", "Concat")
+
+
+def test_no_map_outgrows_the_cache(b0: Exported) -> None:
+    graph = onnx.shape_inference.infer_shapes(onnx.load(b0.graph)).graph
+    sizes = {
+        value.name: 4 * int(np.prod([d.dim_value for d in value.type.tensor_type.shape.dim]))
+        for value in graph.value_info
+    }
+    largest = max(sizes[node.output[0]] for node in graph.node if node.op_type in ("Conv", "Resize"))
+    assert 0 < largest < WIDE_BYTES
+    stored = sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in graph.initializer)
+    assert stored < 1.02 * 16_000_000, "weights that were cut up are stored once"
+
+
+def test_the_same_network_gives_the_same_file(b0: Exported, tmp_path: Path) -> None:
+    again = export(tmp_path, "efficientnet_b0", 224)
+    assert again.graph.read_bytes() == b0.graph.read_bytes()
