@@ -75,7 +75,7 @@ def build_pipeline(placement: Placement) -> Callable[..., None]:
                 ),
                 "register",
             )
-            with dsl.If(auto_deploy == True, name="auto-deploy"):  # noqa: E712
+            with dsl.If(auto_deploy == True, name="auto-deploy"):  # noqa: E712 - kfp builds a condition of it
                 place(
                     deploy(
                         model_version=version.outputs["model_version"],

@@ -29,8 +29,19 @@ def jpeg(level: int, size: tuple[int, int] = (64, 64), quality: int = 90, seed: 
     return buffer.getvalue()
 
 
-def make_bundle(folder: Path, *, sign: float = 1.0, input_px: int = 32, scale: float = 6.0, seed: int = 0) -> Path:
-    """Write a sealed bundle whose logit grows (or, with sign -1, falls) with the picture's brightness."""
+def make_bundle(
+    folder: Path,
+    *,
+    sign: float = 1.0,
+    input_px: int = 32,
+    scale: float = 6.0,
+    seed: int = 0,
+    batch: int | str = "b",
+) -> Path:
+    """Write a sealed bundle whose logit grows (or, with sign -1, falls) with the picture's brightness.
+
+    `batch` 1 makes a graph that takes one image a call, as training exports networks with gates.
+    """
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     # each channel averages an 8x8 patch with its own positive weights, so the map keeps where the light is
@@ -39,7 +50,7 @@ def make_bundle(folder: Path, *, sign: float = 1.0, input_px: int = 32, scale: f
     weight = (sign * scale / CHANNELS * rng.uniform(0.8, 1.2, (1, CHANNELS))).astype(np.float32)
     # the map is the brightness in 0..1 and so never negative: the bias centres the logit at mid grey
     bias = np.array([-0.5 * float(weight.sum())], dtype=np.float32)
-    onnx.save(_graph(input_px, kernel, weight, bias), folder / bundle.MODEL)
+    onnx.save(_graph(input_px, kernel, weight, bias, batch), folder / bundle.MODEL)
     save_file({"weight": weight, "bias": bias}, folder / bundle.HEAD)
     save_file({"kernel": kernel, "weight": weight, "bias": bias}, folder / bundle.WEIGHTS)
     (folder / bundle.MODEL_CARD).write_text("# Toy model\n\nCalls bright pictures ai_generated. For tests.\n")
@@ -83,7 +94,9 @@ def make_bundle(folder: Path, *, sign: float = 1.0, input_px: int = 32, scale: f
     return folder
 
 
-def _graph(input_px: int, kernel: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> onnx.ModelProto:
+def _graph(
+    input_px: int, kernel: np.ndarray, weight: np.ndarray, bias: np.ndarray, batch: int | str
+) -> onnx.ModelProto:
     constants = {"scale": np.float32(1 / 255), "kernel": kernel, "weight": weight.T.copy(), "bias": bias}
     side = input_px // 8
     nodes = [
@@ -99,10 +112,10 @@ def _graph(input_px: int, kernel: np.ndarray, weight: np.ndarray, bias: np.ndarr
     graph = helper.make_graph(
         nodes,
         "toy",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["b", input_px, input_px, 3])],
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, [batch, input_px, input_px, 3])],
         [
-            helper.make_tensor_value_info("logit", TensorProto.FLOAT, ["b"]),
-            helper.make_tensor_value_info("features", TensorProto.FLOAT, ["b", CHANNELS, side, side]),
+            helper.make_tensor_value_info("logit", TensorProto.FLOAT, [batch]),
+            helper.make_tensor_value_info("features", TensorProto.FLOAT, [batch, CHANNELS, side, side]),
         ],
         [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()]
         + [numpy_helper.from_array(np.array([-1], dtype=np.int64), "flat")],

@@ -26,7 +26,9 @@ ONE_IMAGE_PX: Final = 96
 WIDE_BYTES: Final = 1_200_000
 """One image's maps of this size and more go through in groups of channels."""
 GROUP_BYTES: Final = 700_000
-"""Largest map of a group: what a node reads and writes then fits a second-level cache of 1.5 MB or more."""
+"""Wanted size of a group's largest map, so that what a node reads and writes fits a second-level cache of 1.5 MB.
+
+One block of channels is the smallest group, and may be larger."""
 _BLOCK: Final = 16
 """Channels of one block of the layout on AVX-512; on AVX2 it is 8."""
 _ELEMENTWISE: Final = frozenset(

@@ -24,7 +24,7 @@ def model_card(
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     # Markdown for people, not HTML: escaping would show up in it
-    environment = Environment(  # noqa: S701
+    environment = Environment(  # noqa: S701 - Markdown
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     best = next((r for r in fitted.history if r["epoch"] == fitted.best_epoch), fitted.history[-1])

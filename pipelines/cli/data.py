@@ -49,7 +49,7 @@ def import_(
     uri: Annotated[str, typer.Argument(help="Folder, Parquet folder, gs:// or hf://.")],
     output: Output,
     profile: Profile = "sample",
-    overrides: Overrides = [],  # noqa: B006
+    overrides: Overrides = [],  # noqa: B006 - never changed
     config_file: ConfigFile = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:

@@ -71,7 +71,7 @@ def explain(
     model: Model = "",
     side_px: Annotated[int, typer.Option(help="Longer side of the picture, in pixels.", min=32, max=4096)] = 512,
     profile: Profile = "sample",
-    overrides: Overrides = [],  # noqa: B006
+    overrides: Overrides = [],  # noqa: B006 - never changed
     config_file: ConfigFile = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
@@ -109,7 +109,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8080,
     profile: Profile = "sample",
-    overrides: Overrides = [],  # noqa: B006
+    overrides: Overrides = [],  # noqa: B006 - never changed
     config_file: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
     """Serve the champion (or another model) over HTTP until interrupted."""
@@ -127,7 +127,7 @@ def serve(
         PORT=str(port),
     )
     # replaces this process: signals reach the server itself, nothing stands between
-    os.execve(sys.executable, [sys.executable, "-m", "serving"], environment)  # noqa: S606
+    os.execve(sys.executable, [sys.executable, "-m", "serving"], environment)  # noqa: S606 - no shell is wanted
 
 
 def _champion(config: "PipelineConfig") -> str:

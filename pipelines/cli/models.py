@@ -64,7 +64,7 @@ def deploy(
     ] = False,
     remove_tag: Annotated[str, typer.Option(help="Only remove a preview's tag.")] = "",
     profile: Profile = "sample",
-    overrides: Overrides = [],  # noqa: B006
+    overrides: Overrides = [],  # noqa: B006 - never changed
     config_file: ConfigFile = DEFAULT_CONFIG,
     summary_file: SummaryFile = None,
     as_json: Json = False,
@@ -92,7 +92,7 @@ def promote(
     version: Annotated[str, typer.Argument(help="Version number, as `aidetect models` lists it.")],
     why: Why = "promoted by hand",
     profile: Profile = "sample",
-    overrides: Overrides = [],  # noqa: B006
+    overrides: Overrides = [],  # noqa: B006 - never changed
     config_file: ConfigFile = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
@@ -106,7 +106,7 @@ def promote(
 def rollback(
     why: Why = "rolled back by hand",
     profile: Profile = "sample",
-    overrides: Overrides = [],  # noqa: B006
+    overrides: Overrides = [],  # noqa: B006 - never changed
     config_file: ConfigFile = DEFAULT_CONFIG,
     summary_file: SummaryFile = None,
     as_json: Json = False,

@@ -64,7 +64,7 @@ def compile_(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the spec is written (.json).")],
     target: Annotated[TargetOption, typer.Option(help="Place the spec is for.")] = "vertex",
     profile: Profile = "production",
-    overrides: Overrides = [],  # noqa: B006
+    overrides: Overrides = [],  # noqa: B006 - never changed
     config_file: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
     """Compile the pipeline to the spec that a target takes, and check it."""
@@ -86,7 +86,7 @@ def compile_(
 def gate(
     evaluation: Annotated[str, typer.Argument(help="Folder or gs:// that evaluate wrote (holds evaluation.json).")],
     profile: Profile = "sample",
-    overrides: Overrides = [],  # noqa: B006
+    overrides: Overrides = [],  # noqa: B006 - never changed
     config_file: ConfigFile = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:

@@ -57,7 +57,7 @@ def runs_show(
     run_id: Run,
     refresh: Annotated[bool, typer.Option(help="Ask the cloud first how a run there stands.")] = True,
     profile: OwnProfile = "",
-    overrides: Overrides = [],  # noqa: B006
+    overrides: Overrides = [],  # noqa: B006 - never changed
     config_file: ConfigFile = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
@@ -72,7 +72,7 @@ def runs_show(
 def runs_follow(
     run_id: Run,
     profile: OwnProfile = "",
-    overrides: Overrides = [],  # noqa: B006
+    overrides: Overrides = [],  # noqa: B006 - never changed
     config_file: ConfigFile = DEFAULT_CONFIG,
     summary_file: SummaryFile = None,
     as_json: Json = False,
@@ -95,7 +95,7 @@ def runs_follow(
 def runs_cancel(
     run_id: Run,
     profile: OwnProfile = "",
-    overrides: Overrides = [],  # noqa: B006
+    overrides: Overrides = [],  # noqa: B006 - never changed
     config_file: ConfigFile = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:

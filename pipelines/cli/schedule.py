@@ -37,7 +37,7 @@ def plan(
 @schedule_app.command("apply")
 def apply(
     profile: Profile = "production",
-    overrides: Overrides = [],  # noqa: B006
+    overrides: Overrides = [],  # noqa: B006 - never changed
     config_file: ConfigFile = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
@@ -51,7 +51,7 @@ def apply(
 @schedule_app.command("pause")
 def pause(
     profile: Profile = "production",
-    overrides: Overrides = [],  # noqa: B006
+    overrides: Overrides = [],  # noqa: B006 - never changed
     config_file: ConfigFile = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
@@ -65,7 +65,7 @@ def pause(
 @schedule_app.command("delete")
 def delete(
     profile: Profile = "production",
-    overrides: Overrides = [],  # noqa: B006
+    overrides: Overrides = [],  # noqa: B006 - never changed
     config_file: ConfigFile = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:

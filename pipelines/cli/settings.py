@@ -44,7 +44,7 @@ def schema() -> None:
 
 def doctor(
     profile: Profile = "sample",
-    overrides: Overrides = [],  # noqa: B006
+    overrides: Overrides = [],  # noqa: B006 - never changed
     config_file: ConfigFile = DEFAULT_CONFIG,
     as_json: Json = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 on warnings too.")] = False,
@@ -66,7 +66,7 @@ def doctor(
 
 def cost(
     profile: Profile = "production",
-    overrides: Overrides = [],  # noqa: B006
+    overrides: Overrides = [],  # noqa: B006 - never changed
     config_file: ConfigFile = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:

@@ -44,7 +44,7 @@ class Engine:
             return found
 
         batch = np.ascontiguousarray(batch)
-        if not self._one_by_one or len(batch) == 1:
+        if not self._one_by_one or len(batch) <= 1:
             return score(batch)
         images = [batch[at : at + 1] for at in range(len(batch))]
         scored = self._pool.map(score, images) if self._pool else map(score, images)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from serving.app import create_app
 from serving.settings import Settings
-from tests.bundles import jpeg
+from tests.bundles import jpeg, make_bundle
 
 BRIGHT = jpeg(205, (90, 70), seed=3)
 DARK = jpeg(40, (90, 70), seed=4)
@@ -126,6 +126,18 @@ def vertex(client: TestClient, images: list[bytes]) -> list[float]:
 
 
 def test_same_image_same_probability_through_every_dialect_and_batch_size(client: TestClient) -> None:
+    assert_one_answer(client)
+
+
+def test_so_it_is_with_a_graph_that_takes_one_image_a_call(tmp_path: Path, client: TestClient) -> None:
+    settings = Settings(model_uri=str(make_bundle(tmp_path / "single", batch=1)), rate_limit_enabled=False, slots=2)
+    with TestClient(create_app(settings)) as single:
+        assert_one_answer(single)
+        verdicts = [one(c, "/predict", BRIGHT).json()["probability"] for c in (single, client)]
+    assert verdicts[0] == pytest.approx(verdicts[1], abs=1e-6)
+
+
+def assert_one_answer(client: TestClient) -> None:
     images = [jpeg(level, (64 + level, 80), seed=level) for level in range(30, 230, 20)]
     expected = [one(client, "/predict", data).json()["probability"] for data in images]
     assert len(set(expected)) == 10
