@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from importlib.metadata import version
 from typing import Final
 
@@ -84,7 +85,7 @@ def build_service(settings: Settings) -> Service:
     def holder(uri: str, label: str = "", on_load: Callable[[Served], None] | None = None) -> ModelHolder:
         return ModelHolder(uri, settings.model_cache_dir, settings.mlflow_tracking_uri, label, on_load)
 
-    drift = DriftMonitor(DriftPolicy.of(settings), settings.drift_state, lambda report: tell(telemetry, report))
+    drift = DriftMonitor(DriftPolicy.of(settings), settings.drift_state, partial(tell, telemetry))
 
     labels = _feedback(settings, telemetry)
     lifecycle = LifecycleMetrics(telemetry.registry, settings.pipeline_runs_dir)

@@ -4,7 +4,8 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,16 +18,14 @@ from serving.detector.decision import CONFIDENCES, DecisionRule, Verdict
 from serving.detector.labels import LABELS
 from serving.detector.statistics import InputQuality, Reference
 from serving.drift.diagnosis import diagnose
-from serving.drift.report import ALERT_LEVELS, DriftAlert, DriftReport, DriftState, DriftSummary, SignalReport
+from serving.drift.report import ALERT_LEVELS, DriftReport, DriftSummary, SignalReport
 from serving.drift.signals import SIGNALS, Baseline, Floors
-from serving.drift.store import ClosedWindow, DriftStore, Observation, Rows, format_id
+from serving.drift.standing import PERSISTENCE, Standing, state_after
+from serving.drift.store import KEPT_WINDOWS, DriftStore, Observation, Rows, format_id
 from serving.settings import Settings
 from serving.telemetry.metrics import Telemetry
 
 log = structlog.get_logger(__name__)
-
-PERSISTENCE: Final = (2, 3)
-"""An alarm stands while 2 of the last 3 windows moved."""
 
 _PREDICTION_ID: Final = {name: i for i, name in enumerate(LABELS)}
 _CONFIDENCE_ID: Final = {name: i for i, name in enumerate(CONFIDENCES)}
@@ -57,7 +56,7 @@ class DriftPolicy:
         )
 
 
-Listener = Callable[[DriftReport], None]
+Listener = Callable[[Standing], None]
 
 
 class DriftMonitor:
@@ -69,7 +68,8 @@ class DriftMonitor:
         Args:
             policy: window, level and floors.
             path: SQLite file shared by all workers of this server and kept over restarts; None: memory.
-            listener: told the report on every refresh, on the monitor's thread (the gauges hang here).
+            listener: told where the served model stands whenever that changed, on the thread that found it (the
+                gauges hang here).
 
         Raises:
             DriftStateError: the path cannot be used.
@@ -80,6 +80,7 @@ class DriftMonitor:
         # bounded: with a full disk the oldest observations go, not the server
         self._buffer: deque[Observation] = deque(maxlen=10 * policy.window)
         self._served: tuple[str, Baseline] | None = None
+        self._standing: Standing | None = None
         self._report: DriftReport | None = None
         self._work = threading.Lock()
         self._stop = threading.Event()
@@ -124,6 +125,9 @@ class DriftMonitor:
     def report(self) -> DriftReport | None:
         """Drift now, with this process's buffer included; None before a model is served. Milliseconds: off the loop."""
         self.refresh()
+        with self._at_work():
+            if self._served is not None and self._standing is not None:
+                self._report = self._compose(self._standing, self._served[1])
         return self._report
 
     def status(self) -> dict[str, Any]:
@@ -133,27 +137,34 @@ class DriftMonitor:
 
     def summary(self) -> DriftSummary | None:
         """The last refreshed state (at most `flush_s` old); costs nothing."""
-        report = self._report
-        if report is None:
-            return None
-        return DriftSummary(state=report.state, drift_detected=report.drift_detected, drift_score=report.drift_score)
+        standing = self._standing
+        return None if standing is None else standing.summary()
 
     def refresh(self) -> None:
-        """Store the buffer, close full windows, tell the listener. Trouble with the state is logged, never raised."""
-        with self._work:
+        """Store the buffer, close full windows, tell the listener what they changed."""
+        with self._at_work():
+            self._flush()
             served = self._served
+            if served is None:
+                return
+            while self._close_window(*served):
+                pass
+            version, _ = served
+            known = self._standing
+            # another worker may have closed a window, too
+            if known is None or (known.version, known.newest) != (version, self._store.newest_window(version)):
+                self._standing = Standing(version, self._store.windows(version, KEPT_WINDOWS))
+                if self._listener is not None:
+                    self._listener(self._standing)
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """One thread at a time; trouble with the state is logged, never raised."""
+        with self._work:
             try:
-                self._flush()
-                if served is None:
-                    return
-                while self._close_window(*served):
-                    pass
-                self._report = self._compose(*served)
+                yield
             except sqlite3.Error as error:
                 log.error("drift_state_unusable", path=str(self._store.path), error=str(error))
-                return
-            if self._listener is not None:
-                self._listener(self._report)
 
     def _run(self) -> None:
         while not self._stop.wait(self.policy.flush_s):
@@ -170,7 +181,6 @@ class DriftMonitor:
             raise
 
     def _close_window(self, version: str, baseline: Baseline) -> bool:
-        before = _state(self._store.windows(version, PERSISTENCE[1]))
         closed = self._store.close_window(
             version,
             self.policy.window,
@@ -180,7 +190,8 @@ class DriftMonitor:
         )
         if closed is None:
             return False
-        now = _state(self._store.windows(version, PERSISTENCE[1]))
+        newest = self._store.windows(version, PERSISTENCE[1] + 1)
+        now, before = state_after(newest), state_after(newest[1:])
         event = {"model_version": version, "n": closed.n, "state": now, "diagnosis": closed.result["diagnosis"]}
         if now != before:
             tell_of = log.warning if ALERT_LEVELS[now] > ALERT_LEVELS[before] else log.info
@@ -205,53 +216,32 @@ class DriftMonitor:
         }
         return bool(moved), {"moved": moved, "diagnosis": diagnose(moved, baseline, window), "signals": signals}
 
-    def _compose(self, version: str, baseline: Baseline) -> DriftReport:
-        windows = self._store.windows(version, 100)
-        state = _state(windows[: PERSISTENCE[1]])
-        last: dict[str, Any] = windows[0].result if windows else {"moved": [], "diagnosis": "", "signals": {}}
-        # an alarm outlives one good window; its words are those of the window that moved
-        spoken = next((w.result for w in windows[: PERSISTENCE[1]] if w.drifted), last) if state == "alarm" else last
-        rows = self._store.recent(version)
-        signals = {name: SignalReport(**fields) for name, fields in last["signals"].items()}
+    def _compose(self, standing: Standing, baseline: Baseline) -> DriftReport:
+        rows = self._store.recent(standing.version)
         return DriftReport(
             timestamp=datetime.now(UTC).isoformat(timespec="seconds"),
-            model_version=version,
-            state=state,
+            model_version=standing.version,
+            state=standing.state,
             window_size=rows.n,
             mean_probability=_mean(rows.probabilities),
             std_probability=float(rows.probabilities.std()) if rows.n else None,
             low_confidence_ratio=_mean(rows.confidences == _CONFIDENCE_ID["low"]),
             prediction_ratio=_mean(rows.predictions),
-            drift_detected=state in ("drift", "alarm"),
-            drift_score=max((s.score for name, s in signals.items() if name != "score_psi"), default=0.0),
-            diagnosis=spoken["diagnosis"],
-            alerts=[
-                DriftAlert(
-                    signal=name,
-                    severity="alarm" if state == "alarm" else "warning",
-                    message=f"{name} moved by {spoken['signals'][name]['score']:.3f}",
-                )
-                for name in spoken["moved"]
-            ],
-            signals=signals,
-            windows_closed=len(windows),
-            open_window=self._store.waiting(version),
+            drift_detected=standing.drift_detected,
+            drift_score=standing.drift_score,
+            diagnosis=standing.diagnosis,
+            alerts=standing.alerts,
+            signals=standing.signals,
+            windows_closed=len(standing.windows),
+            open_window=self._store.waiting(standing.version),
             reference_size=baseline.size,
         )
 
 
-def tell(telemetry: Telemetry, report: DriftReport) -> None:
+def tell(telemetry: Telemetry, standing: Standing) -> None:
     """Set the gauges; a model version without a closed window shows every signal at rest."""
-    scores = dict.fromkeys(SIGNALS, 0.0) | {name: signal.score for name, signal in report.signals.items()}
-    telemetry.drift(scores, ALERT_LEVELS[report.state])
-
-
-def _state(newest_first: list[ClosedWindow]) -> DriftState:
-    if not newest_first:
-        return "collecting"
-    if sum(window.drifted for window in newest_first) >= PERSISTENCE[0]:
-        return "alarm"
-    return "drift" if newest_first[0].drifted else "ok"
+    scores = dict.fromkeys(SIGNALS, 0.0) | {name: signal.score for name, signal in standing.signals.items()}
+    telemetry.drift(scores, ALERT_LEVELS[standing.state])
 
 
 def _number(value: float) -> float | None:

@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS observations (
     closed INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS observations_by_version ON observations (version, id);
+CREATE INDEX IF NOT EXISTS observations_open ON observations (version, at) WHERE NOT closed;
 CREATE TABLE IF NOT EXISTS windows (
     id INTEGER PRIMARY KEY, version TEXT NOT NULL, opened REAL NOT NULL, closed REAL NOT NULL,
     n INTEGER NOT NULL, drifted INTEGER NOT NULL, result TEXT NOT NULL
@@ -129,6 +130,9 @@ class DriftStore:
 
         `judge` runs inside the write transaction: no two processes can close the same window.
         """
+        waiting, oldest = self._open_window(version)
+        if waiting < size and not (waiting >= min_n and time.time() - oldest >= max_age_s):
+            return None
         with self._transaction() as cursor:
             found = cursor.execute(
                 f"SELECT id, at, {_COLUMNS} FROM observations WHERE version = ? AND NOT closed "  # noqa: S608 - constants
@@ -165,7 +169,11 @@ class DriftStore:
 
     def waiting(self, version: str) -> int:
         """Observations of the window that is still open."""
-        return int(self._read("SELECT COUNT(*) FROM observations WHERE version = ? AND NOT closed", (version,))[0][0])
+        return self._open_window(version)[0]
+
+    def newest_window(self, version: str) -> int:
+        """Number of the last closed window of a version; 0 before the first."""
+        return int(self._read("SELECT COALESCE(MAX(id), 0) FROM windows WHERE version = ?", (version,))[0][0])
 
     def windows(self, version: str, limit: int) -> list[ClosedWindow]:
         """The last closed windows of a version, newest first."""
@@ -179,6 +187,12 @@ class DriftStore:
         """Close the file."""
         with self._lock:
             self._connection.close()
+
+    def _open_window(self, version: str) -> tuple[int, float]:
+        """How many observations wait for their test, and since when (Unix time)."""
+        query = "SELECT COUNT(*), COALESCE(MIN(at), 0) FROM observations WHERE version = ? AND NOT closed"
+        waiting, oldest = self._read(query, (version,))[0]
+        return int(waiting), float(oldest)
 
     def _open(self) -> sqlite3.Connection:
         try:

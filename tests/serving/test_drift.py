@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -205,6 +205,49 @@ def test_one_observation_costs_microseconds() -> None:
     monitor.close()
     print(f"\nobserve(): {min(costs) * 1e6:.2f} us, median {sorted(costs)[10] * 1e6:.2f} us")
     assert min(costs) < 10e-6
+
+
+def test_looking_for_a_full_window_costs_nothing_like_a_report(toy_bundle: Path) -> None:
+    monitor = DriftMonitor(DriftPolicy(window=2000))
+    monitor.serve("1", read_reference(toy_bundle), RULE)
+    feed(monitor, 1999)
+    monitor.refresh()
+
+    def fastest(work: Callable[[], object]) -> float:
+        costs = []
+        for _ in range(10):
+            started = time.thread_time()
+            work()
+            costs.append(time.thread_time() - started)
+        return min(costs)
+
+    look, report = fastest(monitor.refresh), fastest(monitor.report)
+    monitor.close()
+    print(f"\nrefresh(): {look * 1e3:.2f} ms, report(): {report * 1e3:.2f} ms")
+    assert look < report / 5
+
+
+def test_listeners_hear_of_changes_only(toy_bundle: Path, tmp_path: Path) -> None:
+    policy, path = DriftPolicy(window=100), tmp_path / "drift.sqlite"
+    heard: list[tuple[str, str, int]] = []
+    first = DriftMonitor(policy, path, lambda s: heard.append((s.version, s.state, len(s.windows))))
+    second = DriftMonitor(policy, path)
+    for monitor in (first, second):
+        monitor.serve("1", read_reference(toy_bundle), RULE)
+    assert heard == [("1", "collecting", 0)]
+    feed(first, 60)
+    first.refresh()
+    assert heard == [("1", "collecting", 0)]
+    # the other worker closes the window
+    feed(second, 40)
+    second.refresh()
+    first.refresh()
+    assert [windows for _, _, windows in heard] == [0, 1]
+    assert first.summary() == second.summary()
+    first.serve("2", read_reference(toy_bundle), RULE)
+    assert heard[2:] == [("2", "collecting", 0)]
+    first.close()
+    second.close()
 
 
 def test_the_state_file_stays_small(toy_bundle: Path, tmp_path: Path) -> None:
