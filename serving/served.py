@@ -30,12 +30,14 @@ class Served:
 
     @classmethod
     def load(cls, model: ResolvedModel, version: str = "") -> "Served":
-        """Load a resolved bundle; the engine runs one thread per call.
+        """Load a resolved bundle to stay; the engine runs one thread per call.
 
         Raises:
             BundleError: the bundle was changed or does not reproduce its golden examples.
         """
-        return cls(Detector.load(model.folder, threads=1), version or model.version, model.uri)
+        detector = Detector.load(model.folder, threads=1)
+        detector.settle()
+        return cls(detector, version or model.version, model.uri)
 
     def release(self) -> dict[str, Any]:
         """What the registry added to the bundle: `release`, `evaluation`, `verdict`, each absent where it is not."""

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from serving.detector import hugepages
 from serving.detector.preprocess import Pixels
 
 Floats = npt.NDArray[np.float32]
@@ -37,6 +38,10 @@ class Engine:
         """Raw logits (n,) and the feature map before pooling (n, channels, rows, columns)."""
         logits, features = self._run(["logit", "features"], batch)
         return logits, features
+
+    def settle(self) -> None:
+        """Prepare for a long life, once an image has been scored: weights and maps move to huge pages."""
+        hugepages.collapse()
 
     def _run(self, outputs: list[str], batch: Pixels) -> list[Floats]:
         def score(images: Pixels) -> list[Floats]:

@@ -65,6 +65,9 @@ class EagerEngine:
             features = self._model.forward_features(x)
             return self._model.forward_head(features).squeeze(1), features
 
+    def settle(self) -> None:
+        """Eager PyTorch takes its memory as it comes."""
+
     def logits(self, batch: Pixels) -> engine.Floats:
         return self._forward(batch)[0].numpy()
 
