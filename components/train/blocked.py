@@ -3,6 +3,7 @@
 The function stays the same; only the order of a few sums changes. For any network of convolutions:
 
 * A mean over rows and columns becomes `GlobalAveragePool`, which exists in the blocked layout.
+* A factor for each channel (of the normalisation) moves into the weights of the convolution behind it.
 * A gate (b, c, 1, 1) is spread to the map it multiplies (`Resize`), and the batch is fixed to one image: the blocked
   layout multiplies maps of equal and known shapes only. Otherwise every squeeze-and-excitation costs two changes of
   layout of its widest map.
@@ -14,7 +15,7 @@ Why and how much: `docs/adr/007-blocked-graph.md`.
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +36,7 @@ _ELEMENTWISE: Final = frozenset(
     {"Sigmoid", "Mul", "Relu", "LeakyRelu", "Clip", "Elu", "Tanh", "HardSigmoid", "HardSwish", "Gelu"}
 )
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]
 
 
 def block(model: ir.Model) -> None:
@@ -44,6 +45,8 @@ def block(model: ir.Model) -> None:
     for node in list(graph):
         if node.op_type == "ReduceMean":
             _pool(graph, node)
+        elif node.op_type == "Mul":
+            _fold_factor(graph, node)
     px = graph.inputs[0].shape[1] if graph.inputs[0].shape is not None else 0
     gated = [node for node in graph if node.op_type == "Mul" and _gate_of(node) is not None]
     if gated and isinstance(px, int) and px >= ONE_IMAGE_PX:
@@ -70,6 +73,23 @@ def _pool(graph: ir.Graph, node: ir.Node) -> None:
     if source.shape is None or len(source.shape) != 4:
         return
     _replace(graph, node, ir.node("GlobalAveragePool", [source]))
+
+
+def _fold_factor(graph: ir.Graph, node: ir.Node) -> None:
+    map_, factor = node.inputs
+    factors, scaled = _array(factor), node.outputs[0]
+    if map_ is None or factors is None or factors.shape != (1, _channels(map_), 1, 1) or scaled.is_graph_output():
+        return
+    behind = [user for user, _ in scaled.uses()]
+    if not all(_is_dense(user) and user.inputs[0] is scaled for user in behind):
+        return
+    for conv in behind:
+        weight = conv.inputs[1]
+        rows = _array(weight)
+        assert weight is not None and rows is not None
+        conv.replace_input_with(1, _constant(graph, f"{weight.name}_scaled", rows * factors))
+    ir.convenience.replace_all_uses_with(scaled, map_)
+    graph.remove(node, safe=True)
 
 
 def _gate_of(node: ir.Node) -> ir.Value | None:

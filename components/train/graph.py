@@ -27,7 +27,7 @@ class _Graph(nn.Module):
         x = (image.float().permute(0, 3, 1, 2) - self.mean) * self.scale
         features = self.model.forward_features(x)
         # the head that Grad-CAM explains; `model.build` has proved that it is the network's own
-        return self.head(features.mean((2, 3))).squeeze(1), features
+        return self.head(features.mean((2, 3), keepdim=True).flatten(1)).squeeze(1), features
 
 
 def write_onnx(network: Network, model: nn.Module, input_px: int, path: Path) -> None:
