@@ -13,14 +13,12 @@ from functools import partial
 from itertools import pairwise
 from typing import TypeVar
 
-import numpy as np
-
 from serving.detector import gradcam
 from serving.detector.decision import Verdict
 from serving.detector.engine import Floats
 from serving.detector.image import DecodedImage, ImageInfo, ImageLimits, ImageRefusedError, decode
 from serving.detector.labels import Label
-from serving.detector.preprocess import Pixels, to_input
+from serving.detector.preprocess import Pixels, as_batch, to_input
 from serving.problems import ProblemError
 from serving.served import Served
 
@@ -66,7 +64,7 @@ def judge(served: Served, images: Sequence[bytes], limits: ImageLimits) -> list[
             outcomes[index] = error
     if ready:
         started = time.perf_counter()
-        logits = served.detector.logits(np.stack([pixels for _, _, pixels, _ in ready]))
+        logits = served.detector.logits(as_batch([pixels for _, _, pixels, _ in ready]))
         share = (time.perf_counter() - started) / len(ready)
         rule = served.detector.rule
         for (index, decoded, pixels, seconds), logit in zip(ready, logits.tolist(), strict=True):

@@ -5,15 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from serving.detector import bundle, gradcam
 from serving.detector.bundle import GOLDEN_TOLERANCE, BundleError, Manifest
 from serving.detector.decision import Verdict
 from serving.detector.engine import Engine, Floats
 from serving.detector.image import ImageLimits, decode
 from serving.detector.labels import Label
-from serving.detector.preprocess import Pixels, to_input
+from serving.detector.preprocess import Pixels, as_batch, to_input
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +79,7 @@ class Detector:
         """Verdicts of preprocessed images, in their order."""
         if not images:
             return []
-        probabilities = self.rule.probabilities(self.logits(np.stack(images)))
+        probabilities = self.rule.probabilities(self.logits(as_batch(images)))
         return [self.rule.verdict(float(p)) for p in probabilities]
 
     def explain(self, image: Pixels, label: Label | None = None) -> Explanation:

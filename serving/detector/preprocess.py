@@ -1,5 +1,6 @@
 """RGB image to model input: the one resize that training, evaluation and serving share."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -32,3 +33,8 @@ def to_input(rgb: Image.Image, input_px: int) -> Pixels:
     if rgb.size != (input_px, input_px):
         rgb = rgb.resize((input_px, input_px), Image.Resampling.BILINEAR, reducing_gap=REDUCING_GAP)
     return np.asarray(rgb, dtype=np.uint8)
+
+
+def as_batch(images: Sequence[Pixels]) -> Pixels:
+    """Model inputs of shape (input_px, input_px, 3) as one batch (n, input_px, input_px, 3); a single one as a view."""
+    return images[0][None] if len(images) == 1 else np.stack(images)
