@@ -36,7 +36,8 @@ class Served:
             BundleError: the bundle was changed or does not reproduce its golden examples.
         """
         detector = Detector.load(model.folder, threads=1)
-        detector.settle()
+        # compacting memory may take the kernel most of a second: nobody waits for it
+        threading.Thread(target=detector.settle, name="settle", daemon=True).start()
         return cls(detector, version or model.version, model.uri)
 
     def release(self) -> dict[str, Any]:

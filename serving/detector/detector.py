@@ -97,7 +97,7 @@ class Detector:
             return self._head
 
     def settle(self) -> None:
-        """Prepare for a long life: a tenth of a second now for a few per cent of every image's time."""
+        """Prepare for a long life: some tenths of a second, once, for 4 % of every image's time; blocks."""
         self._engine.settle()
 
     def warm_up_explanations(self) -> None:

@@ -22,8 +22,8 @@ _REGION: Final = re.compile(
 def collapse() -> int:
     """Move this process's heap, as it stands, to huge pages; returns the bytes that the kernel took.
 
-    Linux from 6.1 on does it whatever its setting for huge pages, in about 2 ms a megabyte, once. Elsewhere, and
-    where the kernel refuses, nothing happens. Source: madvise(2), MADV_COLLAPSE.
+    Linux from 6.1 on does it whatever its setting for huge pages, in 1 to 10 ms a megabyte; other threads go on.
+    Elsewhere, and where the kernel refuses, nothing happens. Source: madvise(2), MADV_COLLAPSE.
     """
     if sys.platform != "linux":
         return 0

@@ -12,6 +12,8 @@ from serving.detector.image import ImageLimits
 def main(folder: Path) -> None:
     """Answer until the input ends: decode + engine, and the overlay's drawing and encoding."""
     detector = Detector.load(folder)
+    # as the server does
+    detector.settle()
     limits = ImageLimits()
     for line in sys.stdin:
         path, count = line.split()
