@@ -38,6 +38,7 @@ headers['Content-Type'] = 'multipart/form-data; boundary=load';
 const broken = new Rate('broken');
 const limited = new Counter('limited');
 const answered = new Counter('answered');
+const told = {};
 
 export const options = {
   scenarios: {
@@ -69,6 +70,10 @@ function send(route, path, body) {
   broken.add(answer.status !== 200);
   if (answer.status === 200) {
     check(answer, { 'the answer has a verdict or results': (r) => r.body.includes('prediction') });
+  } else if (!told[answer.status]) {
+    // once a user and status: the summary counts them but does not say what they were
+    told[answer.status] = true;
+    console.error(`${path}: ${answer.status} ${answer.body || answer.error}`);
   }
 }
 

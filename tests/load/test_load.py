@@ -19,6 +19,8 @@ pytestmark = pytest.mark.system
 
 KEY = "a-key-of-decent-length"
 USERS = 8
+ENV = {"API_KEYS": KEY, "REQUIRE_AUTH": "true", "EXPLAIN_WARMUP": "true", "QUEUE_SIZE": "32"}
+"""All users at once fit into the queue, with a batch each, which is a job for every slot: no 503, however they meet."""
 WINDOW_S = 3
 THRESHOLD_CROSSED = 99
 """k6's exit code."""
@@ -28,15 +30,13 @@ P95_MS = "3000"
 
 @pytest.fixture
 def server(toy_bundle: Path, tmp_path: Path) -> Iterator[Server]:
-    env = {"API_KEYS": KEY, "REQUIRE_AUTH": "true", "QUEUE_SIZE": "32", "EXPLAIN_WARMUP": "true"}
-    with serve(toy_bundle, tmp_path / "log", **env) as running:
+    with serve(toy_bundle, tmp_path / "log", **ENV) as running:
         yield running
 
 
 @pytest.fixture
 def limited_server(toy_bundle: Path, tmp_path: Path) -> Iterator[Server]:
-    env = {"API_KEYS": KEY, "REQUIRE_AUTH": "true", "EXPLAIN_WARMUP": "true"}
-    env |= {"RATE_LIMIT_ENABLED": "true", "RATE_LIMIT_PREDICT": f"20/{WINDOW_S}second"}
+    env = ENV | {"RATE_LIMIT_ENABLED": "true", "RATE_LIMIT_PREDICT": f"20/{WINDOW_S}second"}
     env |= {"RATE_LIMIT_BATCH": f"10/{WINDOW_S}second", "RATE_LIMIT_EXPLAIN": f"10/{WINDOW_S}second"}
     with serve(toy_bundle, tmp_path / "log", **env) as running:
         yield running
@@ -102,9 +102,18 @@ def test_ten_seconds_of_k6(server: Server, tmp_path: Path) -> None:
     assert server_errors(server) == []
 
 
-def test_both_fail_without_a_valid_key(server: Server, tmp_path: Path) -> None:
-    assert locust(server, 4, key="wrong").returncode == 1
-    assert k6(server, 4, tmp_path, key="wrong").returncode == THRESHOLD_CROSSED
+def test_locust_fails_without_a_valid_key(server: Server) -> None:
+    done = locust(server, 4, key="wrong")
+
+    assert done.returncode == 1
+    assert "401" in done.stderr
+
+
+def test_k6_fails_without_a_valid_key_and_says_so(server: Server, tmp_path: Path) -> None:
+    done = k6(server, 4, tmp_path, key="wrong")
+
+    assert done.returncode == THRESHOLD_CROSSED
+    assert ": 401 " in done.stderr and "this API key is not valid" in done.stderr
 
 
 def test_both_fail_on_a_missed_threshold(server: Server, tmp_path: Path) -> None:
