@@ -13,8 +13,17 @@ import pytest
 
 from tests.bundles import make_bundle
 from tests.releases import make_context
+from tests.untraced import untraced
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _no_cover_holds_for_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is marked `no_cover` repeats lines that other tests count: its processes are not traced either."""
+    if request.node.get_closest_marker("no_cover"):
+        for name in os.environ.keys() - untraced().keys():
+            monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import ROOT
+from tests.untraced import untraced
 
 BIN = Path(sys.executable).parent
 
@@ -34,7 +35,7 @@ class Clone:
 
     def environment(self, **extra: str) -> dict[str, str]:
         """The environment of a shell after `source .venv/bin/activate`."""
-        return {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "VIRTUAL_ENV": str(BIN.parent), **extra}
+        return {**untraced(), "PATH": f"{BIN}:{os.environ['PATH']}", "VIRTUAL_ENV": str(BIN.parent), **extra}
 
 
 def clone_to(folder: Path) -> Clone:

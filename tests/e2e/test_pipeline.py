@@ -28,24 +28,24 @@ def test_a_passed_gate_leads_to_a_served_champion(passed: tuple[Cli, dict[str, A
     assert servers == []
 
 
-@pytest.mark.parametrize(
-    ("accuracy", "f1", "names"), [("1.0", "0", "accuracy"), ("0", "1.0", "F1")], ids=["accuracy", "f1"]
-)
-def test_a_refused_gate_registers_nothing(tmp_path: Path, accuracy: str, f1: str, names: str) -> None:
+def test_a_refused_gate_registers_nothing(tmp_path: Path) -> None:
     cli = Cli(tmp_path)
-    code, record = cli.run(**{"gate.min_accuracy": accuracy, "gate.min_f1": f1})
+    code, record = cli.run(**{"gate.min_accuracy": "1.0", "gate.min_f1": "0"})
     assert (code, record["status"]) == (2, "refused")
     assert ran(record) == ALL[:4]
-    assert record["headline"].startswith("REFUSED")
-    assert names.lower() in record["headline"].lower()
+    assert record["headline"].startswith("REFUSED: accuracy ")
     assert cli.models() == []
     assert not (tmp_path / "promotions.jsonl").exists()
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(
     ("gate", "code", "status", "stages"),
-    [({"gate.min_accuracy": "0", "gate.min_f1": "0"}, 0, "deployed", ALL), ({}, 2, "refused", ALL[:4])],
-    ids=["no-gate", "default-gate"],
+    [
+        ({"gate.min_accuracy": "0", "gate.min_f1": "0"}, 0, "deployed", ALL),
+        ({"gate.min_accuracy": "0", "gate.min_f1": "1.0"}, 2, "refused", ALL[:4]),
+    ],
+    ids=["no-gate", "F1"],
 )
 def test_a_folder_with_other_names_of_the_classes(
     tmp_path: Path, gate: dict[str, str], code: int, status: str, stages: list[str]
@@ -56,8 +56,10 @@ def test_a_folder_with_other_names_of_the_classes(
     assert {path.name for path in (folder / "train").iterdir()} == {"REAL", "FAKE"}
     done, record = Cli(tmp_path / "workspace").run("--data", str(folder), **gate)
     assert (done, record["status"], ran(record)) == (code, status, stages)
+    assert record["headline"].startswith("PASSED" if stages == ALL else "REFUSED: F1 ")
 
 
+@pytest.mark.no_cover
 def test_without_auto_deploy_a_run_stops_after_register(passed: tuple[Cli, dict[str, Any]], tmp_path: Path) -> None:
     cli = Cli(tmp_path)
     code, record = cli.run(**{"gate.min_accuracy": "0", "gate.min_f1": "0", "deploy.auto": "false"})

@@ -1,12 +1,13 @@
 """What `make check-python` decides by itself: which tests need torch, and what an environment without it holds."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.untraced import untraced
 
 HERE = Path(__file__).resolve().parents[2] / "infra/ci/python312"
 ABSENT = "import no_such_torch"
@@ -41,7 +42,7 @@ def run(folder: Path, *options: str, **more: str) -> "subprocess.CompletedProces
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "torch_free", "-p", "no:cacheprovider", "-rfE", *options, str(folder)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(HERE)},
+        env={**untraced(), "PYTHONPATH": str(HERE)},
         capture_output=True,
         text=True,
     )

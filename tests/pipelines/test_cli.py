@@ -1,7 +1,6 @@
 """The command line: quick to answer, errors in one line, nothing heavy loaded before it is needed."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ import pytest
 
 from tests.bundles import jpeg
 from tests.e2e.conftest import Cli
+from tests.untraced import untraced
 
 HEAVY = (
     "torch",
@@ -43,7 +43,7 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
         "print(time.process_time(), file=sys.stderr)"
     )
     # without coverage's tracer, and the best of five: the program is measured, not its neighbours on the core
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("COV")}
+    environment = untraced()
     seconds = []
     for _ in range(5):
         done = subprocess.run(

@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.conftest import ROOT, SMALL
 
 
-@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sig", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.no_cover)])
 def test_an_interrupt_ends_every_process_and_leaves_no_bundle(tmp_path: Path, sig: signal.Signals) -> None:
     settings = {**SMALL, "train.epochs": "500", "paths.workspace": str(tmp_path)}
     sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]

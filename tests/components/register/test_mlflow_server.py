@@ -21,6 +21,7 @@ from tests.bundles import make_bundle
 from tests.fakes.servers import free_port
 from tests.releases import make_context, registered
 from tests.serving.processes import environment
+from tests.untraced import untraced
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Iterator
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "a")]
     url = f"http://127.0.0.1:{port}"
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, env=environment(), stdout=log, stderr=subprocess.STDOUT, cwd=folder)
+        process = subprocess.Popen(
+            command, env=untraced(environment()), stdout=log, stderr=subprocess.STDOUT, cwd=folder
+        )
     try:
         deadline = time.monotonic() + 120
         while True:

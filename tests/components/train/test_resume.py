@@ -17,6 +17,7 @@ from components.train.config import TrainConfig
 from serving.detector import bundle
 from tests.components.train.conftest import fit
 from tests.components.train.packed import TINY
+from tests.untraced import untraced
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -29,7 +30,9 @@ def arguments(dataset: Path, out: Path, **settings: object) -> list[str]:
 def test_a_killed_training_resumes_to_the_same_weights(toy_data: Path, tmp_path: Path) -> None:
     settings = {"epochs": 4, "checkpoint_dir": str(tmp_path / "checkpoints")}
     command = [sys.executable, *arguments(toy_data, tmp_path / "b", **settings)]
-    killed = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    killed = subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=untraced()
+    )
     assert killed.stderr is not None
     for line in killed.stderr:
         if line.startswith("epoch 1/4 at"):

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from tests.bench.bench_verify_data import growth_kb
+from tests.untraced import untraced
 
 ROOT = Path(__file__).parents[3]
 FEW, MANY = 6_000, 24_000
@@ -39,7 +39,7 @@ def _write(root: Path, images: int) -> Path:
 
 def _measure(root: Path) -> dict[str, float]:
     # Arrow's own allocator keeps tens of megabytes of what was freed, more or less as it happens
-    environment = {**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1"}
+    environment = {**untraced(), "ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "tests.bench.bench_verify_data", "--measure", str(root)],
         capture_output=True,
