@@ -4,6 +4,8 @@ import base64
 import json
 import re
 import signal
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -21,7 +23,7 @@ from serving.served import Served
 from serving.settings import Settings
 from serving.telemetry.logs import trace_fields
 from tests.bundles import jpeg
-from tests.serving.processes import serve
+from tests.serving.processes import environment, serve
 
 Client = Callable[..., TestClient]
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -292,3 +294,38 @@ def test_two_workers_answer_for_each_other_and_a_dead_ones_gauges_go(toy_bundle:
         assert value(found, "aidetect_prediction_probability_count") == 21
         folder = Path(psutil.Process(pids()[0]).environ()["PROMETHEUS_MULTIPROC_DIR"])
         assert not list(folder.glob(f"gauge_live*_{before[0]}.db"))
+
+
+SPANS_OF_A_PREDICTION = """
+import sys
+from pathlib import Path
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from starlette.testclient import TestClient
+
+spans, provider = InMemorySpanExporter(), TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(spans))
+trace.set_tracer_provider(provider)
+
+from serving.app import create_app
+from serving.registry import resolve
+from serving.served import Served
+from serving.settings import Settings
+
+bundle, photo = map(Path, sys.argv[1:])
+app = create_app(Settings(model_uri="unused"), Served.load(resolve(str(bundle), bundle.parent)))
+with TestClient(app) as client:
+    assert client.post("/predict", files={"file": photo.read_bytes()}).status_code == 200
+print([span.name for span in spans.get_finished_spans()])
+"""
+
+
+def test_the_framework_traces_no_request(toy_bundle: Path, tmp_path: Path) -> None:
+    # any library may set up OpenTelemetry in the process; FastAPI would then open three spans for each prediction
+    photo = tmp_path / "x.jpg"
+    photo.write_bytes(jpeg(200))
+    command = [sys.executable, "-c", SPANS_OF_A_PREDICTION, str(toy_bundle), str(photo)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "[]"
