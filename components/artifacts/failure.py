@@ -1,4 +1,4 @@
-"""How a stage says that it cannot go on."""
+"""How a stage says that it cannot go on, and how it hears that it must not."""
 
 import signal
 import threading
@@ -35,3 +35,28 @@ def sigterm_raises() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Within: SIGINT and SIGTERM wait until the end of the block.
+
+    For the moment in which a process is started: an exception between its start and the assignment that makes it
+    somebody's would leave it running with nobody to stop it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+
+    def hold(number: int, _frame: FrameType | None) -> None:
+        held.append(number)
+
+    previous = {number: signal.signal(number, hold) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        for first in held[:1]:
+            signal.raise_signal(first)

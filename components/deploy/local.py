@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from components.artifacts.failure import StageError
+from components.artifacts.failure import StageError, interrupts_held
 from components.artifacts.model_version import ModelVersion
 from components.deploy.config import DeployConfig, inherited_environment
 from components.deploy.rollout import Serving, Started
@@ -58,7 +58,7 @@ class LocalRollout:
                 "RATE_LIMIT_ENABLED": str(self._config.keep_running).lower(),
             }
         )
-        with self._log_path.open("wb") as log:
+        with self._log_path.open("wb") as log, interrupts_held():
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "serving"],
                 env=environment,

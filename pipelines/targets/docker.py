@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from components.artifacts.failure import StageError
+from components.artifacts.failure import StageError, interrupts_held
 from pipelines.config import CREDENTIALS, PipelineConfig, application_credentials, child_environment
 
 if TYPE_CHECKING:
@@ -146,15 +146,17 @@ def registry_server(config: PipelineConfig) -> Iterator[PipelineConfig]:
     command += ["--backend-store-uri", config.tracking_uri, "--no-serve-artifacts"]
     command += ["--default-artifact-root", (workspace / "mlflow-artifacts").as_uri()]
     with tempfile.TemporaryFile() as log:
-        server = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=child_environment(),
-            start_new_session=True,
-        )
+        server: subprocess.Popen[bytes] | None = None
         try:
+            with interrupts_held():
+                server = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=child_environment(),
+                    start_new_session=True,
+                )
             uri = f"http://127.0.0.1:{port}"
             if not _healthy(server, uri):
                 log.seek(0)
@@ -162,7 +164,8 @@ def registry_server(config: PipelineConfig) -> Iterator[PipelineConfig]:
                 raise StageError(f"the MLflow server for this run did not start: {last or 'it said nothing'}")
             yield config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": uri})})
         finally:
-            _end(server)
+            if server is not None:
+                _end(server)
 
 
 def _healthy(server: "subprocess.Popen[bytes]", uri: str) -> bool:

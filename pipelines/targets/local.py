@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from components.artifacts.evaluation import read_evaluation
-from components.artifacts.failure import StageError, sigterm_raises
+from components.artifacts.failure import StageError, interrupts_held, sigterm_raises
 from components.artifacts.verdict import VERDICT_JSON, read_verdict
 from pipelines.compile import PARAMETERS_FILE, PIPELINE_FILE
 from pipelines.config import child_environment
@@ -55,33 +55,36 @@ def run_spec(record: RunRecord, listener: Listener, runner: str = "subprocess") 
     if runner == "docker":
         command += ["--containers", str(folder / CONTAINERS_FILE)]
     started = time.monotonic()
-    # a session of its own: an interrupt must reach every stage's process, and only once
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        env=child_environment(),
-        start_new_session=True,
-    )
+    process: subprocess.Popen[str] | None = None
     follower = _Follower(record, listener)
     try:
         with sigterm_raises(), (folder / "run.log").open("w") as log:
+            with interrupts_held():
+                # a session of its own: an interrupt must reach every stage's process, and only once
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    errors="replace",
+                    env=child_environment(),
+                    start_new_session=True,
+                )
             for line in _lines(process):
                 log.write(line)
                 log.flush()
                 follower.read(line)
         code = process.wait()
     except (KeyboardInterrupt, StageError):
-        _stop(process)
+        if process is not None:
+            _stop(process)
         record.status, record.error = "interrupted", "interrupted; run again, training goes on from its last checkpoint"
     else:
         _conclude(record, code, follower.last_error)
         _name_reports(record)
     finally:
-        if process.poll() is None:
+        if process is not None and process.poll() is None:
             _stop(process)
         record.seconds = round(time.monotonic() - started, 2)
         record.save()

@@ -11,7 +11,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pipelines.compile import PARAMETERS_FILE, PIPELINE_FILE
+from pipelines.config import load_config
+from pipelines.runs import new_run
+from pipelines.targets.docker import registry_server
+from pipelines.targets.local import run_spec
 from tests.e2e.conftest import ROOT, SMALL
+from tests.interrupted import all_gone, interrupt_the_next_start
 
 
 @pytest.mark.parametrize("sig", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.no_cover)])
@@ -42,3 +48,26 @@ def test_an_interrupt_ends_every_process_and_leaves_no_bundle(tmp_path: Path, si
     left = [p.pid for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
     assert left == []
     assert list(tmp_path.rglob("manifest.json")) == []
+
+
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_at_the_moment_a_run_starts_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sig: signal.Signals
+) -> None:
+    run = new_run(tmp_path, "local", "sample", "test", "abc")
+    os.mkfifo(Path(run.folder) / PIPELINE_FILE)  # whoever reads the spec waits for ever
+    (Path(run.folder) / PARAMETERS_FILE).touch()
+    runners = interrupt_the_next_start(monkeypatch, sig)
+    record = run_spec(run, lambda record, said: None)
+    assert record.status == "interrupted"
+    assert all_gone(runners)
+
+
+def test_an_interrupt_at_the_moment_the_registry_starts_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_config(overrides=[f"paths.workspace={tmp_path}"])
+    servers = interrupt_the_next_start(monkeypatch, signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), registry_server(config):
+        pytest.fail("the block must not be reached")
+    assert all_gone(servers)

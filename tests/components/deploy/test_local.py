@@ -22,6 +22,7 @@ from components.deploy.smoke import HttpProber
 from components.deploy.stage import deploy
 from tests.components.deploy.conftest import Shop
 from tests.fakes.servers import free_port
+from tests.interrupted import all_gone, interrupt_the_next_start
 
 REASON = Reason("ada", "try")
 
@@ -143,6 +144,14 @@ def test_second_promotion_at_the_same_time_is_refused(shop: Shop) -> None:
     ledger = promotion.open_ledger(shop.ledger_path)
     with ledger.exclusive(), pytest.raises(StageError, match="another promotion is under way"):
         deploy_version(shop.challenger, config(shop), REASON)
+    assert shop.crowned == "1"
+
+
+def test_sigterm_at_the_moment_the_server_starts_leaves_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    servers = interrupt_the_next_start(monkeypatch, signal.SIGTERM)
+    with pytest.raises(StageError, match="stopped by SIGTERM"):
+        deploy_version(shop.challenger, config(shop), REASON)
+    assert all_gone(servers)
     assert shop.crowned == "1"
 
 
