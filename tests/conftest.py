@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.bundles import make_bundle
+from tests.interrupted import interrupted_start as interrupted_start
 from tests.releases import make_context
 from tests.untraced import untraced
 

@@ -3,25 +3,44 @@
 import os
 import signal
 import subprocess
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psutil
 import pytest
 
+InterruptedStart = Callable[[signal.Signals], list[psutil.Process]]
 
-def interrupt_the_next_start(monkeypatch: pytest.MonkeyPatch, sig: signal.Signals) -> list[psutil.Process]:
-    """Let `sig` come when the next child runs and nobody holds it yet; returns where that child appears."""
+
+@pytest.fixture
+def interrupted_start(monkeypatch: pytest.MonkeyPatch) -> Iterator[InterruptedStart]:
+    """Lets a signal come when the next child runs and nobody holds it yet; gives the list where that child appears."""
     started: list[psutil.Process] = []
+    watchdog = threading.Timer(60, lambda: [process.kill() for process in started])
 
-    class Interrupted(subprocess.Popen[Any]):
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **options)
-            if not started:
-                started.append(psutil.Process(self.pid))
-                os.kill(os.getpid(), sig)
+    def interrupt(sig: signal.Signals) -> list[psutil.Process]:
+        class Interrupted(subprocess.Popen[Any]):
+            def __init__(self, *args: Any, **options: Any) -> None:
+                super().__init__(*args, **options)
+                if not started:
+                    started.append(psutil.Process(self.pid))
+                    watchdog.start()
+                    os.kill(os.getpid(), sig)
 
-    monkeypatch.setattr(subprocess, "Popen", Interrupted)
-    return started
+        monkeypatch.setattr(subprocess, "Popen", Interrupted)
+        return started
+
+    # pytest-xdist's workers ignore it
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield interrupt
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        watchdog.cancel()
+        for process in started:
+            if process.is_running():
+                process.kill()
 
 
 def all_gone(processes: list[psutil.Process]) -> bool:

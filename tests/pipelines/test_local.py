@@ -17,7 +17,7 @@ from pipelines.runs import new_run
 from pipelines.targets.docker import registry_server
 from pipelines.targets.local import run_spec
 from tests.e2e.conftest import ROOT, SMALL
-from tests.interrupted import all_gone, interrupt_the_next_start
+from tests.interrupted import InterruptedStart, all_gone
 
 
 @pytest.mark.parametrize("sig", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.no_cover)])
@@ -52,22 +52,22 @@ def test_an_interrupt_ends_every_process_and_leaves_no_bundle(tmp_path: Path, si
 
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_at_the_moment_a_run_starts_leaves_no_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sig: signal.Signals
+    tmp_path: Path, interrupted_start: InterruptedStart, sig: signal.Signals
 ) -> None:
     run = new_run(tmp_path, "local", "sample", "test", "abc")
     os.mkfifo(Path(run.folder) / PIPELINE_FILE)  # whoever reads the spec waits for ever
     (Path(run.folder) / PARAMETERS_FILE).touch()
-    runners = interrupt_the_next_start(monkeypatch, sig)
+    runners = interrupted_start(sig)
     record = run_spec(run, lambda record, said: None)
     assert record.status == "interrupted"
     assert all_gone(runners)
 
 
 def test_an_interrupt_at_the_moment_the_registry_starts_leaves_no_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, interrupted_start: InterruptedStart
 ) -> None:
     config = load_config(overrides=[f"paths.workspace={tmp_path}"])
-    servers = interrupt_the_next_start(monkeypatch, signal.SIGINT)
+    servers = interrupted_start(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), registry_server(config):
         pytest.fail("the block must not be reached")
     assert all_gone(servers)

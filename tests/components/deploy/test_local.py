@@ -22,7 +22,7 @@ from components.deploy.smoke import HttpProber
 from components.deploy.stage import deploy
 from tests.components.deploy.conftest import Shop
 from tests.fakes.servers import free_port
-from tests.interrupted import all_gone, interrupt_the_next_start
+from tests.interrupted import InterruptedStart, all_gone
 
 REASON = Reason("ada", "try")
 
@@ -147,8 +147,10 @@ def test_second_promotion_at_the_same_time_is_refused(shop: Shop) -> None:
     assert shop.crowned == "1"
 
 
-def test_sigterm_at_the_moment_the_server_starts_leaves_nothing(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    servers = interrupt_the_next_start(monkeypatch, signal.SIGTERM)
+def test_sigterm_at_the_moment_the_server_starts_leaves_nothing(
+    shop: Shop, interrupted_start: InterruptedStart
+) -> None:
+    servers = interrupted_start(signal.SIGTERM)
     with pytest.raises(StageError, match="stopped by SIGTERM"):
         deploy_version(shop.challenger, config(shop), REASON)
     assert all_gone(servers)
