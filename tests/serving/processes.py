@@ -13,6 +13,8 @@ from pathlib import Path
 import httpx
 import psutil
 
+from tests.untraced import STARTS_COVERAGE
+
 
 def free_port() -> int:
     """A port nobody listens on."""
@@ -23,7 +25,7 @@ def free_port() -> int:
 
 def environment(**env: str) -> dict[str, str]:
     """The environment of a server under test: nothing of the developer's own settings."""
-    keep = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "TMPDIR") or k.startswith("COVERAGE")}
+    keep = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "TMPDIR") or k.startswith(STARTS_COVERAGE)}
     return {**keep, "RATE_LIMIT_ENABLED": "false", "OMP_NUM_THREADS": "1", **env}
 
 
