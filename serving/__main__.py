@@ -3,13 +3,19 @@
 import signal
 import socket
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from serving.detector.collector import lasting
 from serving.settings import Settings, pin_numerical_threads, share_metrics_between_processes
 
 if TYPE_CHECKING:
+    import uvicorn
+
     from serving.served import Served
 
 
@@ -17,38 +23,52 @@ def main() -> int:
     """Start the server; 0 after SIGTERM or SIGINT and an orderly end, 1 for what the operator must fix."""
     pin_numerical_threads()
     try:
-        settings = Settings()
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = "_".join(map(str, first["loc"])).upper()
-        return _fail(f"{name}: {first['msg']}")
-    if not settings.champion_uri:
-        return _fail("MODEL_URI is not set; give a bundle folder, gs://bucket/folder or models:/name@alias")
-    try:
-        return _serve(settings)
+        with lasting():
+            run = _prepare(_settings())
+        return run()
     except StartError as error:
-        return _fail(str(error))
+        sys.stderr.write(f"error: {error}\n")
+        return 1
 
 
 class StartError(Exception):
     """The server cannot start; one line with the problem and the fix."""
 
 
-def _serve(settings: Settings) -> int:
+def _settings() -> Settings:
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "_".join(map(str, first["loc"])).upper()
+        raise StartError(f"{name}: {first['msg']}") from error
+    if not settings.champion_uri:
+        raise StartError("MODEL_URI is not set; give a bundle folder, gs://bucket/folder or models:/name@alias")
+    return settings
+
+
+def _prepare(settings: Settings) -> Callable[[], int]:
+    """Load all that serves and bind the port; what comes back serves until told to stop."""
     # bound before anything is loaded: a port in use is known at once
     listener = _bind(settings.host, settings.listen_port)
     several = settings.workers > 1
     if several:
         share_metrics_between_processes()
-    served = _load(settings)
+    # what loads a model is imported first: two threads inside one ring of modules may see half of it
+    import serving.served  # noqa: F401
 
-    import uvicorn
+    with ThreadPoolExecutor(1) as aside:
+        # hashing and ONNX Runtime leave the interpreter to the rest of the imports
+        loading = aside.submit(_load, settings)
+        import uvicorn
 
-    from serving.app import create_app
-    from serving.connections import LingeringHttp
-    from serving.security import SecurityConfigError
-    from serving.security.policy import Policy
-    from serving.telemetry import configure_logging
+        from serving.app import create_app
+        from serving.connections import LingeringHttp
+        from serving.security import SecurityConfigError
+        from serving.security.policy import Policy
+        from serving.telemetry import configure_logging
+
+        served = loading.result()
 
     configure_logging(settings.log_level, settings.log_format)
     try:
@@ -78,17 +98,25 @@ def _serve(settings: Settings) -> int:
         listener.listen(config.backlog)
     except OSError as error:
         raise StartError(f"cannot listen: {error.strerror}; choose another PORT") from error
-    if several:
-        from uvicorn.supervisors import Multiprocess
+    return partial(_supervise if several else _run, config, listener)
 
-        supervisor = Multiprocess(config, sockets=[listener])
-        supervisor.run()
-        # uvicorn's workers finish what is in flight and then end by the SIGTERM they were sent
-        orderly = (None, 0, -signal.SIGTERM)
-        return max(0 if process.exitcode in orderly else 1 for process in supervisor.processes)
-    server = uvicorn.Server(config)
+
+def _run(config: "uvicorn.Config", listener: socket.socket) -> int:
+    from uvicorn import Server
+
+    server = Server(config)
     server.run(sockets=[listener])
     return 0 if server.started else 1
+
+
+def _supervise(config: "uvicorn.Config", listener: socket.socket) -> int:
+    from uvicorn.supervisors import Multiprocess
+
+    supervisor = Multiprocess(config, sockets=[listener])
+    supervisor.run()
+    # uvicorn's workers finish what is in flight and then end by the SIGTERM they were sent
+    orderly = (None, 0, -signal.SIGTERM)
+    return max(0 if process.exitcode in orderly else 1 for process in supervisor.processes)
 
 
 def _load(settings: Settings) -> "Served":
@@ -113,11 +141,6 @@ def _bind(host: str, port: int) -> socket.socket:
         raise StartError(f"cannot listen on {host}:{port}: {error.strerror}; choose another PORT or HOST") from error
     listener.set_inheritable(True)
     return listener
-
-
-def _fail(problem: str) -> int:
-    sys.stderr.write(f"error: {problem}\n")
-    return 1
 
 
 if __name__ == "__main__":

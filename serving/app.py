@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute, iter_route_contexts
 
 from serving import problems, security
+from serving.detector.collector import lasting
 from serving.detector.image import ImageRefusedError
 from serving.detector.statistics import read_reference
 from serving.drift.monitor import DriftMonitor, DriftPolicy, tell
@@ -70,9 +71,10 @@ def create_app(settings: Settings | None = None, served: Served | None = None) -
 
 def create_worker() -> FastAPI:
     """The application of one of several processes: settings and model are its own."""
-    settings = Settings()
-    configure_logging(settings.log_level, settings.log_format)
-    return create_app(settings)
+    with lasting():
+        settings = Settings()
+        configure_logging(settings.log_level, settings.log_format)
+        return create_app(settings)
 
 
 def build_service(settings: Settings) -> Service:

@@ -15,6 +15,7 @@ from serving.problems import ProblemError
 from serving.registry import ModelNotFoundError, ResolvedModel, resolve
 
 RELEASE_FILES: Final = ("release", "evaluation", "verdict")
+SETTLE_AFTER_S: Final = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -36,8 +37,10 @@ class Served:
             BundleError: the bundle was changed or does not reproduce its golden examples.
         """
         detector = Detector.load(model.folder, threads=1)
-        # compacting memory may take the kernel most of a second: nobody waits for it
-        threading.Thread(target=detector.settle, name="settle", daemon=True).start()
+        # compacting memory may take the kernel most of a second: the start, and what it was started for, come first
+        settling = threading.Timer(SETTLE_AFTER_S, detector.settle)
+        settling.daemon = True
+        settling.start()
         return cls(detector, version or model.version, model.uri)
 
     def release(self) -> dict[str, Any]:

@@ -4,6 +4,8 @@ Grad-CAM needs the gradient of the score with respect to the last feature map on
 network and no backbone in torch is needed; a test holds the result against Captum on the full network.
 """
 
+import importlib
+import sys
 import threading
 from io import BytesIO
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from PIL import Image
 
+from serving.detector.collector import lasting
 from serving.detector.engine import Floats
 from serving.detector.labels import Label
 from serving.detector.preprocess import Pixels
@@ -48,6 +51,9 @@ class PoolingHead:
             float32 (rows, columns). Positive cells spoke for `label`. For `ai_generated` the cells sum to
             `logit - bias`.
         """
+        if "captum.attr" not in sys.modules:
+            with lasting():
+                importlib.import_module("captum.attr")
         import torch
         from captum.attr import LayerGradCam
 

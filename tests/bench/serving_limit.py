@@ -1,38 +1,57 @@
-"""The in-process limit: decode and engine alone, no HTTP. Reads `IMAGE N` lines, answers CPU milliseconds an image."""
+"""The in-process limit: decode and engine alone, no HTTP; and the drawing and encoding of an overlay.
+
+Reads lines `predict IMAGE N THREADS` and `overlay IMAGE N`, answers CPU milliseconds an image.
+"""
 
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from serving.detector import gradcam
 from serving.detector.detector import Detector
-from serving.detector.image import ImageLimits
+from serving.detector.image import ImageLimits, decode
 
 
 def main(folder: Path) -> None:
-    """Answer until the input ends: decode + engine, and the overlay's drawing and encoding."""
+    """Answer until the input ends."""
     detector = Detector.load(folder)
     # as the server does
     detector.settle()
     limits = ImageLimits()
+    grid = np.random.default_rng(0).normal(size=(7, 7)).astype(np.float32)
+    # as the server's slots: threads of their own
+    pool = ThreadPoolExecutor(16)
     for line in sys.stdin:
-        path, count = line.split()
+        what, path, count, *threads = line.split()
         data = Path(path).read_bytes()
-        started = time.process_time()
-        for _ in range(int(count)):
-            detector.predict([detector.pixels(data, limits)])
-        predict = (time.process_time() - started) / int(count) * 1e3
-        from serving.detector.image import decode
-
         rgb = decode(data, limits, target_px=detector.input_px).rgb
-        import numpy as np
 
-        grid = np.random.default_rng(0).normal(size=(7, 7)).astype(np.float32)
-        started = time.process_time()
-        for _ in range(5):
+        def predict(data: bytes = data) -> None:
+            detector.predict([detector.pixels(data, limits)])
+
+        def overlay(rgb: Image.Image = rgb) -> None:
             gradcam.encode_png(gradcam.overlay(rgb, grid))
-        overlay = (time.process_time() - started) / 5 * 1e3
-        print(predict, overlay, flush=True)
+
+        work = {"predict": predict, "overlay": overlay}[what]
+        print(_cpu_ms(pool, work, int(count), *map(int, threads)), flush=True)
+
+
+def _cpu_ms(pool: ThreadPoolExecutor, work: Callable[[], None], count: int, threads: int = 1) -> float:
+    """CPU milliseconds of one piece of work, done about `count` times by `threads` at once."""
+    each = -(-count // threads)
+
+    def share(_: int) -> None:
+        for _ in range(each):
+            work()
+
+    started = time.process_time()
+    list(pool.map(share, range(threads)))
+    return (time.process_time() - started) / (each * threads) * 1e3
 
 
 if __name__ == "__main__":

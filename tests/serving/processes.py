@@ -47,7 +47,10 @@ class Server:
         return self._log.read_text()
 
     def cpu_s(self) -> float:
-        """User and system time of the process, all threads, since it started."""
+        """User and system time of the process, all threads, since it started; to the nanosecond on Linux."""
+        if sys.platform == "linux":
+            # psutil's figures come in steps of 10 ms; the clock's number as clock_getcpuclockid(3) makes it
+            return time.clock_gettime(~self.process.pid << 3 | 2)
         times = self._watch.cpu_times()
         return times.user + times.system
 
