@@ -92,7 +92,9 @@ test: $(STAMP) ## Run the tests with coverage (>= 90 %); needs no network, no ro
 .PHONY: test-system
 test-system: $(addprefix $(VENV)/.with-,load dvc notebook docs) ## Run the tests that need Debian packages: Redis, Prometheus, Chromium; and the load generators (root)
 	@infra/ci/packages.sh redis-server prometheus prometheus-alertmanager chromium
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -m system
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m system tests/docs tests/components
+	@# what measures times has the machine to itself
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -m system --ignore=tests/docs --ignore=tests/components
 
 .PHONY: lint
 lint: $(STAMP) ## Check style, types and the import rules

@@ -27,6 +27,9 @@ OUT = Path("workspace/bench")
 CLIENTS = (1, 4, 8, 32)
 SLOTS = 2
 TWIN_TARGETS = {"224": 0.42, "1024": 0.58, "12MP": 0.45}
+HTTP_MS = 2.0
+HTTP_SHARE = HTTP_MS / (17.5 + HTTP_MS)
+"""The same target as a ratio, for a slow or noisy machine: where it was set, eager PyTorch takes 17.5 ms an image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +158,7 @@ def _compare(server: Server, twin: Server, limit: Limit, image: Path, name: str,
         "limit_cpu_ms": statistics.median(bare),
         "ratio": statistics.median(m / o for m, o in zip(mine, other, strict=True)),
         "http_ms": statistics.median(m - b for m, b in zip(mine, bare, strict=True)),
+        "http_share": statistics.median((m - b) / o for m, b, o in zip(mine, bare, other, strict=True)),
         "latency_ms": _percentiles(times),
         "errors": errors,
     }
@@ -219,8 +223,9 @@ def targets(result: dict[str, Any]) -> list[Row]:
     return [
         *rows,
         Row("the same at 224 while 8 clients saturate both", load["8"]["ratio"], TWIN_TARGETS["224"], "x"),
-        Row("HTTP cost of a request, 224", sizes["224"]["http_ms"], 2.0, "ms CPU"),
-        Row("the same while 8 clients saturate the slots", load["8"]["http_ms"], 2.0, "ms CPU"),
+        Row("HTTP cost of a request, 224", sizes["224"]["http_ms"], HTTP_MS, "ms CPU"),
+        Row("the same against the twin", sizes["224"]["http_share"], HTTP_SHARE, "x"),
+        Row("the same while 8 clients saturate the slots", load["8"]["http_ms"], HTTP_MS, "ms CPU"),
         Row("/predict/explain without overlay against /predict", explain["ratio"], 1.3, "x"),
         Row("throughput at 8 clients against the in-process limit", load["8"]["share_of_limit"], 0.85, "x", True),
         Row("/healthz p95 while 8 clients saturate", load["8"]["healthz_ms"]["p95"], 25.0, "ms"),
@@ -261,7 +266,7 @@ def _print(result: dict[str, Any], rows: list[Row]) -> None:
     for row in rows:
         sign = ">=" if row.at_least else "<="
         mark = "[green]met[/]" if row.met else "[bold red]NOT MET[/]"
-        table.add_row(row.what, f"{row.measured:.2f} {row.unit}", f"{sign} {row.target:g}", mark)
+        table.add_row(row.what, f"{row.measured:.2f} {row.unit}", f"{sign} {row.target:.3g}", mark)
     console.print(table)
     console.print(f"{OUT / 'serving.json'}  {OUT / 'serving.png'}")
 
