@@ -1,5 +1,6 @@
 """The end of a connection, over real sockets: no request is lost because its connection was idle a moment ago."""
 
+import socket
 import time
 from http.client import HTTPConnection
 from pathlib import Path
@@ -40,3 +41,51 @@ def test_a_request_on_an_idle_connection_is_answered_after_term(toy_bundle: Path
         # and one that asks nothing does not hold the server up
         assert server.process.wait(10) == 0
         assert silent.sock.recv(1) == b""
+
+
+BODY_BYTES = 400_000
+
+
+def refused_early(to: socket.socket, *headers: str) -> bytes:
+    """The answer to a request that is refused while most of its body is still to come."""
+    lines = ("POST /nothing HTTP/1.1", "Host: test", f"Content-Length: {BODY_BYTES}", *headers, "", "")
+    to.sendall("\r\n".join(lines).encode() + bytes(10_000))
+    answer = b""
+    while b'"reason"' not in answer or not answer.endswith(b"}"):
+        part = to.recv(65536)
+        assert part, answer
+        answer += part
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    return answer.lower()
+
+
+def send_the_rest(to: socket.socket) -> None:
+    left = BODY_BYTES - 10_000
+    for size in (1000, 1000, left - 2000):
+        # a reset would be known by the next piece
+        time.sleep(LINGER_S / 10)
+        to.sendall(bytes(size))
+
+
+def test_an_answer_before_the_end_of_its_request_is_not_torn_away(toy_bundle: Path, tmp_path: Path) -> None:
+    with serve(toy_bundle, tmp_path / "log") as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as asks:
+            assert b"connection: close" in refused_early(asks, "Connection: close")
+            send_the_rest(asks)
+            assert asks.recv(1) == b""
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as stalls:
+            refused_early(stalls, "Connection: close")
+            started = time.monotonic()
+            assert stalls.recv(1) == b""
+            assert LINGER_S * 0.8 < time.monotonic() - started < LINGER_S + 2
+
+
+def test_nor_is_it_while_the_server_stops(toy_bundle: Path, tmp_path: Path) -> None:
+    with serve(toy_bundle, tmp_path / "log") as server:
+        opened = connection(server)
+        server.process.terminate()
+        time.sleep(LINGER_S * 0.4)
+        assert b"connection: close" in refused_early(opened.sock)
+        send_the_rest(opened.sock)
+        assert opened.sock.recv(1) == b""
+        assert server.process.wait(10) == 0

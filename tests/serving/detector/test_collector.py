@@ -16,12 +16,13 @@ from pathlib import Path
 from serving.detector.detector import Detector
 
 detector = Detector.load(Path(sys.argv[1]))
-assert gc.get_freeze_count() == 0 and "torch" not in sys.modules
+assert "torch" not in sys.modules
+unchanged = gc.get_freeze_count()  # some hundreds from Python 3.12 on
 image = detector.pixels((detector.folder / detector.manifest.golden[0].file).read_bytes())
 detector.explain(image)
-kept = gc.get_freeze_count()
+kept = gc.get_freeze_count() - unchanged
 detector.explain(image)
-assert gc.get_freeze_count() == kept, "only the first explanation imports"
+assert gc.get_freeze_count() - unchanged == kept, "only the first explanation imports"
 
 class Node: pass
 node = Node(); node.itself = node; seen = weakref.ref(node); del node
