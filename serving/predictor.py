@@ -4,10 +4,8 @@ Everything that costs processor time (decoding included) runs in a slot's thread
 """
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -21,6 +19,7 @@ from serving.detector.labels import Label
 from serving.detector.preprocess import Pixels, as_batch, to_input
 from serving.problems import ProblemError
 from serving.served import Served
+from serving.slots import Slots
 
 T = TypeVar("T")
 
@@ -111,14 +110,13 @@ class Predictor:
         self._timeout_s = timeout_s
         self._limits = limits or ImageLimits()
         self._on_depth = on_depth
-        self._pool = ThreadPoolExecutor(slots, thread_name_prefix="slot")
-        self._pending = 0
-        self._lock = threading.Lock()
+        self._slots = Slots(slots)
+        self._told_depth = 0
 
     @property
     def waiting(self) -> int:
         """Jobs that wait for a slot."""
-        return max(0, self._pending - self.slots)
+        return max(0, self._slots.unfinished - self.slots)
 
     def refuse_if_full(self) -> None:
         """Refuse before a body is read where its job could not be queued anyway.
@@ -126,8 +124,7 @@ class Predictor:
         Raises:
             ProblemError: `overloaded`.
         """
-        if self._pending >= self.slots + self.queue_size:
-            raise self._overloaded()
+        self._refuse_unless_free(1)
 
     async def predict(self, served: Served, data: bytes) -> Judgement:
         """Judge one image.
@@ -156,35 +153,27 @@ class Predictor:
         (explained,) = await self._run([partial(explain, served, data, self._limits)])
         return explained
 
-    async def _run(self, jobs: Sequence[Callable[[], T]]) -> list[T]:
-        self._admit(len(jobs))
-        futures = [self._submit(job) for job in jobs]
+    async def _run(self, work: Sequence[Callable[[], T]]) -> list[T]:
+        self._refuse_unless_free(len(work))
+        jobs = [self._slots.give(piece) for piece in work]
+        self._tell_depth()
         try:
             async with asyncio.timeout(self._timeout_s):
-                return [await asyncio.wrap_future(future) for future in futures]
+                return [await job.result for job in jobs]
         except TimeoutError as error:
             raise ProblemError("deadline_exceeded", f"no answer within {self._timeout_s:g} s; try again") from error
         finally:
-            # what still waits is not needed any more; what runs ends by itself and frees its place then
-            for future in futures:
-                future.cancel()
+            self._slots.drop(jobs)
+            self._tell_depth()
 
-    def _submit(self, job: Callable[[], T]) -> Future[T]:
-        future = self._pool.submit(job)
-        future.add_done_callback(self._leave)
-        return future
+    def _refuse_unless_free(self, jobs: int) -> None:
+        if self._slots.unfinished + jobs > self.slots + self.queue_size:
+            raise self._overloaded()
 
-    def _admit(self, jobs: int) -> None:
-        with self._lock:
-            if self._pending + jobs > self.slots + self.queue_size:
-                raise self._overloaded()
-            self._pending += jobs
-        self._on_depth(self.waiting)
-
-    def _leave(self, _: Future[T]) -> None:
-        with self._lock:
-            self._pending -= 1
-        self._on_depth(self.waiting)
+    def _tell_depth(self) -> None:
+        if (depth := self.waiting) != self._told_depth:
+            self._told_depth = depth
+            self._on_depth(depth)
 
     def _overloaded(self) -> ProblemError:
         return ProblemError(
@@ -193,7 +182,7 @@ class Predictor:
 
     def close(self) -> None:
         """Let running work end and drop what waits."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._slots.close()
 
 
 def _split(items: Sequence[bytes], parts: int) -> list[Sequence[bytes]]:

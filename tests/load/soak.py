@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tests.bench.serving_load import exchange, multipart, request
+from tests.bench.serving_load import multipart, request
 from tests.bundles import jpeg, make_bundle
 from tests.serving.processes import Server, serve
 
@@ -42,6 +42,16 @@ def mix() -> list[bytes]:
         request("GET", f"/{os.urandom(4).hex()}"),
     ]
     return good + bad + other
+
+
+async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, message: bytes) -> int:
+    """Send one request, read its whole answer, return its status."""
+    writer.write(message)
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
+    if length:
+        await reader.readexactly(length)
+    return int(head[9:12])
 
 
 async def client(port: int, messages: list[bytes], offset: int, count: int, seen: Counter[int]) -> None:

@@ -1,0 +1,173 @@
+"""Slots do each job once, in order, and lose neither a thread nor memory to what goes wrong."""
+
+import asyncio
+import threading
+import weakref
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from serving.slots import Slots
+
+WAIT_S = 5.0
+
+
+class Gate:
+    """Work that says when it has begun and ends when it is let."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.open = threading.Event()
+
+    def __call__(self) -> str:
+        self.begun.set()
+        assert self.open.wait(WAIT_S)
+        return "through"
+
+
+async def begun(gate: Gate) -> None:
+    assert await asyncio.to_thread(gate.begun.wait, WAIT_S)
+
+
+def run(body: Callable[[Slots], Any], count: int = 1) -> None:
+    async def with_slots() -> None:
+        slots = Slots(count)
+        try:
+            await asyncio.wait_for(body(slots), 2 * WAIT_S)
+        finally:
+            slots.close()
+
+    asyncio.run(with_slots())
+
+
+def test_results_and_errors_come_back_and_one_slot_keeps_the_order() -> None:
+    async def body(slots: Slots) -> None:
+        order: list[int] = []
+        jobs = [slots.give(lambda n=n: order.append(n) or n * n) for n in range(50)]  # type: ignore[misc]
+        failing = slots.give(lambda: 1 / 0)
+        leaving = slots.give(lambda: exit(3))
+        last = slots.give(threading.get_ident)
+        assert [await job.result for job in jobs] == [n * n for n in range(50)]
+        assert order == list(range(50))
+        with pytest.raises(ZeroDivisionError):
+            await failing.result
+        with pytest.raises(SystemExit):
+            await leaving.result
+        # the thread outlived both
+        assert await last.result != threading.get_ident()
+        assert slots.unfinished == 0
+
+    run(body)
+
+
+def test_slots_work_side_by_side() -> None:
+    async def body(slots: Slots) -> None:
+        both = threading.Barrier(2)
+        jobs = [slots.give(lambda: both.wait(WAIT_S)) for _ in range(2)]
+        assert sorted([await job.result for job in jobs]) == [0, 1]
+
+    run(body, count=2)
+
+
+def test_a_dropped_job_frees_its_place_at_once_and_never_runs() -> None:
+    async def body(slots: Slots) -> None:
+        gate, ran = Gate(), threading.Event()
+        running = slots.give(gate)
+        await begun(gate)
+        waiting = slots.give(ran.set)
+        assert slots.unfinished == 2
+        slots.drop([waiting])
+        assert slots.unfinished == 1
+        slots.drop([waiting])
+        assert slots.unfinished == 1, "dropped twice, it is counted once"
+        gate.open.set()
+        assert await running.result == "through"
+        assert await slots.give(lambda: "next").result == "next"
+        assert not ran.is_set()
+        assert slots.unfinished == 0
+
+    run(body)
+
+
+def test_a_dropped_job_that_runs_keeps_its_place_until_it_ends() -> None:
+    async def body(slots: Slots) -> None:
+        gate = Gate()
+        running = slots.give(gate)
+        await begun(gate)
+        slots.drop([running])
+        assert running.result.cancelled()
+        assert slots.unfinished == 1
+        gate.open.set()
+        assert await slots.give(lambda: "next").result == "next"
+        assert slots.unfinished == 0
+
+    run(body)
+
+
+def test_closing_waits_for_what_runs_and_drops_what_waits() -> None:
+    async def body(slots: Slots) -> None:
+        gate, ran = Gate(), threading.Event()
+        running, waiting = slots.give(gate), slots.give(ran.set)
+        await begun(gate)
+        closing = asyncio.create_task(asyncio.to_thread(slots.close))
+        with pytest.raises(asyncio.CancelledError):
+            await waiting.result
+        await asyncio.sleep(0.1)
+        assert not closing.done()
+        gate.open.set()
+        await closing
+        assert await running.result == "through"
+        assert not ran.is_set()
+        assert slots.unfinished == 0
+        with pytest.raises(RuntimeError, match="closed"):
+            slots.give(ran.set)
+
+    run(body)
+
+
+def test_a_loop_that_ended_first_costs_no_slot() -> None:
+    slots, gate = Slots(1), Gate()
+
+    async def leave_behind() -> None:
+        slots.give(gate)
+        await begun(gate)
+
+    async def ask() -> str:
+        return await slots.give(lambda: "next").result
+
+    asyncio.run(leave_behind())
+    gate.open.set()
+    assert asyncio.run(ask()) == "next"
+    slots.close()
+
+
+def test_nothing_of_a_job_is_held_once_it_is_answered() -> None:
+    class Image:
+        """Stands for the bytes of an upload."""
+
+    async def body(slots: Slots) -> None:
+        for fails in (False, True):
+            image = Image()
+            watch = weakref.ref(image)
+
+            def work(image: Image = image, fails: bool = fails) -> None:
+                assert not fails, image
+
+            job = slots.give(work)
+            assert isinstance((await asyncio.gather(job.result, return_exceptions=True))[0], AssertionError) is fails
+            del job, image, work
+            async for _ in moments():
+                if watch() is None:
+                    break
+            else:
+                pytest.fail("the slot still holds the image")
+
+    run(body)
+
+
+async def moments() -> AsyncIterator[None]:
+    """Some, up to a second: the slot lets go a moment after it has told."""
+    for _ in range(100):
+        yield
+        await asyncio.sleep(0.01)
