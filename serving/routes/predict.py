@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from serving.detector.image import ImageRefusedError
 from serving.predictor import Judgement
 from serving.problems import STATUS, ProblemError, Reason, request_id, responses
+from serving.routes.direct import DirectRoute
 from serving.schemas import (
     BatchItem,
     BatchPrediction,
@@ -22,7 +23,7 @@ from serving.schemas import (
 from serving.service import Service, service_of
 from serving.uploads import Upload
 
-router = APIRouter(tags=["predict"])
+router = APIRouter(tags=["predict"], route_class=DirectRoute)
 
 HEATMAP_DIGITS: Final = 6
 

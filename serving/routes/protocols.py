@@ -18,6 +18,7 @@ from serving.detector.image import ImageRefusedError
 from serving.predictor import Judgement
 from serving.problems import ProblemError, Reason, responses
 from serving.routes.predict import json_response, model_fields, verdict_fields
+from serving.routes.direct import DirectRoute
 from serving.schemas import (
     TensorMetadata,
     V2Live,
@@ -63,7 +64,7 @@ v2 = APIRouter(prefix="/v2", tags=["open inference protocol"])
 
 def vertex_router(predict_route: str, health_route: str) -> APIRouter:
     """The two routes of Vertex AI's custom container contract, at the paths it asks for."""
-    router = APIRouter(tags=["vertex ai"])
+    router = APIRouter(tags=["vertex ai"], route_class=DirectRoute)
     router.add_api_route(
         predict_route,
         vertex_predict,
