@@ -17,8 +17,8 @@ from serving.codecs import BYTES, HEADER_LENGTH, INPUT, OUTPUTS, decode_base64, 
 from serving.detector.image import ImageRefusedError
 from serving.predictor import Judgement
 from serving.problems import ProblemError, Reason, responses
-from serving.routes.predict import json_response, model_fields, verdict_fields
 from serving.routes.direct import DirectRoute
+from serving.routes.predict import json_response, model_fields, verdict_fields
 from serving.schemas import (
     TensorMetadata,
     V2Live,
