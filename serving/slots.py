@@ -81,6 +81,8 @@ class Slots:
         for job in jobs:
             if self._claim(job):
                 self._leave()
+                # its place in the queue stays until a slot comes to it; its image must not
+                del job.work
             job.result.cancel()
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -142,10 +143,27 @@ def test_a_loop_that_ended_first_costs_no_slot() -> None:
     slots.close()
 
 
-def test_nothing_of_a_job_is_held_once_it_is_answered() -> None:
-    class Image:
-        """Stands for the bytes of an upload."""
+class Image:
+    """Stands for the bytes of an upload."""
 
+
+def test_a_dropped_job_lets_its_image_go_while_the_slots_are_still_busy() -> None:
+    async def body(slots: Slots) -> None:
+        gate, image = Gate(), Image()
+        watch = weakref.ref(image)
+        running = slots.give(gate)
+        await begun(gate)
+        waiting = slots.give(partial(id, image))
+        slots.drop([waiting])
+        del image, waiting
+        assert watch() is None
+        gate.open.set()
+        await running.result
+
+    run(body)
+
+
+def test_nothing_of_a_job_is_held_once_it_is_answered() -> None:
     async def body(slots: Slots) -> None:
         for fails in (False, True):
             image = Image()
