@@ -1,8 +1,8 @@
 """What the routes of one application share: models, predictor, limits and observers."""
 
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from fastapi import Request
@@ -46,8 +46,8 @@ class Service:
         """What keeps records on a thread of its own, to be started with the server and closed after it."""
         return [recorder for recorder in (self.drift, self.feedback) if recorder is not None]
 
-    @asynccontextmanager
-    async def admitted(self) -> AsyncIterator[BodyAccount]:
+    @contextmanager
+    def admitted(self) -> Iterator[BodyAccount]:
         """An account for a body that is worth reading.
 
         Raises:

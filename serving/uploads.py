@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.requests import ClientDisconnect
 
 from serving.problems import ProblemError
 
@@ -117,7 +116,14 @@ async def _receive(
     received = 0
     try:
         async with asyncio.timeout(timeout_s):
-            async for chunk in request.stream():
+            more = True
+            # not `request.stream()`: the loop has to register every asynchronous generator it meets
+            while more:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ProblemError("malformed_request", "the client went away before its body was complete")
+                chunk: bytes = message.get("body", b"")
+                more = message.get("more_body", False)
                 received += len(chunk)
                 if received > max_bytes:
                     raise ProblemError("request_too_large", f"the body has more than {max_bytes:,} bytes, the limit")
@@ -125,8 +131,6 @@ async def _receive(
                 sink(chunk)
     except TimeoutError as error:
         raise ProblemError("body_timeout", f"the body did not arrive within {timeout_s:g} s") from error
-    except ClientDisconnect as error:
-        raise ProblemError("malformed_request", "the client went away before its body was complete") from error
 
 
 class _Form:

@@ -71,7 +71,7 @@ _MANY: Final = _form("files", {"type": "array", "items": _FILE, "minItems": 1, "
 async def predict(request: Request) -> Response:
     """Judge the image in the form field `file`."""
     service = service_of(request)
-    async with service.admitted() as account:
+    with service.admitted() as account:
         data = await service.upload(request, account)
         started = time.perf_counter()
         judgement = await service.predictor.predict(service.champion.current, data)
@@ -89,7 +89,7 @@ async def predict(request: Request) -> Response:
 async def predict_batch(request: Request) -> Response:
     """Judge the images in the repeated form field `files`; each gets a verdict or an error of its own."""
     service = service_of(request)
-    async with service.admitted() as account:
+    with service.admitted() as account:
         uploads = await service.uploads(request, account)
         started = time.perf_counter()
         served = service.champion.current
@@ -130,7 +130,7 @@ async def predict_batch(request: Request) -> Response:
 async def predict_explain(request: Request) -> Response:
     """Judge the image in the form field `file` and explain the predicted class with Grad-CAM."""
     service = service_of(request)
-    async with service.admitted() as account:
+    with service.admitted() as account:
         data = await service.upload(request, account)
         started = time.perf_counter()
         explained = await service.predictor.explain(service.champion.current, data)
@@ -157,7 +157,7 @@ async def predict_compare(request: Request) -> Response:
     service = service_of(request)
     if service.challenger is None or not service.challenger.loaded:
         raise ProblemError("no_challenger", "no challenger is loaded; set SHADOW_MODEL_URI to a model that exists")
-    async with service.admitted() as account:
+    with service.admitted() as account:
         data = await service.upload(request, account)
         started = time.perf_counter()
         champion = await service.predictor.predict(service.champion.current, data)

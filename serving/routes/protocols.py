@@ -87,7 +87,7 @@ def _json_body(model: type[BaseModel]) -> dict[str, Any]:
 async def vertex_predict(request: Request) -> Response:
     """Judge each instance `{"b64": ...}`; predictions stand in their order."""
     service = service_of(request)
-    async with service.admitted() as account:
+    with service.admitted() as account:
         settings = service.settings
         limit = int(settings.max_batch_bytes * _JSON_PER_BYTE)
         body = parse(VertexRequest, await service.body(request, account, limit))
@@ -166,7 +166,7 @@ async def infer(request: Request, name: str, version: str | None = None) -> Resp
     """Judge the encoded images of the BYTES tensor `image`, in base64 or as raw binary data."""
     service = service_of(request)
     served = _served(request, name, version)
-    async with service.admitted() as account:
+    with service.admitted() as account:
         settings = service.settings
         body = await service.body(request, account, int(settings.max_batch_bytes * _JSON_PER_BYTE))
         asked, images = decode_v2(body, request.headers.get(HEADER_LENGTH))
