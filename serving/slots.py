@@ -38,8 +38,7 @@ class Slots:
     """`count` threads behind one queue; they start with the first job.
 
     A `ThreadPoolExecutor` under `asyncio.wrap_future` does the same with two futures, a condition and three callbacks a
-    job. It is replaced because its slot still holds the interpreter while the loop it has woken waits for it: about a
-    fourteenth of what HTTP costs a request (docs/adr/010-slots.md).
+    job; to one client that is a tenth of the event loop's time (docs/adr/010-slots.md).
     """
 
     def __init__(self, count: int) -> None:

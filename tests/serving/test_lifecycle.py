@@ -182,6 +182,28 @@ def test_overload_is_refused_and_nothing_queues_without_bound(toy_bundle: Path, 
     assert depth["size"] == 4
 
 
+def test_the_metrics_tell_how_many_jobs_wait(toy_bundle: Path, tmp_path: Path) -> None:
+    async def depth(client: httpx.AsyncClient) -> float:
+        lines = (await client.get("/metrics")).text.splitlines()
+        return float(next(line for line in lines if line.startswith("aidetect_queue_depth ")).rpartition(" ")[2])
+
+    async def watch(server: Server) -> tuple[float, float]:
+        driving = asyncio.create_task(drive(server, _heavy_to_decode(), 5, 1.0))
+        deepest = 0.0
+        async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+            while not driving.done():
+                deepest = max(deepest, await depth(client))
+                await asyncio.sleep(0.02)
+            await driving
+            return deepest, await depth(client)
+
+    with serve(toy_bundle, tmp_path / "log", SLOTS="1", QUEUE_SIZE="4") as server:
+        deepest, after = asyncio.run(watch(server))
+    # five clients at one slot: four wait
+    assert 1 <= deepest <= 4
+    assert after == 0
+
+
 @pytest.mark.system  # a latency: it wants the machine to itself, so it runs where tests run one after another
 def test_under_overload_what_is_accepted_stays_quick(toy_bundle: Path, tmp_path: Path) -> None:
     def p95(traffic: Traffic, status: int) -> float:

@@ -45,7 +45,12 @@ def run(body: Callable[[Slots], Any], count: int = 1) -> None:
 def test_results_and_errors_come_back_and_one_slot_keeps_the_order() -> None:
     async def body(slots: Slots) -> None:
         order: list[int] = []
-        jobs = [slots.give(lambda n=n: order.append(n) or n * n) for n in range(50)]  # type: ignore[misc]
+
+        def square(n: int) -> int:
+            order.append(n)
+            return n * n
+
+        jobs = [slots.give(partial(square, n)) for n in range(50)]
         failing = slots.give(lambda: 1 / 0)
         leaving = slots.give(lambda: exit(3))
         last = slots.give(threading.get_ident)
