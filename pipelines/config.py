@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from components.deploy.config import DeployConfig
 from components.evaluate.config import EvaluateConfig
@@ -22,6 +22,7 @@ from pipelines.cost import CostConfig
 from pipelines.places import DockerConfig, ImagesConfig, KubeflowConfig, MachinesConfig, VertexConfig
 from pipelines.retrain import RetrainConfig
 from pipelines.schedule import ScheduleConfig
+from serving.platform.frozen import Section
 
 CONFIG_FILE: Final = "pipeline_config.yaml"
 ENV_PREFIX: Final = "AIDETECT_"
@@ -40,24 +41,20 @@ class ConfigError(ValueError):
     """A configuration that cannot be used; one line that names the key and what is wrong with it."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
-
-
-class DataConfig(_Frozen):
+class DataConfig(Section):
     """Where the images are."""
 
     uri: str = "data/sample"
     """Folder, Parquet folder, `gs://` of either, or `hf://dataset`."""
 
 
-class PathsConfig(_Frozen):
+class PathsConfig(Section):
     """Where runs, the registry and caches lie on this disk."""
 
     workspace: Path = Path("workspace")
 
 
-class TrackingConfig(_Frozen):
+class TrackingConfig(Section):
     """MLflow tracking and registry."""
 
     uri: str = ""
@@ -73,7 +70,7 @@ class DeploySection(DeployConfig):
     """False: a run stops after register; `aidetect deploy` goes on from there."""
 
 
-class PipelineConfig(_Frozen):
+class PipelineConfig(Section):
     """Every knob of the system."""
 
     data: DataConfig = DataConfig()

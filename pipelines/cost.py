@@ -9,10 +9,11 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from pipelines.places import STAGES, Machine, Stage
 from pipelines.runs import list_runs
+from serving.platform.frozen import Frozen
 
 if TYPE_CHECKING:
     from components.deploy.config import DeployConfig
@@ -28,11 +29,7 @@ class CostError(ValueError):
     """No price is known for what the configuration asks for; one line with what is known."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class StageMinutes(_Frozen):
+class StageMinutes(Frozen):
     """Minutes of each stage; what runs recorded on Vertex AI took replaces these."""
 
     verify_data: float = Field(5, ge=0)
@@ -49,7 +46,7 @@ class StageMinutes(_Frozen):
         return minutes
 
 
-class CostConfig(_Frozen):
+class CostConfig(Frozen):
     """What an estimate assumes where nothing is recorded."""
 
     stage_minutes: StageMinutes = StageMinutes()
@@ -63,7 +60,7 @@ class CostConfig(_Frozen):
     """The images in Artifact Registry."""
 
 
-class Price(_Frozen):
+class Price(Frozen):
     """One list price, by region."""
 
     unit: str
@@ -75,7 +72,7 @@ class Price(_Frozen):
     """False: only another's quotation of the source was read."""
 
 
-class Prices(_Frozen):
+class Prices(Frozen):
     """`prices.yaml`."""
 
     currency: Literal["USD"]

@@ -3,7 +3,9 @@
 import re
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
+
+from serving.platform.frozen import Section
 
 Stage = Literal["verify_data", "train", "evaluate", "quality_gate", "register", "deploy"]
 STAGES: Final[tuple[Stage, ...]] = ("verify_data", "train", "evaluate", "quality_gate", "register", "deploy")
@@ -20,11 +22,7 @@ _DIGEST: Final = re.compile(r"@sha256:[0-9a-f]{64}$")
 NEVER_PUSHED: Final = "@sha256:" + "0" * 64
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class ImagesConfig(_Frozen):
+class ImagesConfig(Section):
     """The three images of a release, as references a registry can resolve."""
 
     train: str = "ai-product-photo-detector/train:dev"
@@ -41,7 +39,7 @@ def is_pinned(image: str) -> bool:
     return _DIGEST.search(image) is not None
 
 
-class Machine(_Frozen):
+class Machine(Section):
     """Limits of one stage's container."""
 
     cpu: int = Field(default=4, ge=1, le=96)
@@ -58,7 +56,7 @@ class Machine(_Frozen):
         return value
 
 
-class MachinesConfig(_Frozen):
+class MachinesConfig(Section):
     """Machine per stage. 8 CPUs and 30 GB with a T4 is Vertex AI's n1-standard-8."""
 
     verify_data: Machine = Machine(cpu=8, memory_gb=30)
@@ -74,14 +72,14 @@ class MachinesConfig(_Frozen):
         return machine
 
 
-class DockerConfig(_Frozen):
+class DockerConfig(Section):
     """A run in containers on this machine (`--on docker`)."""
 
     deploy_image: str = "ai-product-photo-detector/local:dev"
     """Image of deploy when its target is `local`: it starts the server from its own environment, so it holds both."""
 
 
-class VertexConfig(_Frozen):
+class VertexConfig(Section):
     """Vertex AI Pipelines."""
 
     project: str = ""
@@ -101,7 +99,7 @@ class VertexConfig(_Frozen):
     """Pause between two looks at a run that is followed (`--sync`)."""
 
 
-class KubeflowConfig(_Frozen):
+class KubeflowConfig(Section):
     """Open-source Kubeflow Pipelines."""
 
     host: str = ""

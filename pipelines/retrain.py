@@ -7,21 +7,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from components.artifacts.cloud_storage import SCHEME, CloudLines
 from pipelines.retrain_state import NOT_STARTED, STARTING, Reason, RetrainError, Start, open_history
+from serving.platform.frozen import Section
 
 DAY_S: Final = 86_400.0
 HTTP_TIMEOUT_S: Final = 10.0
 _ATTEMPTS: Final = 5
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
-
-
-class RetrainConfig(_Frozen):
+class RetrainConfig(Section):
     """When a new model is worth a pipeline run."""
 
     max_age_days: float = Field(90.0, gt=0)
@@ -38,7 +35,7 @@ class RetrainConfig(_Frozen):
     """The server's `feedback.jsonl`, where this machine sees it, or its `gs://` copy; empty: labels are no reason."""
 
 
-class Evidence(_Frozen):
+class Evidence(Section):
     """What is known when deciding."""
 
     drift_state: Literal["unknown", "collecting", "ok", "drift", "alarm"] = "unknown"
@@ -49,7 +46,7 @@ class Evidence(_Frozen):
     source: str = ""
 
 
-class Decision(_Frozen):
+class Decision(Section):
     """Whether to start a run now."""
 
     retrain: bool
@@ -71,7 +68,7 @@ class StartedRun(Protocol):
         ...
 
 
-class Outcome(_Frozen):
+class Outcome(Section):
     """A decision and the run it led to."""
 
     decision: Decision

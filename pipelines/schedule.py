@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
+
+from serving.platform.frozen import Section
 
 if TYPE_CHECKING:
     from pipelines.config import PipelineConfig
@@ -17,10 +19,8 @@ _FIELDS: Final = (("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 
 _PART: Final = re.compile(r"(?:\*|(\d+)(?:-(\d+))?)(?:/([1-9]\d*))?")
 
 
-class ScheduleConfig(BaseModel):
+class ScheduleConfig(Section):
     """The recurring run; `aidetect schedule apply` makes the cloud agree with it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     enabled: bool = False
     """False: `apply` pauses what stands and makes nothing."""

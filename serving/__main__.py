@@ -63,9 +63,9 @@ def _prepare(settings: Settings) -> Callable[[], int]:
         import uvicorn
 
         from serving.app import create_app
-        from serving.connections import LingeringHttp
-        from serving.security import SecurityConfigError
-        from serving.security.policy import Policy
+        from serving.http.connections import LingeringHttp
+        from serving.http.security import SecurityConfigError
+        from serving.http.security.policy import Policy
         from serving.telemetry import configure_logging
 
         served = loading.result()

@@ -10,23 +10,23 @@ from typing import Final
 from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute, iter_route_contexts
 
-from serving import problems, security
 from serving.detector.collector import lasting
 from serving.detector.image import ImageRefusedError
 from serving.detector.statistics import read_reference
 from serving.drift.monitor import DriftMonitor, DriftPolicy, tell
 from serving.feedback import FeedbackMetrics, FeedbackStore
+from serving.http import problems, security
+from serving.http.openapi import describe
+from serving.http.predictor import Predictor
+from serving.http.problems import ProblemError, refusal
+from serving.http.routes import feedback, ops, predict, protocols
+from serving.http.service import Service
+from serving.http.uploads import BodyBudget
 from serving.lifecycle import LifecycleMetrics
-from serving.openapi import describe
-from serving.predictor import Predictor
-from serving.problems import ProblemError, refusal
-from serving.routes import feedback, ops, predict, protocols
 from serving.served import ModelHolder, Served
-from serving.service import Service
 from serving.settings import Settings
 from serving.shadow import Shadow
 from serving.telemetry import Telemetry, configure_logging
-from serving.uploads import BodyBudget
 
 DESCRIPTION: Final = """\
 Tells whether an e-commerce product photo is real or AI-generated, and shows where the score came from.

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from serving.detector.bundle import RELEASE, BundleError
 from serving.detector.detector import Detector
-from serving.problems import ProblemError
+from serving.http.problems import ProblemError
 from serving.registry import ModelNotFoundError, ResolvedModel, resolve
 
 RELEASE_FILES: Final = ("release", "evaluation", "verdict")

@@ -8,6 +8,8 @@ from typing import Final, Literal
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from serving.platform.cores import usable_cores
+
 MIB: Final = 1024 * 1024
 
 
@@ -154,22 +156,12 @@ class Settings(BaseSettings):
     @property
     def slots_per_process(self) -> int:
         """Engine slots in this process."""
-        return self.slots or max(1, available_cores() // self.workers)
+        return self.slots or max(1, usable_cores() // self.workers)
 
     @property
     def queue_length(self) -> int:
         """Jobs that may wait in this process."""
         return self.queue_size or 4 * self.slots_per_process
-
-
-def available_cores() -> int:
-    """Cores this process may really use: its affinity, bounded by a container's CPU quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, round(int(quota) / int(period))))
 
 
 def pin_numerical_threads() -> None:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from serving.detector.image import ImageLimits, ImageRefusedError
-from serving.predictor import Judgement, judge
+from serving.http.predictor import Judgement, judge
 from serving.served import ModelHolder, Served
 
 MOST_WAITING: Final = 8

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict
+
+from serving.platform.frozen import Frozen
 
 DATASET_JSON: Final = "dataset.json"
 TRAIN: Final = "train"
@@ -38,10 +39,8 @@ SCHEMA: Final = pa.schema(
 """Columns of every packed split. `pixel_sha256` is over the decoded RGB pixels; sizes are pixels as displayed."""
 
 
-class SplitSummary(BaseModel):
+class SplitSummary(Frozen):
     """Counts of one packed split."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     rows: int
     by_class: dict[str, int]
@@ -49,10 +48,8 @@ class SplitSummary(BaseModel):
     """sha256 over the sorted (pixel_sha256, label) pairs of the split."""
 
 
-class DatasetSummary(BaseModel):
+class DatasetSummary(Frozen):
     """`dataset.json`: what the packed dataset holds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int = 1
     source_uri: str

@@ -6,18 +6,13 @@ A folder with `evaluation.json` (this schema), `predictions.parquet` (one row an
 from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict
+from serving.platform.frozen import Frozen
 
 EVALUATION_JSON: Final = "evaluation.json"
 PREDICTIONS_PARQUET: Final = "predictions.parquet"
 
 
-class _Frozen(BaseModel):
-    # a figure that is not a number must survive the file, so that the gate can refuse it by name
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), ser_json_inf_nan="strings")
-
-
-class Metric(_Frozen):
+class Metric(Frozen):
     """A value with its 95 % interval; the bounds are None where no interval is defined."""
 
     value: float
@@ -25,7 +20,7 @@ class Metric(_Frozen):
     high: float | None = None
 
 
-class Confusion(_Frozen):
+class Confusion(Frozen):
     """Counts at the shipped threshold; positive is `ai_generated`."""
 
     true_real: int
@@ -34,14 +29,14 @@ class Confusion(_Frozen):
     true_ai: int
 
 
-class ConfidenceBand(_Frozen):
+class ConfidenceBand(Frozen):
     """How often verdicts of one confidence band were right."""
 
     n: int
     accuracy: Metric | None
 
 
-class CalibrationBin(_Frozen):
+class CalibrationBin(Frozen):
     """One bin of the reliability diagram."""
 
     n: int
@@ -49,7 +44,7 @@ class CalibrationBin(_Frozen):
     observed: float
 
 
-class Slice(_Frozen):
+class Slice(Frozen):
     """Figures of one part of the test split, e.g. dimension `generator`, name `ldm_uncond`."""
 
     dimension: str
@@ -60,7 +55,7 @@ class Slice(_Frozen):
     fnr: Metric | None = None
 
 
-class CorruptionCell(_Frozen):
+class CorruptionCell(Frozen):
     """Figures of the test images (or a fixed subsample of n) after one corruption."""
 
     corruption: str
@@ -77,7 +72,7 @@ class CorruptionCell(_Frozen):
     """Candidate minus champion on these corrupted images, paired."""
 
 
-class ScoreSet(_Frozen):
+class ScoreSet(Frozen):
     """All figures of one model on one set of images."""
 
     n: int
@@ -93,7 +88,7 @@ class ScoreSet(_Frozen):
     """95th percentile of the ECE that a perfectly calibrated model would show on so many images by chance."""
 
 
-class Comparison(_Frozen):
+class Comparison(Frozen):
     """Candidate against champion, paired on the same images (positive differences favour the candidate)."""
 
     champion_version: str
@@ -110,7 +105,7 @@ class Comparison(_Frozen):
     """True when both models have the same content address."""
 
 
-class Evaluation(_Frozen):
+class Evaluation(Frozen):
     """`evaluation.json`."""
 
     schema_version: int = 1

@@ -6,12 +6,13 @@ Beside it, what a registry keeps with every version: the bundle folder plus `rel
 from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from components.artifacts.evaluation import EVALUATION_JSON, Metric
 from components.artifacts.failure import StageError
 from components.artifacts.verdict import VERDICT_JSON
 from serving.detector.bundle import MODEL_CARD, RELEASE
+from serving.platform.frozen import Frozen
 
 MODEL_VERSION_JSON: Final = "model_version.json"
 RELEASE_JSON: Final = "release.json"
@@ -23,11 +24,7 @@ CHAMPION: Final = "champion"
 """Alias of the version that serves users."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), ser_json_inf_nan="strings")
-
-
-class ModelVersion(_Frozen):
+class ModelVersion(Frozen):
     """`model_version.json`: one version in the registry, by an address that never moves."""
 
     schema_version: int = 1
@@ -46,7 +43,7 @@ class ModelVersion(_Frozen):
     """`projects/…/models/…@2` in Vertex Model Registry, or empty."""
 
 
-class Release(_Frozen):
+class Release(Frozen):
     """`release/release.json`: why this version may be served, kept with the version itself."""
 
     schema_version: int = 1

@@ -5,16 +5,16 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from serving.platform.frozen import Frozen
+
 VERDICT_JSON: Final = "verdict.json"
 VERDICT_MD: Final = "verdict.md"
 
 Outcome = Literal["passed", "refused", "reported"]
 
 
-class Check(BaseModel):
+class Check(Frozen):
     """One check of the gate."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     value: float | None

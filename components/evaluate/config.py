@@ -2,7 +2,9 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
+
+from serving.platform.frozen import Section
 
 CorruptionName = Literal["jpeg", "webp", "resize", "blur", "noise"]
 
@@ -15,10 +17,8 @@ _RANGES: dict[str, tuple[float, float]] = {
 }
 
 
-class EvaluateConfig(BaseModel):
+class EvaluateConfig(Section):
     """Knobs of the stage evaluate; the defaults are those of production."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     champion_uri: str = "models:/{model_name}@champion"
     """What the candidate is compared with; empty: with nothing. `{model_name}` is that of the run."""

@@ -1,6 +1,5 @@
 """Every image of a split through the detectors, as the server would judge it; memory is flat in the split's size."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +17,7 @@ from serving.detector.detector import Detector
 from serving.detector.engine import Floats
 from serving.detector.image import ImageRefusedError, decode
 from serving.detector.preprocess import Pixels, to_input
+from serving.platform.cores import usable_cores
 
 Rows = npt.NDArray[np.int64]
 Progress = Callable[[int], None]
@@ -48,7 +48,7 @@ class Plan:
 
 def threads_of(config: EvaluateConfig) -> int:
     """Threads to work on: those of the configuration, or one for each core this process may use."""
-    return config.threads or len(os.sched_getaffinity(0))
+    return config.threads or usable_cores()
 
 
 def score_split(

@@ -2,7 +2,9 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from serving.platform.frozen import Section
 
 OptionalCheck = Literal[
     "fpr",
@@ -19,13 +21,11 @@ OptionalCheck = Literal[
 ]
 
 
-class GateConfig(BaseModel):
+class GateConfig(Section):
     """Knobs of the stage quality_gate; the defaults are those of production.
 
     Accuracy and F1 are always enforced: their floors can be set, not switched off. A limit that is None is not checked.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     min_accuracy: float = Field(0.85, ge=0.0, le=1.0)
     min_f1: float = Field(0.80, ge=0.0, le=1.0)

@@ -4,17 +4,15 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from serving.platform.frozen import Section
 
 Weights = Literal["imagenet", "package", "none"]
 ThresholdPolicy = Literal["cost", "max_f1", "target_fpr"]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
-
-
-class AugmentConfig(_Frozen):
+class AugmentConfig(Section):
     """What happens to training images at their native resolution, before the one shared resize.
 
     Blur is given for 32 px images and grows with the side as published recipes do (0.8 px at 32, 3 px at 224).
@@ -46,7 +44,7 @@ class AugmentConfig(_Frozen):
         return self
 
 
-class TrainConfig(_Frozen):
+class TrainConfig(Section):
     """Section `train` of pipeline_config.yaml; the defaults are those of production (CIFAKE on one T4)."""
 
     architecture: str = "efficientnet_b0"
@@ -135,8 +133,3 @@ class Launch:
             local_rank=int(environment.get("LOCAL_RANK", "0")),
             world_size=int(environment.get("WORLD_SIZE", "1")),
         )
-
-
-def usable_cores() -> int:
-    """Cores this process may run on (a container's share, not the machine's)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -10,7 +10,7 @@ from components.artifacts.context import RunContext
 from components.artifacts.dataset import Dataset
 from components.artifacts.failure import StageError, sigterm_raises
 from components.train.checkpoint import Checkpoints
-from components.train.config import Launch, TrainConfig, usable_cores
+from components.train.config import Launch, TrainConfig
 from components.train.curves import curves_html
 from components.train.dataset import Decoded, Validation, decode_train, decode_validation, open_train, open_validation
 from components.train.distributed import Ranks, joined
@@ -19,6 +19,7 @@ from components.train.loop import Fitted, Trainer, prepare_device
 from components.train.model import build, local_path
 from components.train.tracking import Tracker
 from serving.detector.bundle import MANIFEST, MODEL_CARD
+from serving.platform.cores import usable_cores
 
 
 @dataclass(frozen=True, slots=True)

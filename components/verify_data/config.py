@@ -2,15 +2,15 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from serving.platform.frozen import Section
 
 Action = Literal["fail", "report"]
 
 
-class VerifyDataConfig(BaseModel):
+class VerifyDataConfig(Section):
     """Tolerances and limits. A share is a fraction of all rows read; 0 tolerates nothing."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     max_corrupt_share: float = Field(default=0.0, ge=0, le=1)
     """Images that do not decode; within the tolerance they are quarantined."""

@@ -2,9 +2,8 @@
 
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from components.artifacts.dataset import DatasetSummary
+from serving.platform.frozen import Frozen
 
 Kind = Literal["corrupt", "label_conflict", "exact_duplicate", "near_duplicate"]
 
@@ -24,11 +23,7 @@ TOLERANCES: Final[dict[Kind, str]] = {
 NAMED_IN_MESSAGE: Final = 3
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Offender(_Frozen):
+class Offender(Frozen):
     """One row that may not go on."""
 
     kind: Kind
@@ -42,7 +37,7 @@ class Offender(_Frozen):
     """Position of that image in reading order."""
 
 
-class Shortcut(_Frozen):
+class Shortcut(Frozen):
     """How well one format trace, or all together, tells the classes apart."""
 
     feature: str
@@ -50,7 +45,7 @@ class Shortcut(_Frozen):
     """Cross-fitted area under the ROC curve, 0.5 is chance."""
 
 
-class SplitCounts(_Frozen):
+class SplitCounts(Frozen):
     """Rows of one split as read."""
 
     rows: int
@@ -58,7 +53,7 @@ class SplitCounts(_Frozen):
     by_generator: dict[str, int]
 
 
-class Findings(_Frozen):
+class Findings(Frozen):
     """Everything the checks say."""
 
     rows: int

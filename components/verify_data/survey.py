@@ -1,6 +1,5 @@
 """One pass over a source: every image read, decoded and measured; memory holds a few batches, whatever passes."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -11,6 +10,7 @@ from components.verify_data.measurements import Recorder, Survey
 from components.verify_data.parallel import ordered_map
 from components.verify_data.rows import Batch
 from components.verify_data.sources import Source
+from serving.platform.cores import usable_cores
 
 
 class Sink(Protocol):
@@ -37,7 +37,7 @@ def survey(
         sinks: are given each batch with its inspection, in order.
         advance: called with the number of rows done since the last call.
     """
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or usable_cores()
     with Recorder() as recorder:
         for batch, inspection in ordered_map(_inspect, _batches(source, limit), workers):
             for sink in (recorder, *sinks):

@@ -10,11 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from serving.detector.decision import DecisionRule
 from serving.detector.labels import LABELS, Label
 from serving.detector.preprocess import PREPROCESSING
+from serving.platform.frozen import Frozen
 
 SCHEMA_VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -37,11 +38,7 @@ class BundleError(ValueError):
     """A bundle that must not be served; the message names the file or the numbers."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class GoldenExample(_Frozen):
+class GoldenExample(Frozen):
     """An image shipped in the bundle with the verdict it must reproduce."""
 
     file: str
@@ -50,7 +47,7 @@ class GoldenExample(_Frozen):
     probability: float = Field(ge=0.0, le=1.0)
 
 
-class Provenance(_Frozen):
+class Provenance(Frozen):
     """Where the model came from."""
 
     run_id: str
@@ -62,7 +59,7 @@ class Provenance(_Frozen):
     libraries: dict[str, str]
 
 
-class Manifest(_Frozen):
+class Manifest(Frozen):
     """Everything a reader needs to use the model right."""
 
     schema_version: Literal[1] = SCHEMA_VERSION

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from serving.detector.bundle import REFERENCE
 from serving.detector.decision import CONFIDENCES, DecisionRule
 from serving.detector.engine import Floats
 from serving.detector.image import ImageInfo
 from serving.detector.labels import LABELS
+from serving.platform.frozen import Frozen
 
 REFERENCE_SIZE: Final = 10_000
 """At most so many reference values are kept per signal; enough for a 1,000-image window by a wide margin."""
@@ -45,10 +45,8 @@ class InputQuality:
         )
 
 
-class Reference(BaseModel):
+class Reference(Frozen):
     """`reference.json`: samples of each signal over held-out images, in matching order where lengths agree."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: int = 1
     n: int

@@ -1,6 +1,6 @@
 """What the server says of itself: Prometheus metrics, JSON log lines, request ids.
 
-`serving.security.install` puts the middleware in its place.
+`serving.http.security.install` puts the middleware in its place.
 """
 
 from fastapi import FastAPI

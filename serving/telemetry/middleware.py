@@ -8,7 +8,7 @@ from typing import Any, Final
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.problems import refusal
+from serving.http.problems import refusal
 from serving.telemetry.clients import client_address
 from serving.telemetry.endpoints import Endpoints
 from serving.telemetry.logs import trace_fields

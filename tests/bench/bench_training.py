@@ -20,11 +20,12 @@ import torch
 from torch import nn
 
 from components.artifacts.dataset import TRAIN, VAL, Dataset
-from components.train.config import TrainConfig, usable_cores
+from components.train.config import TrainConfig
 from components.train.dataset import Batch, Decoded, batches, decode_train, decode_validation, epoch_order
 from components.train.distributed import Ranks
 from components.train.loop import Trainer, prepare_device
 from components.train.model import Network, build
+from serving.platform.cores import usable_cores
 from tests.components.evaluate.packed import pack, sample_rows
 
 SAMPLE = Path(__file__).resolve().parents[2] / "data" / "sample"

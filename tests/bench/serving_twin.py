@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from serving import predictor
 from serving.detector import bundle, detector, engine
 from serving.detector.bundle import read_manifest
 from serving.detector.image import DecodedImage, ImageLimits, decode
 from serving.detector.preprocess import Pixels
+from serving.http import predictor
 from serving.served import Served
 
 torch.set_num_threads(1)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.connections import LINGER_S
+from serving.http.connections import LINGER_S
 from tests.serving.processes import Server, serve
 
 

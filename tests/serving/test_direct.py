@@ -6,7 +6,7 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 from starlette.testclient import TestClient
 
-from serving.routes.direct import DirectRoute
+from serving.http.routes.direct import DirectRoute
 
 
 async def echo(request: Request) -> Response:

@@ -13,8 +13,8 @@ from pydantic import SecretStr
 from starlette.testclient import TestClient
 
 from serving.app import create_app
+from serving.http.security import SecurityConfigError
 from serving.registry import resolve
-from serving.security import SecurityConfigError
 from serving.served import Served
 from serving.settings import Settings
 from serving.telemetry.clients import bucket, client_address

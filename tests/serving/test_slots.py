@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from serving.slots import Slots
+from serving.http.slots import Slots
 
 WAIT_S = 5.0
 

@@ -5,10 +5,10 @@ from typing import Final
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from serving.security.gate import GateMiddleware
-from serving.security.headers import SecurityHeadersMiddleware
-from serving.security.keys import SecurityConfigError
-from serving.security.policy import Policy
+from serving.http.security.gate import GateMiddleware
+from serving.http.security.headers import SecurityHeadersMiddleware
+from serving.http.security.keys import SecurityConfigError
+from serving.http.security.policy import Policy
 from serving.settings import Settings
 from serving.telemetry import install as install_telemetry
 from serving.telemetry.metrics import Telemetry

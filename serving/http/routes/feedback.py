@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from serving.detector.labels import LABELS, UnknownLabelError, label_id
 from serving.feedback import UnknownPredictionError
-from serving.problems import ProblemError, responses
-from serving.routes.predict import json_response
-from serving.service import service_of
+from serving.http.problems import ProblemError, responses
+from serving.http.routes.predict import json_response
+from serving.http.service import service_of
 
 router = APIRouter(tags=["feedback"])
 

@@ -7,11 +7,11 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 
 from serving.drift.report import DriftReport
-from serving.problems import ProblemError, responses
-from serving.routes.predict import json_response
-from serving.schemas import About, Health, ModelDescription, ModelStatus, Privacy, Probe
+from serving.http.problems import ProblemError, responses
+from serving.http.routes.predict import json_response
+from serving.http.schemas import About, Health, ModelDescription, ModelStatus, Privacy, Probe
+from serving.http.service import Service, service_of
 from serving.served import ModelHolder
-from serving.service import Service, service_of
 
 router = APIRouter(tags=["operations"])
 

@@ -10,14 +10,14 @@ from fastapi import Request
 from serving.detector.statistics import InputQuality
 from serving.drift.monitor import DriftMonitor
 from serving.feedback import FeedbackStore
+from serving.http.predictor import Judgement, Predictor
+from serving.http.problems import ProblemError
+from serving.http.uploads import BodyAccount, BodyBudget, Upload, UploadLimits, read_body, read_files
 from serving.lifecycle import LifecycleMetrics
-from serving.predictor import Judgement, Predictor
-from serving.problems import ProblemError
 from serving.served import ModelHolder
 from serving.settings import Settings
 from serving.shadow import Shadow
 from serving.telemetry import Telemetry
-from serving.uploads import BodyAccount, BodyBudget, Upload, UploadLimits, read_body, read_files
 
 
 @dataclass(slots=True)

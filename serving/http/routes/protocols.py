@@ -13,13 +13,13 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from serving.codecs import BYTES, HEADER_LENGTH, INPUT, OUTPUTS, decode_base64, decode_v2, encode_v2, parse
 from serving.detector.image import ImageRefusedError
-from serving.predictor import Judgement
-from serving.problems import ProblemError, Reason, responses
-from serving.routes.direct import DirectRoute
-from serving.routes.predict import json_response, model_fields, verdict_fields
-from serving.schemas import (
+from serving.http.codecs import BYTES, HEADER_LENGTH, INPUT, OUTPUTS, decode_base64, decode_v2, encode_v2, parse
+from serving.http.predictor import Judgement
+from serving.http.problems import ProblemError, Reason, responses
+from serving.http.routes.direct import DirectRoute
+from serving.http.routes.predict import json_response, model_fields, verdict_fields
+from serving.http.schemas import (
     TensorMetadata,
     V2Live,
     V2ModelMetadata,
@@ -31,8 +31,8 @@ from serving.schemas import (
     VertexRequest,
     VertexResponse,
 )
+from serving.http.service import Service, service_of
 from serving.served import Served
-from serving.service import Service, service_of
 
 DISTRIBUTION: Final = "ai-product-photo-detector"
 

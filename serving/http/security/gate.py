@@ -7,9 +7,9 @@ from limits import parse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.problems import Reason, refusal
-from serving.security.limits import Allowance, RateLimits
-from serving.security.policy import Policy, Rule
+from serving.http.problems import Reason, refusal
+from serving.http.security.limits import Allowance, RateLimits
+from serving.http.security.policy import Policy, Rule
 from serving.telemetry.clients import bucket
 from serving.telemetry.metrics import Telemetry
 

@@ -17,9 +17,9 @@ from serving.detector.engine import Floats
 from serving.detector.image import DecodedImage, ImageInfo, ImageLimits, ImageRefusedError, decode
 from serving.detector.labels import Label
 from serving.detector.preprocess import Pixels, as_batch, to_input
-from serving.problems import ProblemError
+from serving.http.problems import ProblemError
+from serving.http.slots import Slots
 from serving.served import Served
-from serving.slots import Slots
 
 T = TypeVar("T")
 

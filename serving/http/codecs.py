@@ -15,8 +15,8 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from serving.detector.decision import Verdict
-from serving.problems import ProblemError
-from serving.schemas import V2Request, V2Tensor
+from serving.http.problems import ProblemError
+from serving.http.schemas import V2Request, V2Tensor
 
 BYTES: Final = "BYTES"
 INPUT: Final = "image"

@@ -6,8 +6,8 @@ from typing import Any, Final
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
-from serving.problems import ProblemDocument, Reason, responses
-from serving.schemas import V2Request, VertexRequest
+from serving.http.problems import ProblemDocument, Reason, responses
+from serving.http.schemas import V2Request, VertexRequest
 
 _ANYWHERE: Final[tuple[Reason, ...]] = ("unauthorized", "request_too_large", "rate_limited", "internal_error")
 """What the middleware around the routes may answer to any request."""

@@ -6,11 +6,11 @@ from typing import Final
 
 from limits import RateLimitItem
 
-from serving.security.keys import KeyRing
-from serving.security.limits import Family, check_storage, read_limit
+from serving.http.security.keys import KeyRing
+from serving.http.security.limits import Family, check_storage, read_limit
+from serving.http.uploads import ENVELOPE_BYTES
 from serving.settings import Settings
 from serving.telemetry.endpoints import UNMATCHED
-from serving.uploads import ENVELOPE_BYTES
 
 OTHER_BODY_BYTES: Final = 1024 * 1024
 """Cap of a body on a route that takes no image."""

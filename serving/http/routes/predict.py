@@ -8,10 +8,10 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from serving.detector.image import ImageRefusedError
-from serving.predictor import Judgement
-from serving.problems import STATUS, ProblemError, Reason, request_id, responses
-from serving.routes.direct import DirectRoute
-from serving.schemas import (
+from serving.http.predictor import Judgement
+from serving.http.problems import STATUS, ProblemError, Reason, request_id, responses
+from serving.http.routes.direct import DirectRoute
+from serving.http.schemas import (
     BatchItem,
     BatchPrediction,
     ComparedVerdict,
@@ -20,8 +20,8 @@ from serving.schemas import (
     ItemProblem,
     Prediction,
 )
-from serving.service import Service, service_of
-from serving.uploads import Upload
+from serving.http.service import Service, service_of
+from serving.http.uploads import Upload
 
 router = APIRouter(tags=["predict"], route_class=DirectRoute)
 

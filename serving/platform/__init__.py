@@ -1,0 +1,1 @@
+"""What everything stands on: errors, frozen models, cores. No web, no model, no cloud at import."""
