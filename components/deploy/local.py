@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Final
@@ -15,6 +14,7 @@ from components.artifacts.model_version import ModelVersion
 from components.deploy.config import DeployConfig, inherited_environment
 from components.deploy.rollout import Serving, Started
 from components.deploy.smoke import HttpProber, Prober, SmokeError
+from serving.platform.processes import tied, untie
 
 _POLL_S: Final = 0.05
 _LOG_LINES: Final = 5
@@ -60,9 +60,10 @@ class LocalRollout:
         )
         with self._log_path.open("wb") as log, interrupts_held():
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "serving"],
+                # ends with this process until it is let go: a killed promotion leaves no server
+                tied("serving"),
                 env=environment,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 # its own session: an interrupt at the terminal reaches this stage, which then stops the server itself
@@ -87,6 +88,7 @@ class LocalRollout:
         if process is None:
             return Serving()
         if self._config.keep_running:
+            untie(process)
             return Serving(self._url, process.pid)
         code = self._stop(process)
         self._process = None
@@ -128,6 +130,8 @@ class LocalRollout:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
         return process.returncode
 
     def _last_words(self) -> str:
