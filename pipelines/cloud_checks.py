@@ -3,10 +3,10 @@
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from components.artifacts.cloud_storage import SCHEME, split
-from components.artifacts.failure import StageError
-from components.artifacts.google_cloud import connect, google_errors, patience
+from components.platform.cloud_storage import SCHEME, split
+from components.platform.google_cloud import connect, google_errors, patience
 from pipelines.findings import Finding
+from serving.platform.errors import StageError
 
 if TYPE_CHECKING:
     from pipelines.config import PipelineConfig

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pipelines.config import PipelineConfig
 from pipelines.places import STAGES, Stage, is_pinned
+from serving.platform.errors import CompileError
 
 if TYPE_CHECKING:
     from kfp import dsl
@@ -16,10 +17,6 @@ TargetName = Literal["local", "docker", "vertex", "kubeflow"]
 PIPELINE_FILE: Final = "pipeline.json"
 PARAMETERS_FILE: Final = "parameters.json"
 TARGETS: Final[tuple[TargetName, ...]] = ("local", "docker", "vertex", "kubeflow")
-
-
-class CompileError(ValueError):
-    """A spec that must not be written or submitted."""
 
 
 def compile_pipeline(config: PipelineConfig, target: TargetName) -> dict[str, Any]:

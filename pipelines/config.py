@@ -22,6 +22,7 @@ from pipelines.cost import CostConfig
 from pipelines.places import DockerConfig, ImagesConfig, KubeflowConfig, MachinesConfig, VertexConfig
 from pipelines.retrain import RetrainConfig
 from pipelines.schedule import ScheduleConfig
+from serving.platform.errors import ConfigError
 from serving.platform.frozen import Section
 
 CONFIG_FILE: Final = "pipeline_config.yaml"
@@ -35,10 +36,6 @@ _FOR_CONTAINERS: Final = frozenset(
     }
 )  # fmt: skip
 """Credentials, addresses and bounds; paths of this machine mean nothing in a container."""
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used; one line that names the key and what is wrong with it."""
 
 
 class DataConfig(Section):

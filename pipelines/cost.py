@@ -13,6 +13,7 @@ from pydantic import Field
 
 from pipelines.places import STAGES, Machine, Stage
 from pipelines.runs import list_runs
+from serving.platform.errors import CostError
 from serving.platform.frozen import Frozen
 
 if TYPE_CHECKING:
@@ -23,10 +24,6 @@ HOURS_A_MONTH: Final = 730.0
 _N1: Final = re.compile(r"n1-(standard|highmem|highcpu)-(\d+)")
 _GB_PER_CPU: Final = {"standard": 3.75, "highmem": 6.5, "highcpu": 0.9}
 """Compute Engine documentation, N1 machine series."""
-
-
-class CostError(ValueError):
-    """No price is known for what the configuration asks for; one line with what is known."""
 
 
 class StageMinutes(Frozen):

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts.context import RunContext
-from components.artifacts.failure import StageError, sigterm_raises
+from components.platform.signals import sigterm_raises
 from pipelines.compile import PARAMETERS_FILE, PIPELINE_FILE, TargetName, compile_pipeline, stage_parameters
 from pipelines.config import PipelineConfig
-from pipelines.preflight import PreflightError, ask_cloud, check_cloud
+from pipelines.preflight import ask_cloud, check_cloud
 from pipelines.runs import RunRecord, new_run
 from pipelines.targets.local import Listener, run_spec
+from serving.platform.errors import PreflightError, StageError
 
 _log = logging.getLogger(__name__)
 

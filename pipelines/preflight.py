@@ -2,9 +2,10 @@
 
 from typing import Any, Final
 
-from pipelines.compile import CompileError, refuse_movable_tags
+from pipelines.compile import refuse_movable_tags
 from pipelines.config import PipelineConfig
 from pipelines.places import NEVER_PUSHED, STAGES, Machine
+from serving.platform.errors import CompileError, PreflightError
 
 T4_REGIONS: Final = frozenset(
     {
@@ -19,10 +20,6 @@ ACCELERATOR_REGIONS: Final = {"NVIDIA_TESLA_T4": T4_REGIONS}
 
 T4_SHAPES: Final = {1: (24, 156), 2: (48, 312), 4: (96, 624)}
 """T4 count -> largest (CPUs, memory in GB) of the N1 machine it attaches to (Compute Engine documentation)."""
-
-
-class PreflightError(ValueError):
-    """A cloud run that would be refused or wasted; one line with every problem found."""
 
 
 def check_cloud(config: PipelineConfig, parameters: dict[str, Any], spec: dict[str, Any]) -> None:
@@ -51,7 +48,8 @@ def ask_cloud(config: PipelineConfig) -> list[str]:
         PreflightError: the run would fail on what was found.
     """
     from pipelines.cloud_checks import before_submission
-    from pipelines.cost import CostError, estimate
+    from pipelines.cost import estimate
+    from serving.platform.errors import CostError
 
     findings = before_submission(config)
     problems = [f"{found.subject}: {found.message}" for found in findings if found.status == "error"]

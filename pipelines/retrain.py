@@ -9,8 +9,9 @@ from typing import Any, Final, Literal, Protocol
 
 from pydantic import Field
 
-from components.artifacts.cloud_storage import SCHEME, CloudLines
-from pipelines.retrain_state import NOT_STARTED, STARTING, Reason, RetrainError, Start, open_history
+from components.platform.cloud_storage import SCHEME, CloudLines
+from pipelines.retrain_state import NOT_STARTED, STARTING, Reason, Start, open_history
+from serving.platform.errors import RetrainError
 from serving.platform.frozen import Section
 
 DAY_S: Final = 86_400.0

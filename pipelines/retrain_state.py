@@ -8,16 +8,13 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from components.artifacts.cloud_storage import SCHEME, CloudLines
+from components.platform.cloud_storage import SCHEME, CloudLines
+from serving.platform.errors import RetrainError
 
 STARTING: Final = "starting"
 NOT_STARTED: Final = "not_started"
 
 Reason = Literal["drift", "age", "new_labels", "none"]
-
-
-class RetrainError(RuntimeError):
-    """Retraining cannot be decided or started; one line with the problem and the fix."""
 
 
 class Start(BaseModel):

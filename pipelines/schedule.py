@@ -60,10 +60,6 @@ class ScheduleConfig(Section):
         return value
 
 
-class ScheduleError(RuntimeError):
-    """A schedule that cannot be made as configured; one line with the problem and the fix."""
-
-
 @dataclass(frozen=True)
 class Wanted:
     """What the configuration asks for."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from serving.detector.collector import lasting
+from serving.platform.errors import AidetectError, StartError
 from serving.settings import Settings, pin_numerical_threads, share_metrics_between_processes
 
 if TYPE_CHECKING:
@@ -29,10 +30,6 @@ def main() -> int:
     except StartError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-
-
-class StartError(Exception):
-    """The server cannot start; one line with the problem and the fix."""
 
 
 def _settings() -> Settings:
@@ -64,7 +61,6 @@ def _prepare(settings: Settings) -> Callable[[], int]:
 
         from serving.app import create_app
         from serving.http.connections import LingeringHttp
-        from serving.http.security import SecurityConfigError
         from serving.http.security.policy import Policy
         from serving.telemetry import configure_logging
 
@@ -75,7 +71,7 @@ def _prepare(settings: Settings) -> Callable[[], int]:
         Policy.of(settings)
         # several processes make an application each
         app = "serving.app:create_worker" if several else create_app(settings, served)
-    except (SecurityConfigError, ValueError) as error:
+    except ValueError as error:
         raise StartError(str(error)) from error
     config = uvicorn.Config(
         app,
@@ -120,14 +116,13 @@ def _supervise(config: "uvicorn.Config", listener: socket.socket) -> int:
 
 
 def _load(settings: Settings) -> "Served":
-    from serving.detector.bundle import BundleError
-    from serving.registry import ModelNotFoundError, resolve
+    from serving.registry import resolve
     from serving.served import Served
 
     try:
         found = resolve(settings.champion_uri, settings.model_cache_dir, settings.mlflow_tracking_uri)
         return Served.load(found, settings.model_version)
-    except (ModelNotFoundError, BundleError, OSError) as error:
+    except (AidetectError, OSError) as error:
         raise StartError(str(error)) from error
 
 

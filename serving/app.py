@@ -11,7 +11,6 @@ from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute, iter_route_contexts
 
 from serving.detector.collector import lasting
-from serving.detector.image import ImageRefusedError
 from serving.detector.statistics import read_reference
 from serving.drift.monitor import DriftMonitor, DriftPolicy, tell
 from serving.feedback import FeedbackMetrics, FeedbackStore
@@ -23,6 +22,7 @@ from serving.http.routes import feedback, ops, predict, protocols
 from serving.http.service import Service
 from serving.http.uploads import BodyBudget
 from serving.lifecycle import LifecycleMetrics
+from serving.platform.errors import ImageRefusedError
 from serving.served import ModelHolder, Served
 from serving.settings import Settings
 from serving.shadow import Shadow

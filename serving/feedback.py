@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from serving.detector.decision import Verdict
 from serving.detector.labels import POSITIVE, Label
+from serving.platform.errors import StateError, UnknownPredictionError
 
 log = structlog.get_logger(__name__)
 
@@ -39,14 +40,6 @@ CREATE TABLE IF NOT EXISTS predictions (
 CREATE INDEX IF NOT EXISTS labelled ON predictions (version, label, prediction) WHERE label IS NOT NULL;
 CREATE INDEX IF NOT EXISTS unlabelled ON predictions (at) WHERE label IS NULL;
 """
-
-
-class UnknownPredictionError(LookupError):
-    """No prediction with this request id is remembered."""
-
-
-class FeedbackStateError(ValueError):
-    """FEEDBACK_DIR cannot be used; the message has the fix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +107,7 @@ class FeedbackStore:
         """Open the store.
 
         Raises:
-            FeedbackStateError: the folder cannot be written, or its index is damaged.
+            StateError: the folder cannot be written, or its index is damaged.
         """
         self._folder, self._keep_images, self._retention_s, self._metrics = folder, keep_images, retention_s, metrics
         self._waiting: deque[_Waiting] = deque(maxlen=MAX_WAITING_IMAGES if keep_images else MAX_WAITING)
@@ -130,7 +123,7 @@ class FeedbackStore:
             self._index.execute("PRAGMA journal_mode = WAL")
             self._index.executescript(_SCHEMA)
         except (OSError, sqlite3.Error) as error:
-            raise FeedbackStateError(f"FEEDBACK_DIR={folder}: {error}; name a writable folder") from error
+            raise StateError(f"FEEDBACK_DIR={folder}: {error}; name a writable folder") from error
 
     def serve(self, version: str) -> None:
         """Report precision and recall of this model version from now on."""

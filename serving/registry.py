@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
-from serving.detector.bundle import BundleError, read_manifest, verify
+from serving.detector.bundle import read_manifest, verify
+from serving.platform.errors import BundleError, ModelNotFoundError, RegistryMissingError, one_line
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -22,14 +23,6 @@ MODELS: Final = "models:/"
 SQLITE: Final = "sqlite:///"
 
 _KEY_DIGITS: Final = 16
-
-
-class ModelNotFoundError(LookupError):
-    """A model URI that resolves to nothing; the message says what was looked for and where."""
-
-
-class RegistryMissingError(ModelNotFoundError):
-    """The registry itself was never made: nothing has been registered on this machine yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +75,7 @@ def _from_mlflow(uri: str, cache_dir: Path, tracking_uri: str) -> ResolvedModel:
         raise ModelNotFoundError(f"{uri}: models:/ needs the package mlflow-skinny (mlflow for sqlite)") from error
     except MlflowException as error:
         where = tracking_uri or "the default registry; set MLFLOW_TRACKING_URI"
-        raise ModelNotFoundError(f"{uri}: not in the registry at {where}: {_first_line(error)}") from error
+        raise ModelNotFoundError(f"{uri}: not in the registry at {where}: {one_line(error)}") from error
 
     def download(folder: Path) -> None:
         from mlflow.artifacts import download_artifacts
@@ -90,7 +83,7 @@ def _from_mlflow(uri: str, cache_dir: Path, tracking_uri: str) -> ResolvedModel:
         try:
             download_artifacts(artifact_uri=found.source, dst_path=str(folder), tracking_uri=tracking_uri or None)
         except (MlflowException, OSError) as error:
-            raise ModelNotFoundError(f"{uri}: version {found.version} cannot be read: {_first_line(error)}") from error
+            raise ModelNotFoundError(f"{uri}: version {found.version} cannot be read: {one_line(error)}") from error
 
     # the number alone is no identity: another registry, or one made anew, has a version 1 too
     key = _key(tracking_uri, found.source, found.creation_timestamp)
@@ -135,7 +128,7 @@ def _from_cloud_storage(uri: str, cache_dir: Path) -> ResolvedModel:
         key = _key(uri, *sorted(f"{blob.name}#{blob.generation}" for blob in blobs))
         folder = _cached(cache_dir / "gs" / key, download)
     except (GoogleAPIError, GoogleAuthError, DataCorruption, OSError) as error:
-        raise ModelNotFoundError(f"{uri}: cannot be read: {_first_line(error)}") from error
+        raise ModelNotFoundError(f"{uri}: cannot be read: {one_line(error)}") from error
     return ResolvedModel(uri, folder, read_manifest(folder).digest[:12])
 
 
@@ -170,7 +163,3 @@ def _bundle_root(folder: Path) -> Path:
 
 def _key(*parts: object) -> str:
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:_KEY_DIGITS]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from serving.detector.bundle import RELEASE, BundleError
+from serving.detector.bundle import RELEASE
 from serving.detector.detector import Detector
 from serving.http.problems import ProblemError
-from serving.registry import ModelNotFoundError, ResolvedModel, resolve
+from serving.platform.errors import BundleError, ModelNotFoundError
+from serving.registry import ResolvedModel, resolve
 
 RELEASE_FILES: Final = ("release", "evaluation", "verdict")
 SETTLE_AFTER_S: Final = 5.0

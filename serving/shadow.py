@@ -8,8 +8,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from serving.detector.image import ImageLimits, ImageRefusedError
+from serving.detector.image import ImageLimits
 from serving.http.predictor import Judgement, judge
+from serving.platform.errors import ImageRefusedError
 from serving.served import ModelHolder, Served
 
 MOST_WAITING: Final = 8

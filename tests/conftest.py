@@ -48,7 +48,7 @@ def inverted_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of an empty registry, to copy: MLflow's first use of a database costs seconds."""
-    from components.artifacts.registry import Registry
+    from components.platform.registry import Registry
 
     folder = tmp_path_factory.mktemp("registry")
     Registry(make_context(folder).tracking_uri, "m").summaries()

@@ -9,9 +9,9 @@ from typing import Final
 from pydantic import ValidationError
 
 from components.artifacts.evaluation import EVALUATION_JSON, Metric
-from components.artifacts.failure import StageError
 from components.artifacts.verdict import VERDICT_JSON
 from serving.detector.bundle import MODEL_CARD, RELEASE
+from serving.platform.errors import StageError
 from serving.platform.frozen import Frozen
 
 MODEL_VERSION_JSON: Final = "model_version.json"

@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 from components.artifacts.context import RunContext
-from components.artifacts.failure import StageError
 from components.deploy.config import DeployConfig
 from components.deploy.stage import deploy
+from serving.platform.errors import StageError
 
 
 def main() -> int:

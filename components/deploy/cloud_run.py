@@ -4,13 +4,13 @@ import logging
 import secrets
 from typing import TYPE_CHECKING, Any, Final
 
-from components.artifacts.failure import StageError
-from components.artifacts.google_cloud import connect, google_errors, label, patience
 from components.artifacts.model_version import ModelVersion
 from components.deploy.config import DeployConfig
 from components.deploy.rollout import Serving, Started, shrunk
 from components.deploy.smoke import HttpProber, Prober
 from components.deploy.smoke_key import smoke_headers
+from components.platform.google_cloud import connect, google_errors, label, patience
+from serving.platform.errors import StageError
 
 if TYPE_CHECKING:
     from google.cloud.run_v2 import Service, TrafficTarget

@@ -11,9 +11,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from components.artifacts.cloud_storage import SCHEME, CloudLines
 from components.artifacts.deployment import Target
-from components.artifacts.failure import StageError
+from components.platform.cloud_storage import SCHEME, CloudLines
+from serving.platform.errors import StageError
 
 Action = Literal["deploy", "promote", "rollback"]
 Outcome = Literal["promoted", "rolled_back"]

@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 from typing import Final
 
-from components.artifacts.failure import StageError, interrupts_held
 from components.artifacts.model_version import ModelVersion
 from components.deploy.config import DeployConfig, inherited_environment
 from components.deploy.rollout import Serving, Started
-from components.deploy.smoke import HttpProber, Prober, SmokeError
+from components.deploy.smoke import HttpProber, Prober
+from components.platform.signals import interrupts_held
+from serving.platform.errors import SmokeError, StageError
 from serving.platform.processes import tied, untie
 
 _POLL_S: Final = 0.05

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel, ConfigDict
 
-from components.artifacts.failure import StageError, sigterm_raises
 from components.artifacts.model_version import CHAMPION, ModelVersion
-from components.artifacts.registry import Registry
 from components.deploy.cloud_run import (
     CANDIDATE,
     PREVIEW,
@@ -31,6 +29,9 @@ from components.deploy.config import DeployConfig
 from components.deploy.promotion import approved_examples, taking_back
 from components.deploy.smoke import HttpProber, SmokeReport, smoke
 from components.deploy.smoke_key import smoke_headers
+from components.platform.registry import Registry
+from components.platform.signals import sigterm_raises
+from serving.platform.errors import StageError
 
 if TYPE_CHECKING:
     from google.cloud.run_v2 import Service, TrafficTarget

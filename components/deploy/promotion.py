@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import Final
 
 from components.artifacts.deployment import Deployment
-from components.artifacts.failure import StageError, sigterm_raises
 from components.artifacts.model_version import CHAMPION, ModelVersion, read_release
-from components.artifacts.registry import Registry
 from components.artifacts.verdict import VERDICT_JSON, read_verdict
 from components.deploy.config import DeployConfig
 from components.deploy.ledger import Action, LedgerEntry, Outcome, open_ledger, undone_by_rollback
 from components.deploy.rollout import Rollout
 from components.deploy.smoke import Example, Prober, SmokeReport, answer_within, golden_examples, smoke
 from components.deploy.vertex_aliases import VertexAliases
-from serving.detector.bundle import RELEASE, BundleError, verify
-from serving.registry import ModelNotFoundError, resolve
+from components.platform.registry import Registry
+from components.platform.signals import sigterm_raises
+from serving.detector.bundle import RELEASE, verify
+from serving.platform.errors import BundleError, ModelNotFoundError, StageError, one_line
+from serving.registry import resolve
 
 _log = logging.getLogger(__name__)
 _CANARY_PAUSE_S: Final = 5.0
@@ -59,7 +60,7 @@ class _Promotion:
                     deployment, rollout = self._attempt(Path(scratch), undo)
                     undo.pop_all()
             except BaseException as error:
-                self._record("rolled_back", _sentence(error))
+                self._record("rolled_back", one_line(error))
                 raise
             rollout.settle()
         return deployment
@@ -229,11 +230,7 @@ def taking_back(action: Callable[[], None]) -> Callable[..., None]:
         try:
             action()
         except StageError as second:
-            first = _sentence(error) if error else "stopped"
+            first = one_line(error) if error else "stopped"
             raise StageError(f"{first}; and the rollback failed too, see to it by hand: {second}") from error
 
     return leave
-
-
-def _sentence(error: BaseException) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__

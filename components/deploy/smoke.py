@@ -5,20 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from components.artifacts.failure import StageError
 from serving.detector.bundle import Manifest
 from serving.detector.labels import LABELS, Label
+from serving.platform.errors import NotAnsweringError, SmokeError
 
 _RETRY_PAUSE_S: Final = 0.25
 _BUSY: Final = (429, 503)
-
-
-class SmokeError(StageError):
-    """The version must not serve; the message says what it answered."""
-
-
-class NotAnsweringError(Exception):
-    """No answer, or one that says to come back: worth asking again until the time is up."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ import base64
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from components.artifacts.failure import StageError
-from components.artifacts.google_cloud import google_errors
 from components.deploy.config import DeployConfig, api_key
+from components.platform.google_cloud import google_errors
+from serving.platform.errors import StageError
 
 if TYPE_CHECKING:
     import requests

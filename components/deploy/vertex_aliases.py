@@ -2,9 +2,9 @@
 
 from typing import Any, Final
 
-from components.artifacts.google_cloud import connect, google_errors, patience
 from components.artifacts.model_version import CHAMPION
 from components.deploy.config import DeployConfig
+from components.platform.google_cloud import connect, google_errors, patience
 
 _PROMOTED: Final = (CHAMPION, "default")
 

@@ -6,12 +6,12 @@ import secrets
 from contextlib import ExitStack
 from typing import Any, Final
 
-from components.artifacts.failure import StageError
-from components.artifacts.google_cloud import connect, google_errors, patience
 from components.artifacts.model_version import ModelVersion
 from components.deploy.config import DeployConfig
 from components.deploy.rollout import Serving, Started, shrunk
-from components.deploy.smoke import Answer, NotAnsweringError, Prober, SmokeError
+from components.deploy.smoke import Answer, Prober
+from components.platform.google_cloud import connect, google_errors, patience
+from serving.platform.errors import NotAnsweringError, SmokeError, StageError
 
 _log = logging.getLogger(__name__)
 _NEW: Final = "0"

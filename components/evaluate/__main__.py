@@ -7,9 +7,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from components.artifacts.context import RunContext
-from components.artifacts.failure import StageError, first_problem
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.stage import evaluate, flat_metrics
+from serving.platform.errors import StageError, one_line
 
 
 def main() -> int:
@@ -39,7 +39,7 @@ def main() -> int:
             options.report or options.output / "report.html",
         )
     except ValidationError as error:
-        print(f"--config or --context: {first_problem(error)}", file=sys.stderr)  # noqa: T201 - a command line
+        print(f"--config or --context: {one_line(error)}", file=sys.stderr)  # noqa: T201 - a command line
         return 1
     except StageError as error:
         print(str(error), file=sys.stderr)  # noqa: T201 - a command line

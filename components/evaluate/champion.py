@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.artifacts.context import RunContext
-from components.artifacts.failure import StageError
 from components.evaluate.config import EvaluateConfig
-from serving.detector.bundle import BundleError, Manifest
+from serving.detector.bundle import Manifest
 from serving.detector.detector import Detector
-from serving.registry import ModelNotFoundError, RegistryMissingError, resolve
+from serving.platform.errors import BundleError, ModelNotFoundError, RegistryMissingError, StageError, one_line
+from serving.registry import resolve
 
 ABSENT_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 """MLflow's answers for a model and for an alias that were never made."""
@@ -46,7 +46,7 @@ def find_champion(config: EvaluateConfig, context: RunContext, cache_dir: Path) 
         cause = error.__cause__ or error
         if getattr(cause, "error_code", "") in ABSENT_CODES:
             return None, f"No champion yet: {uri} is not in the registry."
-        reason = str(cause).partition("\n")[0]
+        reason = one_line(cause)
         raise StageError(f"champion {uri} cannot be fetched: {reason}; repair it, {way_out}") from error
 
 

@@ -9,15 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from components.artifacts.dataset import Dataset
-from components.artifacts.failure import StageError
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.robustness import Corruption
 from components.evaluate.slices import Frame
 from serving.detector.detector import Detector
 from serving.detector.engine import Floats
-from serving.detector.image import ImageRefusedError, decode
+from serving.detector.image import decode
 from serving.detector.preprocess import Pixels, to_input
 from serving.platform.cores import usable_cores
+from serving.platform.errors import ImageRefusedError, StageError
 
 Rows = npt.NDArray[np.int64]
 Progress = Callable[[int], None]

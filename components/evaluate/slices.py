@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from components.artifacts.dataset import Dataset
-from components.artifacts.failure import StageError
 from serving.detector.labels import LABELS, POSITIVE
+from serving.platform.errors import StageError, one_line
 
 CAMERA_NAMES: Final = ("", "camera", "real", "none")
 """Values of the generator column that mean that there was none: the class slice has those images already."""
@@ -47,7 +47,7 @@ class Frame:
         try:
             table = pa.Table.from_batches(dataset.batches(split, columns=columns)).select(_COLUMNS)
         except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are these
-            reason = str(error).partition("\n")[0]
+            reason = one_line(error)
             raise StageError(f"{dataset.path(split)}: cannot be read: {reason}; run verify_data again") from error
         width, height = (np.asarray(table.column(c).to_numpy(), dtype=np.int64) for c in ("width", "height"))
         return cls(

@@ -12,8 +12,6 @@ from pydantic import ValidationError
 from components.artifacts.context import RunContext
 from components.artifacts.dataset import TEST, UNSEEN, Dataset
 from components.artifacts.evaluation import EVALUATION_JSON, CorruptionCell, Evaluation, write_evaluation
-from components.artifacts.failure import StageError, first_problem
-from components.artifacts.tracking import record
 from components.evaluate import predictions, robustness
 from components.evaluate.champion import Champion, find_champion, identical
 from components.evaluate.compare import compare
@@ -26,9 +24,10 @@ from components.evaluate.report import write_report
 from components.evaluate.sample import caveat
 from components.evaluate.scoring import Plan, SplitLogits, score_split
 from components.evaluate.slices import Frame, groups
-from serving.detector.bundle import BundleError
+from components.platform.tracking import record
 from serving.detector.detector import Detector
 from serving.detector.labels import LABELS
+from serving.platform.errors import BundleError, StageError, one_line
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def _prepare(
     except (BundleError, FileNotFoundError) as error:
         raise StageError(f"{error}; run the stage that makes it again") from error
     except ValidationError as error:
-        raise StageError(f"{dataset}: damaged: {first_problem(error)}; run verify_data again") from error
+        raise StageError(f"{dataset}: damaged: {one_line(error)}; run verify_data again") from error
     test = _test_frame(data)
     champion, note = find_champion(config, context, cache_dir)
     detectors = [candidate] if champion is None else [candidate, champion.detector]

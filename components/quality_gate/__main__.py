@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from components.artifacts.failure import StageError, first_problem
 from components.quality_gate.config import GateConfig
 from components.quality_gate.stage import judge_folder
 from components.quality_gate.wording import markdown
+from serving.platform.errors import StageError, one_line
 
 REFUSED_EXIT_CODE = 2
 
@@ -27,7 +27,7 @@ def main() -> int:
     try:
         verdict = judge_folder(options.evaluation, GateConfig.model_validate_json(options.config))
     except ValidationError as error:
-        print(f"--config: {first_problem(error)}", file=sys.stderr)  # noqa: T201 - a command line
+        print(f"--config: {one_line(error)}", file=sys.stderr)  # noqa: T201 - a command line
         return 1
     except StageError as error:
         print(str(error), file=sys.stderr)  # noqa: T201 - a command line

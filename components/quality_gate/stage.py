@@ -6,12 +6,12 @@ from pydantic import ValidationError
 
 from components.artifacts.context import RunContext
 from components.artifacts.evaluation import EVALUATION_JSON, Evaluation, read_evaluation
-from components.artifacts.failure import StageError, first_problem
-from components.artifacts.tracking import record
 from components.artifacts.verdict import VERDICT_JSON, VERDICT_MD, GateVerdict
+from components.platform.tracking import record
 from components.quality_gate.config import GateConfig
 from components.quality_gate.policy import judge
 from components.quality_gate.wording import markdown
+from serving.platform.errors import StageError, one_line
 
 
 def quality_gate(
@@ -64,5 +64,5 @@ def _read(folder: Path) -> Evaluation:
         ) from error
     except ValidationError as error:
         raise StageError(
-            f"{folder / EVALUATION_JSON}: damaged or of another version: {first_problem(error)}; run evaluate again"
+            f"{folder / EVALUATION_JSON}: damaged or of another version: {one_line(error)}; run evaluate again"
         ) from error

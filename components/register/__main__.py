@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 from components.artifacts.context import RunContext
-from components.artifacts.failure import StageError
 from components.register.config import RegisterConfig
 from components.register.stage import register
+from serving.platform.errors import StageError
 
 
 def main() -> int:

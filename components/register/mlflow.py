@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from components.artifacts.context import RunContext
 from components.artifacts.model_version import Release
-from components.artifacts.registry import DIGEST_TAG, Registry, registry_errors
-from components.artifacts.tracking import RUN_ID_TAG, find_or_create_run
+from components.platform.registry import DIGEST_TAG, Registry, registry_errors
+from components.platform.tracking import RUN_ID_TAG, find_or_create_run
 from serving.detector.bundle import RELEASE
 
 if TYPE_CHECKING:

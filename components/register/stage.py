@@ -8,7 +8,6 @@ from pydantic import ValidationError
 
 from components.artifacts.context import RunContext
 from components.artifacts.evaluation import EVALUATION_JSON, Evaluation, read_evaluation
-from components.artifacts.failure import StageError, sigterm_raises
 from components.artifacts.model_version import (
     CHALLENGER,
     CHAMPION,
@@ -17,11 +16,13 @@ from components.artifacts.model_version import (
     Release,
     write_model_version,
 )
-from components.artifacts.registry import Registry
 from components.artifacts.verdict import VERDICT_JSON, GateVerdict, read_verdict
+from components.platform.registry import Registry
+from components.platform.signals import sigterm_raises
 from components.register import mlflow, model_card, vertex
 from components.register.config import RegisterConfig
-from serving.detector.bundle import MODEL_CARD, BundleError, Manifest, verify
+from serving.detector.bundle import MODEL_CARD, Manifest, verify
+from serving.platform.errors import BundleError, StageError
 
 
 def register(

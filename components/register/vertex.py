@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from components.artifacts.cloud_storage import send_files
 from components.artifacts.context import RunContext
 from components.artifacts.evaluation import Evaluation
-from components.artifacts.google_cloud import connect, google_errors, label, patience
 from components.artifacts.model_version import CHALLENGER, Release
+from components.platform.cloud_storage import send_files
+from components.platform.google_cloud import connect, google_errors, label, patience
 from components.register.config import RegisterConfig
 from serving.detector.bundle import RELEASE
 from serving.detector.labels import LABELS

@@ -11,8 +11,8 @@ import yaml
 from pydantic import ValidationError
 
 from components.artifacts.context import RunContext
-from components.artifacts.failure import StageError
 from components.train.config import TrainConfig
+from serving.platform.errors import StageError
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import torch
 
-from components.artifacts.failure import StageError
 from components.train.config import TrainConfig
+from serving.platform.errors import StageError, one_line
 
 _FORMAT: Final = 1
 _FILE: Final = "last.pt"
@@ -64,7 +64,7 @@ class Checkpoints:
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
-            reason = str(error).partition("\n")[0]
+            reason = one_line(error)
             raise StageError(f"{path}: cannot be read ({reason}); delete it to train from the start") from error
         return state
 

@@ -12,14 +12,14 @@ import numpy.typing as npt
 from PIL import Image
 
 from components.artifacts.dataset import TRAIN, VAL, Dataset
-from components.artifacts.failure import StageError
 from components.train.augment import augment
 from components.train.config import AugmentConfig, TrainConfig
-from serving.detector.image import ImageLimits, ImageRefusedError, decode
+from serving.detector.image import ImageLimits, decode
 from serving.detector.labels import LABELS
 from serving.detector.preprocess import Pixels, to_input
 from serving.detector.statistics import InputQuality
 from serving.platform.cores import usable_cores
+from serving.platform.errors import ImageRefusedError, StageError
 
 _DECODE_ROWS: Final = 512
 _LIMITS: Final = ImageLimits(min_side_px=1)

@@ -12,7 +12,6 @@ import torch
 
 from components.artifacts.context import RunContext
 from components.artifacts.dataset import VAL, Dataset
-from components.artifacts.failure import StageError
 from components.train.augment import augment
 from components.train.calibrate import Calibration, calibrate
 from components.train.config import TrainConfig
@@ -21,7 +20,7 @@ from components.train.graph import write_onnx
 from components.train.loop import Fitted, score
 from components.train.model import Network, linear_head
 from serving.detector import bundle
-from serving.detector.bundle import BundleError, GoldenExample, Manifest, Provenance
+from serving.detector.bundle import GoldenExample, Manifest, Provenance
 from serving.detector.decision import DecisionRule
 from serving.detector.detector import Detector
 from serving.detector.engine import Engine, Floats
@@ -29,6 +28,7 @@ from serving.detector.image import sniff
 from serving.detector.labels import LABELS
 from serving.detector.preprocess import to_input
 from serving.detector.statistics import build_reference
+from serving.platform.errors import BundleError, StageError
 
 if TYPE_CHECKING:
     from serving.detector.preprocess import Pixels

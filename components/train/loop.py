@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from components.artifacts.failure import StageError
 from components.train.checkpoint import Checkpoints
 from components.train.config import TrainConfig
 from components.train.dataset import Batch, Decoded, Validation, batches, epoch_order
@@ -25,6 +24,7 @@ from components.train.distributed import Ranks
 from components.train.model import Network, features_and_logit, freeze, normalise, resize
 from components.train.progress import progress
 from serving.detector.engine import Floats
+from serving.platform.errors import StageError, one_line
 
 EpochRecord = dict[str, float]
 """One line of the history: epoch, side_px, learning_rate, train_loss, val_log_loss, val_accuracy, val_roc_auc, ..."""
@@ -240,7 +240,7 @@ class Trainer:
             self._best = _Best(**state["best"])
             self._epoch, self._stale, self._history = state["epoch"], state["stale"], state["history"]
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
+            reason = one_line(error)
             raise StageError(
                 f"{checkpoints.folder}: the checkpoint does not fit ({reason}); delete it to start anew"
             ) from error

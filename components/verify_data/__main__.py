@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from components.artifacts.failure import StageError
 from components.verify_data.config import VerifyDataConfig
 from components.verify_data.stage import verify_and_pack
+from serving.platform.errors import StageError
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from components.artifacts.dataset import SPLITS
-from components.artifacts.failure import StageError
 from components.verify_data.rows import Batch, ImageColumns, read_rows
 from components.verify_data.sources import BATCH_ROWS, HUB_SCHEME, split_of
+from serving.platform.errors import StageError, one_line
 
 _FIX: Final = "check the name and the network, or give a downloaded copy as a folder"
 
@@ -30,7 +30,7 @@ class HubSource:
         try:
             found = datasets.load_dataset(name, revision=revision or None, streaming=True)
         except Exception as error:  # the library raises its own, the hub's and the network's errors
-            raise StageError(f"{uri}: cannot be opened ({_one_line(error)}); {_FIX}") from error
+            raise StageError(f"{uri}: cannot be opened ({one_line(error)}); {_FIX}") from error
         self._splits: dict[str, Any] = {}
         for key, split in found.items():
             known = split_of(str(key))
@@ -72,8 +72,4 @@ class HubSource:
         try:
             yield from read_rows(split, split, columns, tables)
         except (OSError, ValueError) as error:
-            raise StageError(f"{self.uri}: reading {split} broke off ({_one_line(error)}); {_FIX}") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise StageError(f"{self.uri}: reading {split} broke off ({one_line(error)}); {_FIX}") from error

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Final
 
 from components.artifacts.dataset import DATASET_JSON, DatasetSummary
-from components.artifacts.failure import StageError
 from components.verify_data.config import VerifyDataConfig
 from components.verify_data.findings import Findings
 from components.verify_data.sources import HUB_SCHEME
 from components.verify_data.stage import verify_and_pack
+from serving.platform.errors import StageError
 
 KNOWN_DATASETS: Final = {"cifake": f"{HUB_SCHEME}dragonintelligence/CIFAKE-image-dataset"}
 """Short names of `aidetect data download`."""

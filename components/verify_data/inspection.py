@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
-from serving.detector.image import ImageInfo, ImageRefusedError, decode
+from serving.detector.image import ImageInfo, decode
+from serving.platform.errors import ImageRefusedError
 
 GREY_PX: Final = 32
 THUMBNAIL_PX: Final = 16

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from components.artifacts.failure import StageError
-from serving.detector.labels import LABELS, UnknownLabelError, label_id
+from serving.detector.labels import LABELS, label_id
+from serving.platform.errors import StageError, UnknownLabelError
 
 UNKNOWN_GENERATOR: Final = "unknown"
 _IMAGE_COLUMNS: Final = ("image", "img")

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.artifacts.dataset import TEST, TRAIN, UNSEEN, VAL, open_parquet
-from components.artifacts.failure import StageError
 from components.verify_data.rows import UNKNOWN_GENERATOR, Batch, ImageColumns, read_rows
 from components.verify_data.stores import GCS_SCHEME, GcsStore, LocalStore, Store
-from serving.detector.labels import UnknownLabelError, label_id
+from serving.detector.labels import label_id
+from serving.platform.errors import StageError, UnknownLabelError
 
 HUB_SCHEME: Final = "hf://"
 QUARANTINE_FILE: Final = "quarantine.parquet"

@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from components.artifacts.dataset import DATASET_JSON, SPLITS, TRAIN, VAL, DatasetSummary, write_summary
-from components.artifacts.failure import StageError
 from components.verify_data.checks import Checked, check
 from components.verify_data.config import VerifyDataConfig
 from components.verify_data.findings import Findings
@@ -18,6 +17,7 @@ from components.verify_data.report import Gallery, write_report
 from components.verify_data.sources import open_source
 from components.verify_data.survey import Sink, survey
 from components.verify_data.validation_split import choose_validation
+from serving.platform.errors import StageError
 
 
 def verify(uri: str, config: VerifyDataConfig, report: Path | None = None) -> tuple[Findings, DatasetSummary]:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from components.artifacts.failure import StageError
+from serving.platform.errors import StageError, one_line
 
 GCS_SCHEME: Final = "gs://"
 _PARALLEL_DOWNLOADS: Final = 32
@@ -76,14 +76,14 @@ class GcsStore:
         try:
             self._bucket: Any = storage.Client().bucket(bucket)
         except Exception as error:  # the client raises whatever its credential chain meets
-            raise StageError(f"{uri}: no access to Cloud Storage ({_one_line(error)})") from error
+            raise StageError(f"{uri}: no access to Cloud Storage ({one_line(error)})") from error
 
     def paths(self) -> list[str]:
         """All objects under the prefix, sorted; hidden ones and folder markers left out."""
         try:
             names = [blob.name.removeprefix(self._prefix) for blob in self._bucket.list_blobs(prefix=self._prefix)]
         except Exception as error:
-            raise StageError(f"{self.uri}: cannot be listed ({_one_line(error)})") from error
+            raise StageError(f"{self.uri}: cannot be listed ({one_line(error)})") from error
         return sorted(
             name for name in names if name and not name.endswith("/") and not any(p[:1] == "." for p in name.split("/"))
         )
@@ -95,7 +95,7 @@ class GcsStore:
             try:
                 return bytes(self._bucket.blob(self._prefix + path).download_as_bytes())
             except Exception as error:
-                raise StageError(f"{self.uri}/{path}: cannot be downloaded ({_one_line(error)})") from error
+                raise StageError(f"{self.uri}/{path}: cannot be downloaded ({one_line(error)})") from error
 
         with ThreadPoolExecutor(_PARALLEL_DOWNLOADS) as pool:
             return list(pool.map(download, paths))
@@ -108,9 +108,5 @@ class GcsStore:
             try:
                 self._bucket.blob(self._prefix + path).download_to_filename(str(target))
             except Exception as error:
-                raise StageError(f"{self.uri}/{path}: cannot be downloaded ({_one_line(error)})") from error
+                raise StageError(f"{self.uri}/{path}: cannot be downloaded ({one_line(error)})") from error
         return target
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from components.artifacts.dataset import SPLITS
-from components.artifacts.failure import StageError
 from components.verify_data.inspection import Inspection, inspect
 from components.verify_data.measurements import Recorder, Survey
 from components.verify_data.parallel import ordered_map
 from components.verify_data.rows import Batch
 from components.verify_data.sources import Source
 from serving.platform.cores import usable_cores
+from serving.platform.errors import StageError
 
 
 class Sink(Protocol):

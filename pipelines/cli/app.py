@@ -7,6 +7,7 @@ import typer
 from typer.exceptions import TyperException
 
 from pipelines.cli import data, detector, init, models, operations, pipeline, runs, schedule, settings, stages
+from serving.platform.errors import AidetectError
 
 app = typer.Typer(
     name="aidetect",
@@ -52,7 +53,6 @@ def run_app(arguments: list[str]) -> int:
 def one_line(error: BaseException) -> str:
     """The error as one line; errors that are not ours also say their type and how to see more."""
     text = " ".join(str(error).split()) or type(error).__name__
-    ours = type(error).__module__.partition(".")[0] in ("pipelines", "components", "serving")
-    if ours or isinstance(error, OSError):
+    if isinstance(error, (AidetectError, OSError)):
         return text
     return f"{type(error).__name__}: {text} (run with --debug for the traceback)"

@@ -32,7 +32,7 @@ def predict(
 ) -> None:
     """Say of each photo whether it is real or AI-generated."""
     detector, version = _load(model, configuration(profile, overrides, config_file))
-    from serving.detector.image import ImageRefusedError
+    from serving.platform.errors import ImageRefusedError
 
     rows, failed = [], False
     for path in images:
@@ -136,7 +136,8 @@ def _champion(config: "PipelineConfig") -> str:
 
 def _load(model: str, config: "PipelineConfig") -> "tuple[Detector, str]":
     from serving.detector.detector import Detector
-    from serving.registry import ModelNotFoundError, resolve
+    from serving.platform.errors import ModelNotFoundError
+    from serving.registry import resolve
 
     uri = model or _champion(config)
     try:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from pipelines.cli.options import DEFAULT_CONFIG, ConfigFile
+from serving.platform.errors import InitError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,10 +31,6 @@ _REGION: Final = re.compile(r"[a-z]+-[a-z]+[0-9]+")
 _BUCKET: Final = re.compile(r"[a-z0-9]([a-z0-9-]{1,50}[a-z0-9])")
 _REPOSITORY: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,38})/[A-Za-z0-9._-]{1,100}")
 _IMAGE: Final = re.compile(r"(?P<repository>.+)/(?P<name>[a-z-]+)@sha256:(?P<digest>[0-9a-f]{64})")
-
-
-class InitError(ValueError):
-    """A name that Google Cloud or GitHub would refuse, or a file that is not this project's."""
 
 
 @dataclass(frozen=True)

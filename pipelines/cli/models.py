@@ -41,7 +41,7 @@ def models(
 ) -> None:
     """List the registered versions: aliases, figures, verdict."""
     config = configuration(profile, overrides, config_file)
-    from components.artifacts.registry import list_models
+    from components.platform.registry import list_models
 
     found = list_models(config.tracking_uri, config.tracking.model_name)
     if as_json:
@@ -135,8 +135,8 @@ def _show(deployment: "Deployment", as_json: bool) -> None:
 def _with_image(config: "PipelineConfig", image: str) -> "PipelineConfig":
     if not image:
         return config
-    from components.artifacts.failure import StageError
     from pipelines.places import is_pinned
+    from serving.platform.errors import StageError
 
     if config.deploy.target != "cloud_run":
         raise StageError(f"--image needs deploy.target cloud_run; it is {config.deploy.target} here")
@@ -156,10 +156,10 @@ def _deploy(config: "PipelineConfig", why: str, told: "Summary", as_json: bool) 
 
 def _candidate(config: "PipelineConfig") -> "ModelVersion":
     """The challenger; for a new image without one, or one that already served and was rolled back, the champion."""
-    from components.artifacts.failure import StageError
     from components.artifacts.model_version import CHALLENGER, CHAMPION
-    from components.artifacts.registry import Registry
     from components.deploy.ledger import open_ledger
+    from components.platform.registry import Registry
+    from serving.platform.errors import StageError
 
     registry = Registry(config.tracking_uri, config.tracking.model_name)
     challenger, champion = registry.aliased(CHALLENGER), registry.aliased(CHAMPION)

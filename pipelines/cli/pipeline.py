@@ -92,7 +92,7 @@ def gate(
 ) -> None:
     """Judge an evaluation again, under the configured policy; exit 2 when it is refused."""
     config = configuration(profile, overrides, config_file)
-    from components.artifacts.cloud_storage import on_disk
+    from components.platform.cloud_storage import on_disk
     from components.quality_gate.stage import judge_folder
 
     with on_disk(evaluation) as folder:

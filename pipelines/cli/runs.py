@@ -133,8 +133,8 @@ def _find(run_id: str, profile: str, overrides: list[str], config_file: "Path") 
 
 def _refresh(record: "RunRecord", config: "PipelineConfig") -> None:
     """Bring a run in the cloud up to date; one that cannot be asked about is shown as it was last seen."""
-    from components.artifacts.failure import StageError
     from pipelines.targets.cloud import is_open, refresh
+    from serving.platform.errors import StageError
 
     if not is_open(record):
         return

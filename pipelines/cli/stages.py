@@ -35,7 +35,7 @@ def train(
 ) -> None:
     """Train on a packed dataset and export a bundle, without gate or registry."""
     config = local_configuration(profile, overrides, config_file)
-    from components.artifacts.cloud_storage import on_disk
+    from components.platform.cloud_storage import on_disk
     from components.train.stage import train as run
 
     with on_disk(dataset) as folder:
@@ -62,8 +62,8 @@ def evaluate(
     """Score a bundle on the frozen test split; `aidetect gate` judges the result."""
     extra = [f"evaluate.champion_uri={champion}"] if champion else []
     config = local_configuration(profile, [*overrides, *extra], config_file)
-    from components.artifacts.cloud_storage import on_disk
     from components.evaluate.stage import evaluate as run
+    from components.platform.cloud_storage import on_disk
     from serving.registry import resolve
 
     report = output / "report.html"

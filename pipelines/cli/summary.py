@@ -11,7 +11,7 @@ from components.artifacts.verdict import VERDICT_JSON, GateVerdict, read_verdict
 from pipelines.runs import RunRecord
 
 if TYPE_CHECKING:
-    from components.artifacts.registry import VersionSummary
+    from components.platform.registry import VersionSummary
     from pipelines.config import PipelineConfig
     from pipelines.cost import Estimate
     from pipelines.showcase import Showcase

@@ -3,10 +3,10 @@
 from types import ModuleType
 from typing import Final
 
-from components.artifacts.failure import StageError
 from pipelines.config import PipelineConfig
 from pipelines.runs import RunRecord
 from pipelines.targets.local import Listener
+from serving.platform.errors import StageError
 
 _PLACES: Final = ("vertex", "kubeflow")
 

@@ -5,16 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from components.artifacts.cloud_storage import SCHEME, fetch_file
 from components.artifacts.deployment import DEPLOYMENT_JSON
 from components.artifacts.evaluation import EVALUATION_JSON, read_evaluation
-from components.artifacts.failure import StageError
-from components.artifacts.tracking import fetch_recorded
 from components.artifacts.verdict import VERDICT_JSON, VERDICT_MD, read_verdict
+from components.platform.cloud_storage import SCHEME, fetch_file
+from components.platform.tracking import fetch_recorded
 from pipelines.config import PipelineConfig
 from pipelines.places import Stage
 from pipelines.runs import RunRecord
 from pipelines.targets.local import REPORTS
+from serving.platform.errors import StageError
 
 _FILES: Final[tuple[tuple[Stage, str, tuple[str, ...]], ...]] = (
     ("quality_gate", "verdict", (VERDICT_JSON, VERDICT_MD)),

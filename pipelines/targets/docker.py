@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from components.artifacts.failure import StageError, interrupts_held
+from components.platform.signals import interrupts_held
 from pipelines.config import CREDENTIALS, PipelineConfig, application_credentials, child_environment
+from serving.platform.errors import StageError
 
 if TYPE_CHECKING:
     import docker

@@ -11,13 +11,13 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from components.artifacts.failure import StageError
 from pipelines.compile import PIPELINE_FILE
 from pipelines.config import PipelineConfig
 from pipelines.places import stage_of
 from pipelines.runs import RunRecord, StageStatus
 from pipelines.targets.cloud_outputs import collect_tracked, conclude_succeeded
 from pipelines.targets.local import Listener
+from serving.platform.errors import StageError
 
 if TYPE_CHECKING:
     import kfp

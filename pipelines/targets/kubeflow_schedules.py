@@ -5,8 +5,9 @@ import re
 from typing import Any, Final
 
 from pipelines.config import PipelineConfig
-from pipelines.schedule import ScheduleError, Standing, Wanted
+from pipelines.schedule import Standing, Wanted
 from pipelines.targets.kubeflow import connect, package, patience, server_errors
+from serving.platform.errors import ScheduleError
 
 _DIGEST: Final = re.compile(r"\[digest ([0-9a-f]+)\]")
 _PAGE: Final = 100

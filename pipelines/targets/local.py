@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Final
 
 from components.artifacts.evaluation import read_evaluation
-from components.artifacts.failure import StageError, interrupts_held, sigterm_raises
 from components.artifacts.verdict import VERDICT_JSON, read_verdict
+from components.platform.signals import interrupts_held, sigterm_raises
 from pipelines.compile import PARAMETERS_FILE, PIPELINE_FILE
 from pipelines.config import child_environment
 from pipelines.places import Stage, stage_of
 from pipelines.runs import RunRecord
 from pipelines.targets.docker import CONTAINERS_FILE
+from serving.platform.errors import AidetectError, StageError
 
 Listener = Callable[[RunRecord, str], None]
 """Called with the record and a line a stage printed (empty when only the record changed)."""
@@ -34,7 +35,7 @@ REPORTS: Final[tuple[tuple[Stage, str, str], ...]] = (
 _ANSI: Final = re.compile(r"\x1b\[[0-9;]*m")
 _STARTED: Final = re.compile(r"Executing task '([\w-]+)'")
 _FINISHED: Final = re.compile(r"Task '([\w-]+)' finished with status (\w+)")
-_OUR_ERROR: Final = re.compile(r"^    (?:components|pipelines|serving)\.[\w.]+: (.+)$")
+_OUR_ERROR: Final = re.compile(rf"^    {re.escape(AidetectError.__module__)}\.\w+: (.+)$")
 """An exception of this project's: its message alone is the line a user needs."""
 _ANY_ERROR: Final = re.compile(r"^\s{4}(\w[\w.]*(?:Error|Exception|Interrupt)\b.*)$")
 _EXECUTOR_INPUT: Final = re.compile(r"\[KFP Executor .*Got executor_input:")

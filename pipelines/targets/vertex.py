@@ -5,14 +5,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from components.artifacts.failure import StageError
-from components.artifacts.google_cloud import connect, google_errors, label, patience
+from components.platform.google_cloud import connect, google_errors, label, patience
 from pipelines.compile import PIPELINE_FILE
 from pipelines.config import PipelineConfig
 from pipelines.places import stage_of
 from pipelines.runs import RunRecord, StageStatus
 from pipelines.targets.cloud_outputs import Output, Outputs, collect, conclude_succeeded
 from pipelines.targets.local import Listener
+from serving.platform.errors import StageError
 
 if TYPE_CHECKING:
     from google.cloud.aiplatform_v1 import PipelineJob, PipelineServiceClient

@@ -3,10 +3,11 @@
 import time
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from components.artifacts.google_cloud import connect, google_errors, label, patience
+from components.platform.google_cloud import connect, google_errors, label, patience
 from pipelines.config import PipelineConfig
-from pipelines.schedule import ScheduleError, Standing, Wanted
+from pipelines.schedule import Standing, Wanted
 from pipelines.targets.vertex import pipeline_root
+from serving.platform.errors import ScheduleError
 
 if TYPE_CHECKING:
     from google.cloud.aiplatform_v1 import PipelineJob, Schedule

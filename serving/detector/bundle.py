@@ -6,15 +6,15 @@ so a single changed byte anywhere is found before anything is parsed or run.
 
 import hashlib
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from serving.detector.decision import DecisionRule
 from serving.detector.labels import LABELS, Label
 from serving.detector.preprocess import PREPROCESSING
+from serving.platform.errors import BundleError, one_line
 from serving.platform.frozen import Frozen
 
 SCHEMA_VERSION: Final = 1
@@ -32,10 +32,6 @@ GOLDEN_TOLERANCE: Final = 1e-3
 """Largest accepted difference of a probability from its recorded one: room for another CPU, not another model."""
 
 _REQUIRED: Final = (MODEL, HEAD, WEIGHTS, REFERENCE, MODEL_CARD)
-
-
-class BundleError(ValueError):
-    """A bundle that must not be served; the message names the file or the numbers."""
 
 
 class GoldenExample(Frozen):
@@ -112,7 +108,7 @@ def read_manifest(folder: Path) -> Manifest:
         digest = document.pop("digest")
         manifest = Manifest.model_validate(document)
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise BundleError(f"{path}: damaged or of another schema: {_first_line(error)}") from error
+        raise BundleError(f"{path}: damaged or of another schema: {one_line(error)}") from error
     # byte equality with the canonical form also catches changes that parse to the same values
     if digest != manifest.digest or raw != _canonical({"digest": digest, **document}):
         raise BundleError(f"{path}: its contents do not match its seal; the bundle was changed after training")
@@ -157,15 +153,3 @@ def _sha256(path: Path) -> str:
 
 def _canonical(document: dict[str, Any]) -> bytes:
     return (json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    return str(error).partition("\n")[0] or type(error).__name__
-
-
-def rule_fields(rule: DecisionRule) -> dict[str, float]:
-    """The decision rule as plain numbers, for cards and reports."""
-    return asdict(rule)

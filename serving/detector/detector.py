@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serving.detector import bundle, gradcam
-from serving.detector.bundle import GOLDEN_TOLERANCE, BundleError, Manifest
+from serving.detector.bundle import GOLDEN_TOLERANCE, Manifest
 from serving.detector.decision import Verdict
 from serving.detector.engine import Engine, Floats
 from serving.detector.image import ImageLimits, decode
 from serving.detector.labels import Label
 from serving.detector.preprocess import Pixels, as_batch, to_input
+from serving.platform.errors import BundleError
 
 
 @dataclass(frozen=True, slots=True)

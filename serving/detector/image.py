@@ -9,20 +9,12 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
 from serving.detector.cost import MAX_JPEG_SCANS, decode_bytes, is_buffered, jpeg_scans
+from serving.platform.errors import ImageRefusedError
 
 ImageFormat = Literal["JPEG", "PNG", "WEBP"]
-Refusal = Literal["empty", "unsupported_type", "corrupt", "too_many_pixels", "too_small"]
 
 JPEG_DRAFT_FACTOR: Final = 4
 """A JPEG may be decoded at reduced scale only while both sides stay at least this many times the model's input."""
-
-
-class ImageRefusedError(ValueError):
-    """Bytes that are not an acceptable image; `reason` is stable and machine-readable."""
-
-    def __init__(self, reason: Refusal, message: str) -> None:
-        super().__init__(message)
-        self.reason: Refusal = reason
 
 
 @dataclass(frozen=True, slots=True)

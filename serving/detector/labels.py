@@ -2,6 +2,8 @@
 
 from typing import Final, Literal
 
+from serving.platform.errors import UnknownLabelError
+
 Label = Literal["real", "ai_generated"]
 
 LABELS: Final[tuple[Label, Label]] = ("real", "ai_generated")
@@ -16,10 +18,6 @@ _ALIASES: Final[dict[str, Label]] = {
     "ai": "ai_generated",
     "fake": "ai_generated",
 }
-
-
-class UnknownLabelError(ValueError):
-    """A class name that is none of the known names or aliases."""
 
 
 def label_id(name: str) -> int:

@@ -72,7 +72,7 @@ class DriftMonitor:
                 gauges hang here).
 
         Raises:
-            DriftStateError: the path cannot be used.
+            StateError: the path cannot be used.
         """
         self.policy = policy
         self._store = DriftStore(path, view=policy.window)

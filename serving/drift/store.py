@@ -18,6 +18,7 @@ import numpy as np
 import structlog
 
 from serving.drift.signals import FORMATS, NUMERIC, Windows
+from serving.platform.errors import StateError
 
 log = structlog.get_logger(__name__)
 
@@ -39,10 +40,6 @@ CREATE TABLE IF NOT EXISTS windows (
 );
 """
 _COLUMNS: Final = "logit, probability, prediction, confidence, min_side, megapixels, aspect, jpeg_quality, format"
-
-
-class DriftStateError(ValueError):
-    """The state file cannot be used; the message names it and the fix."""
 
 
 class Observation(NamedTuple):
@@ -102,7 +99,7 @@ class DriftStore:
         """Open or create the store; a damaged file is set aside, so that monitoring never keeps a server down.
 
         Raises:
-            DriftStateError: the path cannot be written.
+            StateError: the path cannot be written.
         """
         self._lock = threading.Lock()
         self._view = view
@@ -199,15 +196,13 @@ class DriftStore:
             return self._connect()
         except sqlite3.DatabaseError as error:
             if self.path is None or isinstance(error, sqlite3.OperationalError):
-                raise DriftStateError(
-                    f"DRIFT_STATE_PATH={self.path}: {error}; name a file in a writable folder"
-                ) from error
+                raise StateError(f"DRIFT_STATE_PATH={self.path}: {error}; name a file in a writable folder") from error
             aside = self.path.with_name(f"{self.path.name}.damaged-{int(time.time())}")
             self.path.rename(aside)
             log.error("drift_state_damaged", path=str(self.path), moved_to=str(aside), error=str(error))
             return self._connect()
         except OSError as error:
-            raise DriftStateError(
+            raise StateError(
                 f"DRIFT_STATE_PATH={self.path}: {error.strerror}; name a file in a writable folder"
             ) from error
 

@@ -14,11 +14,12 @@ from typing import TypeVar
 from serving.detector import gradcam
 from serving.detector.decision import Verdict
 from serving.detector.engine import Floats
-from serving.detector.image import DecodedImage, ImageInfo, ImageLimits, ImageRefusedError, decode
+from serving.detector.image import DecodedImage, ImageInfo, ImageLimits, decode
 from serving.detector.labels import Label
 from serving.detector.preprocess import Pixels, as_batch, to_input
 from serving.http.problems import ProblemError
 from serving.http.slots import Slots
+from serving.platform.errors import ImageRefusedError
 from serving.served import Served
 
 T = TypeVar("T")

@@ -13,6 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope
 
+from serving.platform.errors import AidetectError
+
 MEDIA_TYPE: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:ai-product-photo-detector:problem:"
 
@@ -89,7 +91,7 @@ class ProblemDocument(BaseModel):
     reason: str | None = None
 
 
-class ProblemError(Exception):
+class ProblemError(AidetectError):
     """Raised anywhere under a route; becomes the problem document of its reason."""
 
     def __init__(self, reason: Reason, detail: str, headers: Mapping[str, str] | None = None, **extra: Any) -> None:

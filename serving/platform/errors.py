@@ -1,9 +1,126 @@
-"""The errors a user meets: each is one line that names the problem and the fix.
+"""The errors a user meets, all of them: each text is one line that names the problem and the fix.
 
-The command line and the reader of a stage's log know "ours" by this base, never by a module's name: what is not an
-`AidetectError` (or an `OSError`) is a defect and is shown with its type.
+The command line and the reader of a stage's log know "ours" by the base, or in a log by this module's name; what is
+neither an `AidetectError` nor an `OSError` is a defect and is shown with its type.
 """
+
+from typing import Final, Literal
+
+from pydantic import ValidationError
+
+Refusal = Literal["empty", "unsupported_type", "corrupt", "too_many_pixels", "too_small"]
+"""Why bytes are not an acceptable image: stable, for programs."""
+
+_LONGEST: Final = 400
 
 
 class AidetectError(Exception):
     """An expected failure. The text is one line: what is wrong, where, and what to do."""
+
+
+# the detector, and where it comes from
+
+
+class ImageRefusedError(AidetectError):
+    """Bytes that are not an acceptable image."""
+
+    def __init__(self, reason: Refusal, message: str) -> None:
+        super().__init__(message)
+        self.reason: Refusal = reason
+
+
+class BundleError(AidetectError):
+    """A bundle that must not be served; names the file or the numbers."""
+
+
+class UnknownLabelError(AidetectError):
+    """A class name that is none of the known names or aliases."""
+
+
+class ModelNotFoundError(AidetectError):
+    """A model URI that resolves to nothing; says what was looked for and where."""
+
+
+class RegistryMissingError(ModelNotFoundError):
+    """The registry itself was never made: nothing has been registered on this machine yet."""
+
+
+# the server and its clients
+
+
+class StartError(AidetectError):
+    """The server cannot start."""
+
+
+class SecurityConfigError(StartError):
+    """Settings under which the server must not start; names the variable."""
+
+
+class StateError(StartError):
+    """A place where the server keeps what it remembers cannot be used; names the path."""
+
+
+class UnknownPredictionError(AidetectError):
+    """No prediction with this request id is remembered."""
+
+
+# the stages
+
+
+class StageError(AidetectError):
+    """An expected failure of a stage."""
+
+
+class SmokeError(StageError):
+    """The version must not serve; says what it answered."""
+
+
+class NotAnsweringError(AidetectError):
+    """No answer, or one that says to come back: worth asking again until the time is up."""
+
+
+# the pipeline and the command line
+
+
+class ConfigError(AidetectError):
+    """A configuration that cannot be used; names the key and what is wrong with it."""
+
+
+class InitError(AidetectError):
+    """A name that Google Cloud or GitHub would refuse, or a file that is not this project's."""
+
+
+class CompileError(AidetectError):
+    """A spec that must not be written or submitted."""
+
+
+class PreflightError(AidetectError):
+    """A cloud run that would be refused or wasted; has every problem found."""
+
+
+class CostError(AidetectError):
+    """No price is known for what the configuration asks for; says what is known."""
+
+
+class ScheduleError(AidetectError):
+    """A schedule that cannot be made as configured."""
+
+
+class RetrainError(AidetectError):
+    """Retraining cannot be decided or started."""
+
+
+# what the errors of others say
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of what any error says, at most 400 characters; of a `ValidationError` its first problem.
+
+    `gate.max_fpr: Input should be less than or equal to 1`. An error without a text gives the name of its type.
+    """
+    if isinstance(error, ValidationError):
+        problem = error.errors(include_url=False)[0]
+        place = ".".join(map(str, problem["loc"]))
+        return f"{place}: {problem['msg']}" if place else problem["msg"]
+    line = " ".join(str(error).strip().partition("\n")[0].split())
+    return (line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…") or type(error).__name__

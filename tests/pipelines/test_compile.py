@@ -9,9 +9,10 @@ import pytest
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 
-from pipelines.compile import CompileError, check_spec, compile_pipeline
+from pipelines.compile import check_spec, compile_pipeline
 from pipelines.config import load_config
 from pipelines.places import STAGES
+from serving.platform.errors import CompileError
 from tests.e2e.conftest import Cli
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import ConfigError, load_config
+from pipelines.config import load_config
+from serving.platform.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "pipeline_config.yaml"

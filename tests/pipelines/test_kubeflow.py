@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from components.artifacts.context import RunContext
-from components.artifacts.tracking import record as store
+from components.platform.tracking import record as store
 from tests.fakes.kubeflow import FakeKubeflow
 from tests.pipelines.conftest import IMAGES, Aidetect, Ran
 from tests.releases import make_evaluation, make_verdict

@@ -14,10 +14,10 @@ from typing import Any
 import httpx
 import pytest
 
-from components.artifacts.failure import StageError
 from pipelines.alert_receiver import AlertReceiver
-from pipelines.retrain import Evidence, RetrainConfig, RetrainError, Start, decide, gather, retrain
+from pipelines.retrain import Evidence, RetrainConfig, Start, decide, gather, retrain
 from pipelines.retrain_state import open_history
+from serving.platform.errors import RetrainError, StageError
 from tests.fakes.gcs import FakeGcs
 
 NOW = 1_800_000_000.0

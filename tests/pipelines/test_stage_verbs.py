@@ -112,7 +112,7 @@ def test_nothing_there_is_one_line_and_leaves_nothing(
 def test_an_upload_that_is_cut_off_leaves_no_half_dataset(
     aidetect: Aidetect, gcs: FakeGcs, settings: list[str], sample_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from components.artifacts import cloud_storage
+    from components.platform import cloud_storage
 
     monkeypatch.setattr(cloud_storage, "SEND_RETRY_S", 1.0)
     gcs.cut = "test.parquet"

@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 
-from components.artifacts.failure import StageError
-from pipelines.compile import CompileError
 from pipelines.config import PipelineConfig, load_config
 from pipelines.launch import launch
-from pipelines.preflight import PreflightError, check_cloud
+from pipelines.preflight import check_cloud
 from pipelines.runs import RunRecord, list_runs
 from pipelines.targets import vertex
+from serving.platform.errors import CompileError, PreflightError, StageError
 from tests.fakes.vertex_pipelines import FakeVertexPipelines
 from tests.pipelines.conftest import vertex_sets
 from tests.pipelines.test_compile import ROOT

@@ -16,8 +16,8 @@ import pytest
 from kfp import compiler, dsl
 
 from components.artifacts.evaluation import PREDICTIONS_PARQUET
-from components.artifacts.registry import Registry
 from components.evaluate.component import evaluate
+from components.platform.registry import Registry
 from pipelines.config import PipelineConfig, load_config
 from pipelines.launch import on_this_disk
 from pipelines.targets.docker import CONTAINERS_FILE, write_options

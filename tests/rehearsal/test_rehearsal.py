@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from google.cloud import storage
 
-from components.artifacts.registry import Registry
+from components.platform.registry import Registry
 from tests.e2e.conftest import SMALL
 from tests.fakes.secret_manager import FakeSecretManager
 from tests.fakes.vertex import PARENT

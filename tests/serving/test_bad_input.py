@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from serving.detector.image import ImageRefusedError, decode
+from serving.detector.image import decode
+from serving.platform.errors import ImageRefusedError
 from tests.bundles import jpeg
 from tests.serving.processes import Server, serve
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import google_crc32c
 import pytest
 
-from serving.detector.bundle import BundleError, read_manifest, verify
-from serving.registry import ModelNotFoundError, resolve
+from serving.detector.bundle import read_manifest, verify
+from serving.platform.errors import BundleError, ModelNotFoundError
+from serving.registry import resolve
 
 NAME = "ai-product-photo-detector"
 

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from starlette.testclient import TestClient
 
 from serving.app import create_app
-from serving.http.security import SecurityConfigError
+from serving.platform.errors import SecurityConfigError
 from serving.registry import resolve
 from serving.served import Served
 from serving.settings import Settings

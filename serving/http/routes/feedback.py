@@ -6,11 +6,11 @@ from typing import Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from serving.detector.labels import LABELS, UnknownLabelError, label_id
-from serving.feedback import UnknownPredictionError
+from serving.detector.labels import LABELS, label_id
 from serving.http.problems import ProblemError, responses
 from serving.http.routes.predict import json_response
 from serving.http.service import service_of
+from serving.platform.errors import UnknownLabelError, UnknownPredictionError
 
 router = APIRouter(tags=["feedback"])
 

@@ -7,7 +7,6 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from serving.detector.image import ImageRefusedError
 from serving.http.predictor import Judgement
 from serving.http.problems import STATUS, ProblemError, Reason, request_id, responses
 from serving.http.routes.direct import DirectRoute
@@ -22,6 +21,7 @@ from serving.http.schemas import (
 )
 from serving.http.service import Service, service_of
 from serving.http.uploads import Upload
+from serving.platform.errors import ImageRefusedError
 
 router = APIRouter(tags=["predict"], route_class=DirectRoute)
 

@@ -13,7 +13,6 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from serving.detector.image import ImageRefusedError
 from serving.http.codecs import BYTES, HEADER_LENGTH, INPUT, OUTPUTS, decode_base64, decode_v2, encode_v2, parse
 from serving.http.predictor import Judgement
 from serving.http.problems import ProblemError, Reason, responses
@@ -32,6 +31,7 @@ from serving.http.schemas import (
     VertexResponse,
 )
 from serving.http.service import Service, service_of
+from serving.platform.errors import ImageRefusedError
 from serving.served import Served
 
 DISTRIBUTION: Final = "ai-product-photo-detector"

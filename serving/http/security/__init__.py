@@ -7,8 +7,8 @@ from starlette.middleware.cors import CORSMiddleware
 
 from serving.http.security.gate import GateMiddleware
 from serving.http.security.headers import SecurityHeadersMiddleware
-from serving.http.security.keys import SecurityConfigError
 from serving.http.security.policy import Policy
+from serving.platform.errors import SecurityConfigError
 from serving.settings import Settings
 from serving.telemetry import install as install_telemetry
 from serving.telemetry.metrics import Telemetry

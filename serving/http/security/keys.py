@@ -7,12 +7,10 @@ from typing import Final
 
 import structlog
 
+from serving.platform.errors import SecurityConfigError
+
 MIN_KEY_LENGTH: Final = 16
 """Shorter keys can be guessed; they work, with a warning."""
-
-
-class SecurityConfigError(ValueError):
-    """Settings under which the server must not start; one line that names the variable and the fix."""
 
 
 @dataclass(frozen=True, slots=True)

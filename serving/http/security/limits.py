@@ -12,7 +12,7 @@ from limits.aio.strategies import FixedWindowRateLimiter
 from limits.errors import StorageError
 from limits.storage import storage_from_string
 
-from serving.http.security.keys import SecurityConfigError
+from serving.platform.errors import SecurityConfigError
 from serving.telemetry.metrics import Telemetry
 
 Family = Literal["predict", "batch", "explain", "compare", "other", "failed_key"]

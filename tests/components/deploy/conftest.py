@@ -12,8 +12,8 @@ import pytest
 
 from components.artifacts.context import RunContext
 from components.artifacts.model_version import CHAMPION, ModelVersion
-from components.artifacts.registry import Registry
 from components.deploy.ledger import LedgerEntry, open_ledger
+from components.platform.registry import Registry
 from tests.bundles import make_bundle
 from tests.fakes.servers import BundleServers
 from tests.releases import make_context, registered

@@ -9,11 +9,11 @@ from google.cloud import run_v2
 from google.protobuf import json_format
 
 from components.artifacts.deployment import Deployment
-from components.artifacts.failure import StageError
 from components.artifacts.model_version import CHAMPION, ModelVersion
 from components.deploy import promotion
 from components.deploy.config import DeployConfig
 from components.deploy.promotion import Reason, deploy_version
+from serving.platform.errors import StageError
 from tests.components.deploy.conftest import Shop
 from tests.fakes.cloud_run import FakeCloudRun
 from tests.fakes.gcs import FakeGcs

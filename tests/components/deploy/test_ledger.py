@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from components.artifacts.failure import StageError
 from components.deploy.config import DeployConfig
 from components.deploy.ledger import LedgerEntry, LocalLedger, Outcome, open_ledger, undone_by_rollback
+from serving.platform.errors import StageError
 from tests.fakes.gcs import FakeGcs
 
 

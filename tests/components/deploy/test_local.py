@@ -13,13 +13,13 @@ import psutil
 import pytest
 
 from components.artifacts.deployment import read_deployment
-from components.artifacts.failure import StageError
 from components.artifacts.model_version import write_model_version
 from components.deploy import promotion
 from components.deploy.config import DeployConfig
 from components.deploy.promotion import Reason, deploy_version, promote, rollback
 from components.deploy.smoke import HttpProber
 from components.deploy.stage import deploy
+from serving.platform.errors import StageError
 from tests.components.deploy.conftest import Shop
 from tests.fakes.servers import free_port
 from tests.interrupted import InterruptedStart, all_gone

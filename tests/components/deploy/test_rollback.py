@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from components.artifacts.failure import StageError
 from components.deploy.promotion import rollback
+from serving.platform.errors import StageError
 from tests.components.deploy.conftest import Shop
 from tests.components.deploy.test_cloud_run import Cloud
 from tests.fakes.servers import BundleServers

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from components.artifacts.failure import StageError
+from serving.platform.errors import StageError
 from tests.components.deploy.conftest import Shop
 from tests.components.deploy.test_cloud_run import Cloud, assert_as_before
 from tests.fakes.secret_manager import FakeSecretManager

@@ -8,12 +8,12 @@ import pytest
 from google.cloud import aiplatform_v1 as vertex
 
 from components.artifacts.deployment import Deployment
-from components.artifacts.failure import StageError
 from components.artifacts.model_version import ModelVersion
 from components.deploy import ledger
 from components.deploy.config import DeployConfig
 from components.deploy.promotion import Reason, deploy_version
 from components.deploy.rollout import shrunk
+from serving.platform.errors import StageError
 from tests.components.deploy.conftest import Shop
 from tests.fakes.servers import BundleServers
 from tests.fakes.vertex import PARENT, FakeVertex, parse

@@ -10,9 +10,9 @@ import pytest
 from onnx import helper, numpy_helper
 
 from components.artifacts.context import RunContext
-from components.artifacts.failure import StageError
 from components.evaluate.config import EvaluateConfig
 from serving.detector.bundle import MODEL, read_manifest, seal
+from serving.platform.errors import StageError
 from tests.bundles import jpeg
 from tests.components.evaluate.conftest import make_rows, run
 from tests.components.evaluate.packed import pack, row

@@ -11,11 +11,11 @@ from kfp.dsl import Artifact, Markdown
 
 from components.artifacts.context import RunContext
 from components.artifacts.evaluation import EVALUATION_JSON, Evaluation, write_evaluation
-from components.artifacts.failure import StageError
 from components.artifacts.verdict import VERDICT_MD, read_verdict
 from components.quality_gate.component import quality_gate as component
 from components.quality_gate.config import GateConfig
 from components.quality_gate.stage import judge_folder, quality_gate
+from serving.platform.errors import StageError
 from tests.components.quality_gate.evaluations import evaluation, metric, part, scores
 
 CONTEXT = RunContext(run_id="run-1")

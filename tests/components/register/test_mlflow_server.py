@@ -11,11 +11,11 @@ import httpx
 import psutil
 import pytest
 
-from components.artifacts.failure import StageError
 from components.artifacts.model_version import CHALLENGER, CHAMPION, RELEASE_FILES
-from components.artifacts.registry import Registry, list_models
-from components.artifacts.tracking import fetch_recorded, record
+from components.platform.registry import Registry, list_models
+from components.platform.tracking import fetch_recorded, record
 from serving.detector.bundle import RELEASE, read_manifest, verify
+from serving.platform.errors import StageError
 from serving.registry import resolve
 from tests.bundles import make_bundle
 from tests.fakes.servers import free_port

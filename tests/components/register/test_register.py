@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from components.artifacts.context import RunContext
-from components.artifacts.failure import StageError
 from components.artifacts.model_version import RELEASE_FILES, read_model_version, read_release
-from components.artifacts.registry import Registry, list_models
+from components.platform.registry import Registry, list_models
 from components.register import mlflow as mlflow_adapter
 from components.register import stage
 from components.register.config import RegisterConfig
 from components.register.stage import register
 from serving.detector.bundle import read_manifest, verify
+from serving.platform.errors import StageError
 from serving.registry import resolve
 from tests.bundles import make_bundle
 from tests.releases import make_context, make_evaluation, make_verdict, registered

@@ -9,11 +9,11 @@ import pytest
 from google.cloud import aiplatform_v1 as vertex
 
 from components.artifacts.context import RunContext
-from components.artifacts.failure import StageError
 from components.artifacts.model_version import ModelVersion
-from components.artifacts.registry import Registry, list_models
+from components.platform.registry import Registry, list_models
 from components.register.config import RegisterConfig
 from serving.detector.bundle import read_manifest
+from serving.platform.errors import StageError
 from tests.bundles import make_bundle
 from tests.fakes.gcs import FakeGcs
 from tests.fakes.vertex import PARENT, FakeVertex, parse

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from components.artifacts.failure import StageError
 from components.train.checkpoint import Checkpoints
 from components.train.config import TrainConfig
 from serving.detector import bundle
+from serving.platform.errors import StageError
 from tests.components.train.conftest import fit
 from tests.components.train.packed import TINY
 from tests.untraced import untraced

@@ -11,7 +11,6 @@ from safetensors.numpy import load_file, save_file
 
 from components.artifacts.context import RunContext
 from components.artifacts.dataset import VAL, Dataset
-from components.artifacts.failure import StageError
 from components.train import loop
 from components.train.config import TrainConfig
 from components.train.dataset import decode_validation
@@ -21,6 +20,7 @@ from serving.detector import bundle
 from serving.detector.decision import DecisionRule
 from serving.detector.detector import Detector
 from serving.detector.statistics import Reference
+from serving.platform.errors import StageError
 from tests.components.train.conftest import Trained, fit
 from tests.components.train.packed import TINY, pack_toy
 

@@ -11,9 +11,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from components.artifacts.failure import StageError
 from components.verify_data.config import VerifyDataConfig
 from components.verify_data.stage import verify
+from serving.platform.errors import StageError
 from tests.components.verify_data.conftest import ROWS, write_folder
 
 BUCKET = "photos"

@@ -279,7 +279,7 @@ def test_addresses_that_name_nothing(run: Run, uri: str, expected: str) -> None:
 def test_unreachable_hub_is_one_clear_line(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from components.verify_data.importing import download\n"
-        "from components.artifacts.failure import StageError\n"
+        "from serving.platform.errors import StageError\n"
         "try: download('cifake', Path(sys.argv[1]))\n"
         "except StageError as error: print(error)\n"
     )
@@ -305,7 +305,7 @@ def test_unreachable_hub_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_import_never_overwrites_and_download_knows_its_names(tmp_path: Path, sample_dir: Path) -> None:
-    from components.artifacts.failure import StageError
+    from serving.platform.errors import StageError
 
     folder = write_folder(tmp_path / "data", sample_dir)
     import_dataset(str(folder), tmp_path / "out", VerifyDataConfig())

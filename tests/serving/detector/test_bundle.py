@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from serving.detector import bundle
-from serving.detector.bundle import BundleError, read_manifest, seal
+from serving.detector.bundle import read_manifest, seal
 from serving.detector.detector import Detector
+from serving.platform.errors import BundleError
 
 
 def flip(path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from components.artifacts.context import RunContext
-from components.artifacts.failure import StageError
+from serving.platform.errors import StageError, one_line
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -58,7 +58,7 @@ def fetch_recorded(tracking_uri: str, experiment: str, run_id: str, folder: str,
         to.mkdir(parents=True, exist_ok=True)
         return Path(download_artifacts(f"runs:/{found}/{folder}", dst_path=str(to), tracking_uri=tracking_uri))
     except (MlflowException, OSError) as error:
-        raise StageError(f"{missing}: {str(error).partition(chr(10))[0]}") from error
+        raise StageError(f"{missing}: {one_line(error)}") from error
 
 
 def record(
@@ -99,7 +99,7 @@ def record(
         for file in files:
             client.log_artifact(run_id, str(file), folder or None)
     except MlflowException as error:
-        reason = str(error).partition("\n")[0]
+        reason = one_line(error)
         raise StageError(
             f"MLflow at {context.tracking_uri} did not take the run's figures: {reason}; check the tracking URI"
         ) from error

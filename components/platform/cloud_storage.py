@@ -9,8 +9,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from components.artifacts.failure import StageError
-from components.artifacts.google_cloud import google_errors
+from components.platform.google_cloud import google_errors
+from serving.platform.errors import StageError
 
 if TYPE_CHECKING:
     from google.cloud.storage import Blob

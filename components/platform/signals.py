@@ -1,4 +1,4 @@
-"""How a stage says that it cannot go on, and how it hears that it must not."""
+"""How a stage hears that it must not go on."""
 
 import signal
 import threading
@@ -6,18 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from pydantic import ValidationError
-
-
-class StageError(RuntimeError):
-    """An expected failure of a stage: one line that names the problem and the fix."""
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first thing wrong with a document, in one line: `max_fpr: Input should be less than or equal to 1`."""
-    problem = error.errors()[0]
-    place = ".".join(map(str, problem["loc"]))
-    return f"{place}: {problem['msg']}" if place else problem["msg"]
+from serving.platform.errors import StageError
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from components.artifacts.failure import StageError
+from serving.platform.errors import StageError, one_line
 
 if TYPE_CHECKING:
     from google.api_core.retry import Retry
@@ -54,20 +54,16 @@ def google_errors(doing: str) -> Iterator[None]:
     except DefaultCredentialsError as error:
         raise StageError(f"{doing}: no Google credentials; run: gcloud auth application-default login") from error
     except GoogleAuthError as error:
-        raise StageError(f"{doing}: the Google credentials were not accepted: {_line(error)}") from error
+        raise StageError(f"{doing}: the Google credentials were not accepted: {one_line(error)}") from error
     except RetryError as error:
-        raise StageError(f"{doing}: still refused after many tries: {_line(error.cause or error)}") from error
+        raise StageError(f"{doing}: still refused after many tries: {one_line(error.cause or error)}") from error
     except GoogleAPICallError as error:
         fix = _FIXES.get(int(error.code or 0))
         raise StageError(f"{doing}: {int(error.code or 0)} {error.message}" + (f"; {fix}" if fix else "")) from error
     except (GoogleAPIError, OSError) as error:
-        raise StageError(f"{doing}: {_line(error)}; check the network") from error
+        raise StageError(f"{doing}: {one_line(error)}; check the network") from error
 
 
 def label(value: str) -> str:
     """A value in the characters and length that Google's labels allow."""
     return re.sub(r"[^a-z0-9_-]", "-", value.lower())[:63]
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

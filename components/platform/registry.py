@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from components.artifacts.failure import StageError
 from components.artifacts.model_version import ModelVersion
+from serving.platform.errors import StageError, one_line
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
@@ -75,7 +75,7 @@ def registry_errors(tracking_uri: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = one_line(error)
         raise StageError(f"model registry {tracking_uri}: {reason}") from error
 
 
