@@ -108,7 +108,7 @@ def draw() -> str:
         body, height = _chips([room for room in rooms(floor) if room.rstrip("/") not in _names(dag)], y + 64)
         if floor == "components":
             drawn = list(_dag(dag, y + 76))
-            body, shelf = _chips(["artifacts/"], y + 76 + 190)
+            body, shelf = _chips(["artifacts/", "platform/"], y + 76 + 190)
             body = [*drawn, *body]
             height = 190 + shelf + 12
         total = 64 + height + 10

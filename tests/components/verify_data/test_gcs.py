@@ -105,7 +105,7 @@ def test_a_damaged_object_is_named(folder: Path, objects: dict[str, bytes]) -> N
 def test_an_empty_prefix_and_a_missing_bucket_are_one_line(objects: dict[str, bytes]) -> None:
     with pytest.raises(StageError, match=f"gs://{BUCKET}/nothing: no files there"):
         verify(f"gs://{BUCKET}/nothing", VerifyDataConfig())
-    with pytest.raises(StageError, match=r"gs://other/x: cannot be listed \(NotFound"):
+    with pytest.raises(StageError, match=r"gs://other/x: cannot be listed \(404"):
         verify("gs://other/x", VerifyDataConfig())
 
 
