@@ -67,6 +67,11 @@ class Settings(BaseSettings):
     """From the headers to a complete body."""
 
     # --- limits on what comes in --------------------------------------------------------------------------
+    max_connections: int = Field(1000, ge=1, le=60_000)
+    """In each process; fewer where its limit on open files (ulimit -n) is lower. When all are taken, a newcomer gets
+    the place of a waiting connection of the address that has the most."""
+    header_timeout_s: float = Field(10.0, gt=0.0)
+    """From a connection's beginning, or its last answer, to a whole request head."""
     max_file_bytes: int = Field(10 * MIB, ge=1)
     max_batch_bytes: int = Field(50 * MIB, ge=1)
     max_batch_files: int = Field(10, ge=1)

@@ -1,16 +1,41 @@
-"""How HTTP connections end: none is closed on a client that is just about to ask, or that has not finished asking."""
+"""How HTTP connections begin and end: bounded before anything is parsed, and never torn from under a client."""
 
+import uuid
 from asyncio import Transport
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from serving.http.admission import Admission, most_connections
+from serving.http.problems import MEDIA_TYPE, RETRY_AFTER_S, STATUS, Reason, document
+
+if TYPE_CHECKING:
+    from serving.http.service import Service
 
 LINGER_S: Final = 0.5
 """How long an idle connection stays open once the server has been told to stop, and an answered one for its request."""
 
+MAX_HEAD_BYTES: Final = 32 * 1024
+"""Request line and header lines of one request together; also what a chunked body may have around its data."""
+
+MAX_HEAD_LINES: Final = 100
+MAX_TARGET_BYTES: Final = 8 * 1024
+"""The request's target: path and query."""
+
+MOST_PIPELINED: Final = 16
+"""Requests that may wait on one connection for the answers before theirs."""
+
+
+class _RefusedError(Exception):
+    """Raised in a parser's callback; what to answer stands in the protocol."""
+
 
 class LingeringHttp(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1, but no connection is torn from under a client.
+    """uvicorn's HTTP/1.1 with bounds, and no connection is torn from under a client.
+
+    Bytes and lines of a request's head are counted before they are parsed, so the worst head costs `MAX_HEAD_BYTES` and
+    a read's worth beside; connections enter by `Admission`. What is refused here never reaches the application.
 
     uvicorn closes idle connections at once when it stops; a request that is on its way then gets no answer, and its
     client cannot know whether it was taken. Here it is answered, with `Connection: close`.
@@ -20,7 +45,126 @@ class LingeringHttp(HttpToolsProtocol):
     read and dropped first, for `LINGER_S` at most (RFC 9112, section 9.6).
     """
 
+    address = ""
     _stopping = False
+    _refused = False
+    _in_head = True
+    """The next bytes belong to a request's head."""
+    _head_bytes = 0
+    _head_lines = 0
+    _got_data = False
+    _since = 0.0
+
+    # --- as Admission sees it -------------------------------------------------------------------------------
+
+    @property
+    def waits_since(self) -> float | None:
+        """Loop time from which a whole request head has been owed; None while a request is being answered."""
+        return self._since if self._is_idle() else None
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether the client owes its request's head or a part of its body."""
+        return self._is_idle() or bool(self.cycle.more_body)
+
+    @property
+    def unread_bytes(self) -> int:
+        """Bytes of answers that the client has not taken yet."""
+        return self.transport.get_write_buffer_size()
+
+    def drop(self) -> None:
+        """End the connection now, whatever is still to be written."""
+        self.transport.abort()
+
+    # --- the connection -------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+        """Called by the loop: the connection enters, or is told that there is no room."""
+        peer = transport.get_extra_info("peername")
+        self.address = str(peer[0]) if isinstance(peer, tuple) else ""
+        self._since = self.loop.time()
+        if self._admission().enter(self):
+            super().connection_made(transport)
+            return
+        self.transport = transport
+        self._refuse("overloaded", "the server has no room for another connection; try again")
+        transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop."""
+        self._admission().leave(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop: counts what belongs to a head, then parses it."""
+        while data:
+            if self._refused:
+                return
+            if self._in_head:
+                room = MAX_HEAD_BYTES - self._head_bytes
+                piece, data = data[:room], data[room:]
+                self._head_bytes += len(piece)
+                super().data_received(piece)
+            else:
+                piece, data = data, b""
+                self._got_data = False
+                super().data_received(piece)
+                if not self._got_data:
+                    # sizes and trailers of a chunked body: nobody wants them, but they could go on for ever
+                    self._head_bytes += len(piece)
+            # what completes a head, a piece of a body or a request sets the count back to 0
+            if self._head_bytes >= MAX_HEAD_BYTES:
+                self._refuse_head()
+
+    def on_url(self, url: bytes) -> None:
+        """Called by the parser."""
+        super().on_url(url)
+        if len(self.url) > MAX_TARGET_BYTES:
+            self._refuse("uri_too_long", f"the request's target has more than {MAX_TARGET_BYTES:,} bytes, the limit")
+            raise _RefusedError
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by the parser for each header line, trailers included."""
+        self._head_lines += 1
+        if self._head_lines > MAX_HEAD_LINES:
+            self._refuse_head()
+            raise _RefusedError
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser for each request."""
+        if len(self.pipeline) >= MOST_PIPELINED:
+            self._refused = True
+            self.transport.close()
+            raise _RefusedError
+        self._in_head = False
+        self._head_bytes = 0
+        super().on_headers_complete()
+        if self._stopping:
+            self.cycle.keep_alive = False
+        if not self.cycle.keep_alive:
+            self._close_late()
+
+    def on_body(self, body: bytes) -> None:
+        """Called by the parser with a piece of a request's body."""
+        self._got_data = True
+        self._head_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Called by the parser at each request's end."""
+        self._got_data = True
+        self._in_head = True
+        self._head_bytes = self._head_lines = 0
+        super().on_message_complete()
+        if isinstance(self.cycle.transport, _LateClose):
+            self.cycle.transport.request_complete()
+
+    def on_response_complete(self) -> None:
+        """Called with the end of each answer."""
+        self._since = self.loop.time()
+        super().on_response_complete()
 
     def shutdown(self) -> None:
         """Called by the server, once for each connection, when it stops."""
@@ -31,19 +175,55 @@ class LingeringHttp(HttpToolsProtocol):
             super().shutdown()
             self._close_late()
 
-    def on_headers_complete(self) -> None:
-        """Called by the parser for each request."""
-        super().on_headers_complete()
-        if self._stopping:
-            self.cycle.keep_alive = False
-        if not self.cycle.keep_alive:
-            self._close_late()
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature; a problem says more
+        """Called where the parser fails: the bytes are no HTTP request, or one of ours has refused it already."""
+        self._refuse("malformed_request", "the bytes received are no HTTP/1.1 request")
 
-    def on_message_complete(self) -> None:
-        """Called by the parser at each request's end."""
-        super().on_message_complete()
-        if isinstance(self.cycle.transport, _LateClose):
-            self.cycle.transport.request_complete()
+    # --- how it ends ----------------------------------------------------------------------------------------
+
+    def _refuse_head(self) -> None:
+        self._refuse(
+            "headers_too_large",
+            f"the request's head has more than {MAX_HEAD_BYTES:,} bytes or {MAX_HEAD_LINES} lines, the limits",
+        )
+
+    def _refuse(self, reason: Reason, detail: str) -> None:
+        """Answer with a problem, read and drop what still comes for `LINGER_S`, close."""
+        if self._refused:
+            return
+        self._refused = True
+        service = self._service()
+        if service is not None:
+            service.telemetry.rejected(reason)
+        if not self._is_idle():
+            # an answer is still owed to the request before; another one may not come between
+            self.transport.close()
+            return
+        request_id = uuid.uuid4().hex
+        body = orjson.dumps(document(STATUS[reason], detail, request_id, reason))
+        head = [
+            f"HTTP/1.1 {STATUS[reason]} Refused",
+            f"content-type: {MEDIA_TYPE}",
+            f"content-length: {len(body)}",
+            f"x-request-id: {request_id}",
+            "connection: close",
+            *([f"retry-after: {RETRY_AFTER_S}"] if STATUS[reason] == 503 else []),
+        ]
+        self.transport.write("\r\n".join([*head, "", ""]).encode() + body)
+        self.loop.call_later(LINGER_S, self.transport.close)
+
+    def _admission(self) -> Admission:
+        state: Any = self.server_state
+        found: Admission | None = getattr(state, "admission", None)
+        if found is None:
+            service = self._service()
+            most, timeout_s = (1000, 10.0) if service is None else _bounds(service)
+            found = state.admission = Admission(most_connections(most), timeout_s, self.loop)
+        return found
+
+    def _service(self) -> "Service | None":
+        found: Service | None = getattr(getattr(self.app, "state", None), "service", None)
+        return found
 
     def _close_late(self) -> None:
         if not isinstance(self.cycle.transport, _LateClose):
@@ -56,6 +236,10 @@ class LingeringHttp(HttpToolsProtocol):
     def _close_if_idle(self) -> None:
         if self._is_idle():
             self.transport.close()
+
+
+def _bounds(service: "Service") -> tuple[int, float]:
+    return service.settings.max_connections, service.settings.header_timeout_s
 
 
 class _LateClose:

@@ -1,6 +1,7 @@
 """A server as a process of its own: started, watched and stopped as an operator would."""
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -81,8 +83,14 @@ class Server:
 
 
 @contextmanager
-def serve(model_uri: Path | str, log: Path, module: str = "serving", **env: str) -> Iterator[Server]:
-    """Start `python -m MODULE` on a free port and wait until it is ready; ends what it started."""
+def serve(
+    model_uri: Path | str, log: Path, module: str = "serving", most_files: int | None = None, **env: str
+) -> Iterator[Server]:
+    """Start `python -m MODULE` on a free port and wait until it is ready; ends what it started.
+
+    `most_files` is its limit on open files.
+    """
+    limit = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (most_files, most_files)) if most_files else None
     port = free_port()
     started = time.perf_counter()
     with log.open("w") as out:
@@ -92,6 +100,7 @@ def serve(model_uri: Path | str, log: Path, module: str = "serving", **env: str)
             stdout=out,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=limit,
         )
     server = Server(process, port, log)
     try:
