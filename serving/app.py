@@ -50,6 +50,7 @@ def create_app(settings: Settings | None = None, served: Served | None = None) -
         version=version("ai-product-photo-detector"),
         generate_unique_id_function=_operation_id,
         lifespan=_lifespan,
+        redirect_slashes=False,
         # spans and metrics are serving.telemetry's; FastAPI's own would look for a collector at every request
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
@@ -63,7 +64,7 @@ def create_app(settings: Settings | None = None, served: Served | None = None) -
     app.include_router(protocols.v2)
     app.include_router(protocols.vertex_router(settings.aip_predict_route, settings.aip_health_route))
     _refuse_ambiguous_routes(app)
-    app.openapi = describe(app)  # type: ignore[method-assign] # FastAPI's documented way to extend the description
+    app.openapi = describe(app, settings)  # type: ignore[method-assign] # FastAPI's documented way to extend the description
     _install_errors(app, service.telemetry)
     security.install(app, settings, service.telemetry)
     return app
@@ -179,11 +180,12 @@ def _refuse_ambiguous_routes(app: FastAPI) -> None:
     seen: set[tuple[str, str]] = set()
     for route in iter_route_contexts(app.routes):
         for method in route.methods or ():
-            if (route.path or "", method) in seen and method != "HEAD":
+            path = (route.path or "").rstrip("/")
+            if (path, method) in seen and method != "HEAD":
                 raise ValueError(
                     f"{method} {route.path} is two routes; choose other paths in AIP_PREDICT_ROUTE and AIP_HEALTH_ROUTE"
                 )
-            seen.add((route.path or "", method))
+            seen.add((path, method))
 
 
 def _operation_id(route: APIRoute) -> str:

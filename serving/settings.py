@@ -31,6 +31,8 @@ class Settings(BaseSettings):
     """Loopback by default; the container image sets HOST=0.0.0.0."""
     port: int = Field(8080, ge=0, le=65535)
     """0 picks a free one. Vertex AI's AIP_HTTP_PORT wins where it is set."""
+    root_path: str = ""
+    """What a proxy puts in front of every path, as `/detector`; requests are right with it and without it."""
     aip_http_port: int | None = Field(None, ge=1, le=65535)
     aip_predict_route: str = "/vertex/predict"
     aip_health_route: str = "/vertex/health"
@@ -130,6 +132,14 @@ class Settings(BaseSettings):
         if not route.startswith("/"):
             raise ValueError("a route starts with /")
         return route
+
+    @field_validator("root_path")
+    @classmethod
+    def _is_prefix(cls, path: str) -> str:
+        path = path.rstrip("/")
+        if path and not path.startswith("/"):
+            raise ValueError("a root path starts with /")
+        return path
 
     @field_validator("log_level", "log_format", mode="before")
     @classmethod

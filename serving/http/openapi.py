@@ -8,6 +8,7 @@ from pydantic.json_schema import models_json_schema
 
 from serving.http.problems import ProblemDocument, Reason, responses
 from serving.http.schemas import V2Request, VertexRequest
+from serving.settings import Settings
 
 _ANYWHERE: Final[tuple[Reason, ...]] = ("unauthorized", "request_too_large", "rate_limited", "internal_error")
 """What the middleware around the routes may answer to any request."""
@@ -15,19 +16,19 @@ _ANYWHERE: Final[tuple[Reason, ...]] = ("unauthorized", "request_too_large", "ra
 _UNREFERENCED: Final = ("HTTPValidationError", "ValidationError")
 
 
-def describe(app: FastAPI) -> Callable[[], dict[str, Any]]:
+def describe(app: FastAPI, settings: Settings) -> Callable[[], dict[str, Any]]:
     """A replacement for `app.openapi`; the document is made once, on the first call."""
     derive = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _complete(derive())
+            app.openapi_schema = _complete(derive(), settings)
         return app.openapi_schema
 
     return openapi
 
 
-def _complete(document: dict[str, Any]) -> dict[str, Any]:
+def _complete(document: dict[str, Any], settings: Settings) -> dict[str, Any]:
     components = document["components"]
     _, bodies = models_json_schema(
         [(model, "validation") for model in (ProblemDocument, VertexRequest, V2Request)],
@@ -40,6 +41,7 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
     }
     components["securitySchemes"] = {"ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"}}
     # the empty requirement: a key is needed only where the operator asks for one
+    document["servers"] = [{"url": settings.root_path or "/"}]
     document["security"] = [{"ApiKey": []}, {}]
     for operations in document["paths"].values():
         for operation in operations.values():

@@ -20,4 +20,5 @@ def install(app: FastAPI, settings: Settings, telemetry: Telemetry) -> None:
         telemetry=telemetry,
         project=settings.google_cloud_project,
         trusted_proxies=settings.trusted_proxies,
+        root_path=settings.root_path,
     )

@@ -8,9 +8,9 @@ from typing import Any, Final
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.http.paths import Paths
 from serving.http.problems import refusal
 from serving.telemetry.clients import client_address
-from serving.telemetry.endpoints import Endpoints
 from serving.telemetry.logs import trace_fields
 from serving.telemetry.metrics import Telemetry
 
@@ -27,16 +27,18 @@ _WANTED: Final = frozenset(
 class TelemetryMiddleware:
     """The outermost middleware.
 
-    `scope["state"]` gets `request_id`, `endpoint` (the route template), `client` (its address) and `log`, a dict whose
-    members routes may fill: they join the request's log line. Neither image content nor a key may be put there.
+    `scope["state"]` gets `request_id`, `served` and `endpoint` (the route and its template), `client` (its address) and
+    `log`, a dict whose members routes may fill: they join the request's log line. Neither image content nor a key may
+    be put there.
     """
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry, project: str, trusted_proxies: int) -> None:
+    def __init__(self, app: ASGIApp, telemetry: Telemetry, project: str, trusted_proxies: int, root_path: str) -> None:
         self._app = app
         self._telemetry = telemetry
         self._project = project
         self._trusted_proxies = trusted_proxies
-        self._endpoints: Endpoints | None = None
+        self._root_path = root_path
+        self._paths: Paths | None = None
         self._log = structlog.get_logger("serving")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,6 +49,8 @@ class TelemetryMiddleware:
         started = time.perf_counter()
         headers = {name: value for name, value in scope["headers"] if name in _WANTED}
         state = self._open(scope, headers)
+        inner = self._paths_of(scope).enter(scope)
+        without_body = scope["method"] == "HEAD"
         request_id = state["request_id"].encode()
         status = 0
         size = 0
@@ -56,12 +60,14 @@ class TelemetryMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message = {**message, "headers": [*message.get("headers", ()), (b"x-request-id", request_id)]}
+            elif without_body:
+                message = {**message, "body": b""}
             else:
                 size += len(message.get("body", b""))
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            await self._app(inner, receive, send_with_id)
         except Exception as error:
             self._log.error("unhandled error", exc_info=error)
             if status:
@@ -74,19 +80,21 @@ class TelemetryMiddleware:
             self._write(scope, headers, status or CLIENT_LEFT, size, seconds)
 
     def _open(self, scope: Scope, headers: dict[bytes, bytes]) -> dict[str, Any]:
-        if self._endpoints is None:
-            # all routes stand by the first request
-            self._endpoints = Endpoints(scope["app"].routes)
         given = headers.get(b"x-request-id", b"")
         state: dict[str, Any] = scope.setdefault("state", {})
         state["request_id"] = given.decode() if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
-        state["endpoint"] = self._endpoints.template(scope["path"])
         state["client"] = client_address(scope, self._trusted_proxies)
         state["log"] = {}
         trace = trace_fields(_text(headers, b"traceparent"), _text(headers, b"x-cloud-trace-context"), self._project)
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=state["request_id"], **trace)
         return state
+
+    def _paths_of(self, scope: Scope) -> Paths:
+        if self._paths is None:
+            # all routes stand by the first request
+            self._paths = Paths(scope["app"].routes, self._root_path)
+        return self._paths
 
     def _write(self, scope: Scope, headers: dict[bytes, bytes], status: int, size: int, seconds: float) -> None:
         state = scope["state"]

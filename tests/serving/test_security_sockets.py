@@ -64,7 +64,7 @@ def test_a_client_that_stalls_after_its_headers_gets_its_401_at_once(server: Ser
         ("/predict", 20_000_000),
         ("/predict/batch", 60_000_000),
         ("/predict/explain", 11_000_000),
-        ("/nothing", 2_000_000),
+        ("/feedback", 2_000_000),
     ],
 )
 def test_a_client_that_stalls_after_its_headers_gets_its_413_at_once(server: Server, path: str, length: int) -> None:

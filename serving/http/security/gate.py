@@ -1,12 +1,14 @@
 """Keys, body sizes and rate limits, decided on the headers alone before a byte of the body is read."""
 
 import asyncio
+from collections import OrderedDict
 from typing import Final
 
 from limits import parse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.http.paths import Served
 from serving.http.problems import Reason, refusal
 from serving.http.security.limits import Allowance, RateLimits
 from serving.http.security.policy import Policy, Rule
@@ -15,6 +17,10 @@ from serving.telemetry.metrics import Telemetry
 
 FAILED_KEYS: Final = parse("10/minute")
 """Wrong or missing keys a client may send before it is told to slow down."""
+MOST_KNOWN: Final = 10_000
+"""Clients with a key that are remembered."""
+MOST_SHOWN: Final = 200
+"""Characters of a request's own words that an error repeats."""
 LINGER_S: Final = 2.0
 """How long a refused client may go on sending: to close at once would tear its answer away from it."""
 
@@ -25,19 +31,23 @@ _WANTED: Final = frozenset({b"x-api-key", b"content-length", b"transfer-encoding
 class _RefusedError(Exception):
     """Not to be let in; becomes a problem document."""
 
-    def __init__(self, reason: Reason, detail: str, metric: str, allowance: Allowance | None = None) -> None:
+    def __init__(
+        self, reason: Reason, detail: str, metric: str, allowance: Allowance | None = None, allow: str = ""
+    ) -> None:
         super().__init__(detail)
         self.reason: Reason = reason
         self.detail = detail
         self.metric = metric
         self.allowance = allowance
+        self.allow = allow
 
 
 class GateMiddleware:
     """Lets a request through to the routes, or answers it without reading its body.
 
-    Needs `endpoint` and `client` in the scope's state (`TelemetryMiddleware`). Order: key, size, rate; so a request
-    that is refused for its key or size takes nothing from anyone's allowance.
+    Needs `served`, `endpoint` and `client` in the scope's state (`TelemetryMiddleware`). Order: path, key, size, rate:
+    what no route serves is 404 for everybody, and a request that is refused for its key or size takes nothing from
+    anyone's allowance.
     """
 
     def __init__(self, app: ASGIApp, policy: Policy, telemetry: Telemetry) -> None:
@@ -45,6 +55,8 @@ class GateMiddleware:
         self._policy = policy
         self._telemetry = telemetry
         self._rates = RateLimits({**policy.limits, "failed_key": FAILED_KEYS}, policy.storage_uri, telemetry)
+        self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
+        """Clients and the keys they have shown, latest last."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -54,7 +66,9 @@ class GateMiddleware:
         headers = {name: value for name, value in scope["headers"] if name in _WANTED}
         rule = self._policy.rule(scope["state"]["endpoint"])
         try:
+            _check_route(scope)
             caller = await self._authenticate(scope, headers)
+            scope["state"]["caller"] = caller
             _check_size(headers, rule)
             allowance = await self._count(scope, rule, caller)
         except _RefusedError as refused:
@@ -77,19 +91,35 @@ class GateMiddleware:
         keys = self._policy.keys
         holder = keys.identify(key) if key is not None and keys else None
         if holder is not None:
+            await self._admit(client, holder)
             scope["state"]["log"]["api_key_id"] = holder
             return f"key:{holder}"
         # where keys are optional, a wrong one is still an error that its sender should hear of
         wrong = key is not None and bool(keys)
         if not self._policy.needs_key(scope["state"]["endpoint"]) and not wrong:
             return client
-        # only failures are throttled: behind one address, a stranger's guesses must not lock a customer out
         allowance = await self._rates.hit("failed_key", client)
         if not allowance.allowed:
-            detail = f"too many requests without a valid key; try again in {allowance.retry_after_s} s"
-            raise _RefusedError("rate_limited", detail, "auth_throttled", allowance)
+            raise _throttled(allowance)
         detail = "this API key is not valid" if wrong else "send an API key in the header X-API-Key"
         raise _RefusedError("unauthorized", detail, "unauthorized")
+
+    async def _admit(self, client: str, holder: str) -> None:
+        """Let a right key in, unless its client is guessing: then a right guess looks as a wrong one does.
+
+        A client that has shown this key before it, or another behind its address, began to guess is let in: strangers
+        behind one address must not lock a customer out.
+        """
+        pair = (client, holder)
+        if pair in self._known:
+            self._known.move_to_end(pair)
+            return
+        allowance = await self._rates.look("failed_key", client)
+        if not allowance.allowed:
+            raise _throttled(allowance)
+        self._known[pair] = None
+        if len(self._known) > MOST_KNOWN:
+            self._known.popitem(last=False)
 
     async def _count(self, scope: Scope, rule: Rule, caller: str) -> Allowance | None:
         if rule.family is None or not self._policy.limits or scope["method"] not in _BODY_METHODS:
@@ -145,6 +175,23 @@ class _Counted:
         return message
 
 
+def _throttled(allowance: Allowance) -> _RefusedError:
+    detail = f"too many requests without a valid key; try again in {allowance.retry_after_s} s"
+    return _RefusedError("rate_limited", detail, "auth_throttled", allowance)
+
+
+def _check_route(scope: Scope) -> None:
+    served: Served = scope["state"]["served"]
+    if not served.exists:
+        path = scope["path"]
+        shown = path if len(path) <= MOST_SHOWN else path[:MOST_SHOWN] + "..."
+        raise _RefusedError("not_found", f"no route {shown}; /docs lists them", "not_found")
+    if scope["method"] not in served.methods:
+        allowed = ", ".join(sorted(served.methods))
+        detail = f"{scope['method'][:MOST_SHOWN]} is not possible here; use {allowed}"
+        raise _RefusedError("method_not_allowed", detail, "method_not_allowed", allow=allowed)
+
+
 def _check_size(headers: dict[bytes, bytes], rule: Rule) -> None:
     if _declared(headers) > rule.max_bytes:
         raise _RefusedError("request_too_large", _too_large(rule), "request_too_large")
@@ -175,6 +222,8 @@ async def _answer(
     extra: list[tuple[bytes, bytes]] = []
     if refused.allowance is not None:
         extra += [*refused.allowance.headers(), (b"retry-after", b"%d" % refused.allowance.retry_after_s)]
+    if refused.allow:
+        extra.append((b"allow", refused.allow.encode()))
     if refused.reason == "unauthorized":
         extra.append((b"www-authenticate", b'ApiKey header="X-API-Key"'))
     endless = b"transfer-encoding" in headers or _declared(headers) > rule.max_bytes

@@ -69,9 +69,16 @@ class RateLimits:
 
     async def hit(self, family: Family, client: str) -> Allowance:
         """Count one request of `client` against its family's limit."""
+        return await self._ask(family, client, counted=True)
+
+    async def look(self, family: Family, client: str) -> Allowance:
+        """What `client` may do, without counting."""
+        return await self._ask(family, client, counted=False)
+
+    async def _ask(self, family: Family, client: str, *, counted: bool) -> Allowance:
         if self._shared is not None and time.monotonic() >= self._shared_down_until:
             try:
-                return await self._allowance(self._shared, family, client)
+                return await self._allowance(self._shared, family, client, counted)
             except (StorageError, OSError) as error:
                 self._shared_down_until = time.monotonic() + RETRY_STORAGE_S
                 self._telemetry.rate_limit_storage_failed()
@@ -80,11 +87,14 @@ class RateLimits:
                     error=f"{type(error).__name__}: {error}",
                     retry_in_s=RETRY_STORAGE_S,
                 )
-        return await self._allowance(self._memory, family, client)
+        return await self._allowance(self._memory, family, client, counted)
 
-    async def _allowance(self, limiter: FixedWindowRateLimiter, family: Family, client: str) -> Allowance:
+    async def _allowance(
+        self, limiter: FixedWindowRateLimiter, family: Family, client: str, counted: bool
+    ) -> Allowance:
         limit = self._limits[family]
-        allowed = await limiter.hit(limit, family, client)
+        ask = limiter.hit if counted else limiter.test
+        allowed = await ask(limit, family, client)
         stats = await limiter.get_window_stats(limit, family, client)
         return Allowance(allowed, limit, stats.remaining, stats.reset_time)
 

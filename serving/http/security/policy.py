@@ -1,6 +1,6 @@
 """The security settings, checked once and turned into what each route may cost and who may call it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,14 +10,18 @@ from serving.http.security.keys import KeyRing
 from serving.http.security.limits import Family, check_storage, read_limit
 from serving.http.uploads import ENVELOPE_BYTES
 from serving.settings import Settings
-from serving.telemetry.endpoints import UNMATCHED
 
-OTHER_BODY_BYTES: Final = 1024 * 1024
+OTHER_BODY_BYTES: Final = 64 * 1024
 """Cap of a body on a route that takes no image."""
 
-OPEN: Final = frozenset({"/", "/privacy", "/health", "/healthz", "/readyz", "/startup", "/metrics"})
+PREFIXES: Final = ("", "/v1")
+"""Where the routes of our own are served; both names of one share a bucket."""
+
+INFER: Final = ("/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer")
+
+OPEN: Final = frozenset({"/", "/privacy", "/health", "/healthz", "/readyz", "/startup", "/livez", "/metrics"})
 """Routes without a key: they say what this is, or serve probes and scrapers that cannot send one."""
-_OPEN_PREFIXES: Final = ("/docs", "/redoc", "/openapi.json", "/v2/health/")
+_OPEN_BELOW: Final = ("/docs", "/redoc", "/openapi.json", "/v2/health/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +43,8 @@ class Policy:
     """Empty where RATE_LIMIT_ENABLED is false."""
     storage_uri: str
     rules: Mapping[str, Rule]
-    open_routes: frozenset[str]
-    inference_v2: Rule
+    """By route template; `other` for all that are not named."""
+    open_routes: Set[str]
     other: Rule
 
     @classmethod
@@ -55,7 +59,7 @@ class Policy:
         limits = _limits(settings)
         one_file = settings.max_file_bytes + ENVELOPE_BYTES
         base64_batch = settings.max_batch_bytes * 4 // 3 + ENVELOPE_BYTES
-        rules = {
+        of_uploads = {
             "/predict": Rule("predict", one_file),
             "/predict/batch": Rule("batch", settings.max_batch_bytes + ENVELOPE_BYTES),
             "/predict/explain": Rule("explain", one_file),
@@ -63,32 +67,29 @@ class Policy:
         }
         # Vertex AI is the only caller of its container and has its own quotas; elsewhere this route counts as a batch
         on_vertex = settings.aip_http_port is not None
-        rules.setdefault(settings.aip_predict_route, Rule(None if on_vertex else "batch", base64_batch))
+        rules = {
+            **{prefix + route: rule for prefix in PREFIXES for route, rule in of_uploads.items()},
+            **dict.fromkeys(INFER, Rule("batch", base64_batch)),
+            # as it is spelt: Vertex AI's own default begins with /v1 too
+            settings.aip_predict_route: Rule(None if on_vertex else "batch", base64_batch),
+        }
         return cls(
             keys=keys,
             require_auth=settings.require_auth,
             limits=limits if settings.rate_limit_enabled else {},
             storage_uri=settings.rate_limit_storage_uri,
             rules=rules,
-            open_routes=OPEN | {settings.aip_health_route},
-            inference_v2=Rule("batch", base64_batch),
+            open_routes={prefix + route for prefix in PREFIXES for route in OPEN} | {settings.aip_health_route},
             other=Rule("other", OTHER_BODY_BYTES),
         )
 
     def rule(self, endpoint: str) -> Rule:
-        """The rule of a route template; `/v1` is the same route by another name."""
-        route = endpoint.removeprefix("/v1")
-        found = self.rules.get(route)
-        if found is not None:
-            return found
-        if route.startswith("/v2/models/") and route.endswith("/infer"):
-            return self.inference_v2
-        return Rule(None, OTHER_BODY_BYTES) if endpoint == UNMATCHED else self.other
+        """The rule of a route template."""
+        return self.rules.get(endpoint, self.other)
 
     def needs_key(self, endpoint: str) -> bool:
         """Whether a caller of this route must show a key; what is not known to be open is closed."""
-        route = endpoint.removeprefix("/v1") or "/"
-        return self.require_auth and route not in self.open_routes and not route.startswith(_OPEN_PREFIXES)
+        return self.require_auth and endpoint not in self.open_routes and not endpoint.startswith(_OPEN_BELOW)
 
 
 def _limits(settings: Settings) -> dict[Family, RateLimitItem]:
