@@ -72,8 +72,8 @@ class Paths:
     def enter(self, scope: Scope) -> Scope:
         """The scope to go on with: `state` gets `served` and `endpoint`, and the path is its route's own.
 
-        A root path (ROOT_PATH) in front makes no difference, whether the proxy that put it there takes it off again or not. HEAD
-        goes on as GET: whoever sends the answer leaves its body out.
+        A root path (ROOT_PATH) in front makes no difference, whether the proxy that put it there takes it off again or
+        not. HEAD goes on as GET: whoever sends the answer leaves its body out.
         """
         root = self._root
         path: str = scope["path"]
