@@ -45,6 +45,10 @@ class RegistryMissingError(ModelNotFoundError):
     """The registry itself was never made: nothing has been registered on this machine yet."""
 
 
+class TrustListError(AidetectError):
+    """A list of trusted C2PA signers that cannot be used; names the file."""
+
+
 # the server and its clients
 
 
