@@ -120,7 +120,9 @@ def _load(settings: Settings) -> "Served":
     from serving.served import Served
 
     try:
-        found = resolve(settings.champion_uri, settings.model_cache_dir, settings.mlflow_tracking_uri)
+        found = resolve(
+            settings.champion_uri, settings.model_cache_dir, settings.mlflow_tracking_uri, settings.model_digest
+        )
         return Served.load(found, settings.model_version)
     except (AidetectError, OSError) as error:
         raise StartError(str(error)) from error

@@ -11,7 +11,6 @@ from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute, iter_route_contexts
 
 from serving.detector.collector import lasting
-from serving.detector.statistics import read_reference
 from serving.drift.monitor import DriftMonitor, DriftPolicy, tell
 from serving.feedback import FeedbackMetrics, FeedbackStore
 from serving.http import problems, security
@@ -21,7 +20,7 @@ from serving.http.problems import ProblemError, refusal
 from serving.http.routes import feedback, ops, predict, protocols
 from serving.http.service import Service
 from serving.http.uploads import BodyBudget
-from serving.lifecycle import LifecycleMetrics
+from serving.lifecycle import LifecycleMetrics, ModelName
 from serving.platform.errors import ImageRefusedError
 from serving.served import ModelHolder, Served
 from serving.settings import Settings
@@ -85,8 +84,11 @@ def build_service(settings: Settings) -> Service:
         settings.slots_per_process, settings.queue_length, settings.request_timeout_s, telemetry.queue_depth
     )
 
-    def holder(uri: str, label: str = "", on_load: Callable[[Served], None] | None = None) -> ModelHolder:
-        return ModelHolder(uri, settings.model_cache_dir, settings.mlflow_tracking_uri, label, on_load)
+    def holder(
+        uri: str, name: ModelName, label: str = "", digest: str = "", on_load: Callable[[Served], None] | None = None
+    ) -> ModelHolder:
+        failed = partial(lifecycle.refresh_failed, name)
+        return ModelHolder(uri, settings.model_cache_dir, settings.mlflow_tracking_uri, label, digest, on_load, failed)
 
     drift = DriftMonitor(DriftPolicy.of(settings), settings.drift_state, partial(tell, telemetry))
 
@@ -95,16 +97,16 @@ def build_service(settings: Settings) -> Service:
 
     def on_champion(served: Served) -> None:
         telemetry.model_loaded(served.detector.manifest, served.version)
-        drift.serve(served.version, read_reference(served.detector.folder), served.detector.rule)
+        drift.serve(served.version, served.reference, served.detector.rule)
         lifecycle.serve(served.detector.manifest)
         if labels is not None:
             labels.serve(served.version)
 
-    champion = holder(settings.champion_uri, settings.model_version, on_champion)
+    champion = holder(settings.champion_uri, "champion", settings.model_version, settings.model_digest, on_champion)
     service = Service(settings, telemetry, champion, predictor, BodyBudget(settings.max_buffered_bytes))
     service.drift, service.feedback, service.lifecycle = drift, labels, lifecycle
     if settings.shadow_model_uri:
-        service.challenger = holder(settings.shadow_model_uri)
+        service.challenger = holder(settings.shadow_model_uri, "challenger")
         service.shadow = Shadow(
             service.challenger, settings.shadow_sample, lambda: predictor.waiting == 0, telemetry.shadow
         )

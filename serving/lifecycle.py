@@ -3,10 +3,13 @@
 import json
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from serving.detector.bundle import Manifest
+
+ModelName = Literal["champion", "challenger"]
 
 
 class LifecycleMetrics:
@@ -35,11 +38,22 @@ class LifecycleMetrics:
             "aidetect_pipeline_last_run_timestamp_seconds", "When the latest finished pipeline run began; 0: none seen."
         )
 
+        self._failures = Counter(
+            "aidetect_model_refresh_failures_total",
+            "Times a new model was refused, or none could be looked for; the one before it goes on serving.",
+            ["model"],
+            registry=registry,
+        )
+
+    def refresh_failed(self, model: ModelName) -> None:
+        """A model that was to take over did not."""
+        self._failures.labels(model).inc()
+
     def serve(self, manifest: Manifest) -> None:
         """This model now serves."""
         try:
             created = datetime.fromisoformat(manifest.provenance.created_at).timestamp()
-        except ValueError:
+        except (ValueError, OverflowError):
             created = 0.0
         self._created.set(created)
 

@@ -1,18 +1,22 @@
 """MODEL_URI to a local, verified bundle folder: a path, `gs://`, or `models:/name@alias` in MLflow.
 
+A seal says that a bundle is whole, not that it is the one that was judged: wherever a digest was recorded (the
+registry's tag, a folder named by its content, the release beside the bundle, MODEL_DIGEST), the bundle must have it.
 Downloads land in a folder of their own, are verified there, and take their place in the cache by one rename: a cached
 bundle is whole, however a download ended and however many processes raced.
 """
 
 import hashlib
+import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
-from serving.detector.bundle import read_manifest, verify
+from serving.detector.bundle import RELEASE, read_manifest, verify
 from serving.platform.errors import BundleError, ModelNotFoundError, RegistryMissingError, one_line
 
 if TYPE_CHECKING:
@@ -22,7 +26,13 @@ GS: Final = "gs://"
 MODELS: Final = "models:/"
 SQLITE: Final = "sqlite:///"
 
+DIGEST_TAG: Final = "digest"
+"""Tag of a registered version: the digest of the bundle that passed the gate."""
+
 _KEY_DIGITS: Final = 16
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_RECORD_BYTES: Final = 2**24
+"""More than any release record has; what is larger is not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,30 +43,88 @@ class ResolvedModel:
     folder: Path
     version: str
     """Registry version number, or the first 12 digits of the bundle's digest where no registry was asked."""
+    digest: str
+    """Of the bundle in `folder`, found equal to every digest that was recorded for it."""
+    release: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What register added to the bundle: `release`, `evaluation`, `verdict`, each absent where it is not."""
 
 
-def resolve(uri: str, cache_dir: Path, tracking_uri: str = "") -> ResolvedModel:
+def resolve(uri: str, cache_dir: Path, tracking_uri: str = "", digest: str = "") -> ResolvedModel:
     """Find a model and bring its bundle to this disk.
 
     Args:
         uri: local folder, `gs://bucket/folder`, `models:/name@alias` or `models:/name/version`.
         cache_dir: where downloaded bundles are kept.
         tracking_uri: MLflow server or sqlite URI for `models:/`.
+        digest: the bundle's digest where the caller knows it from a registry; empty: no further demand.
 
     Raises:
         ModelNotFoundError: nothing is there, or it cannot be reached.
-        BundleError: something is there, but it is no bundle.
+        BundleError: something is there, but it is no bundle, or not the one that was recorded.
     """
     if uri.startswith(MODELS):
-        return _from_mlflow(uri, cache_dir, tracking_uri)
-    if uri.startswith(GS):
-        return _from_cloud_storage(uri, cache_dir)
+        found = _from_mlflow(uri, cache_dir, tracking_uri)
+    else:
+        last = uri.rstrip("/").rpartition("/")[2]
+        named = last if _DIGEST.fullmatch(last) else ""
+        folder = _from_cloud_storage(uri, cache_dir, named) if uri.startswith(GS) else _from_disk(uri, named)
+        own = read_manifest(folder).digest
+        found = ResolvedModel(uri, folder, own[:12], own, read_release(folder))
+    if digest and digest != found.digest:
+        raise _stranger(uri, "MODEL_DIGEST says", digest, found.digest)
+    return found
+
+
+def _stranger(uri: str, who: str, recorded: str, found: str) -> BundleError:
+    """A whole bundle in another one's place."""
+    return BundleError(
+        f"{uri}: {who} bundle {recorded[:12]}, but in its place lies {found[:12]}: the files were replaced; "
+        "bring the recorded ones back, or register and promote the new bundle"
+    )
+
+
+def _from_disk(uri: str, digest: str) -> Path:
     folder = Path(uri.removeprefix("file://"))
     if not folder.is_dir():
         raise ModelNotFoundError(f"{uri}: no such folder")
     # behind a link: files read later must be those that were verified
     folder = folder.resolve()
-    return ResolvedModel(uri, folder, read_manifest(folder).digest[:12])
+    _compare(uri, folder, "the folder's name says", digest)
+    return folder
+
+
+def _compare(uri: str, folder: Path, who: str, digest: str) -> None:
+    """Raise BundleError where the bundle is not the one recorded by `digest` (if any) or by its own release."""
+    own = read_manifest(folder).digest
+    if digest and digest != own:
+        raise _stranger(uri, who, digest, own)
+    for name, record in read_release(folder).items():
+        if record.get("bundle_digest") != own:
+            raise _stranger(uri, f"its {name}.json is of", str(record.get("bundle_digest")), own)
+
+
+def read_release(folder: Path) -> dict[str, dict[str, Any]]:
+    """The documents that register put beside the sealed files, by name; those that are not there are left out.
+
+    Raises:
+        BundleError: one of them is damaged.
+    """
+    found = {}
+    for name in ("release", "evaluation", "verdict"):
+        path = folder / RELEASE / f"{name}.json"
+        if not path.is_file():
+            continue
+        try:
+            if path.stat().st_size > _RECORD_BYTES:
+                raise ValueError("too large")
+            document = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            raise BundleError(f"{path}: cannot be read: {one_line(error)}; register the bundle again") from error
+        figures = document.get("test", {}) if isinstance(document, dict) else None
+        if not isinstance(figures, dict) or not isinstance(figures.get("metrics", {}), dict):
+            raise BundleError(f"{path}: no record of a release; register the bundle again")
+        found[name] = document
+    return found
 
 
 def _from_mlflow(uri: str, cache_dir: Path, tracking_uri: str) -> ResolvedModel:
@@ -73,9 +141,17 @@ def _from_mlflow(uri: str, cache_dir: Path, tracking_uri: str) -> ResolvedModel:
         name, found = _model_version(MlflowClient(tracking_uri or None, tracking_uri or None), uri)
     except ImportError as error:
         raise ModelNotFoundError(f"{uri}: models:/ needs the package mlflow-skinny (mlflow for sqlite)") from error
-    except MlflowException as error:
+    except ModelNotFoundError:
+        raise
+    except Exception as error:  # MLflow lets through what its database raises
         where = tracking_uri or "the default registry; set MLFLOW_TRACKING_URI"
         raise ModelNotFoundError(f"{uri}: not in the registry at {where}: {one_line(error)}") from error
+    digest = str(found.tags.get(DIGEST_TAG, ""))
+    if not digest:
+        raise BundleError(
+            f"{uri}: version {found.version} has no tag {DIGEST_TAG!r}, so nobody can tell whether its files are those "
+            "that passed the gate; register it with: aidetect run"
+        )
 
     def download(folder: Path) -> None:
         from mlflow.artifacts import download_artifacts
@@ -87,8 +163,12 @@ def _from_mlflow(uri: str, cache_dir: Path, tracking_uri: str) -> ResolvedModel:
 
     # the number alone is no identity: another registry, or one made anew, has a version 1 too
     key = _key(tracking_uri, found.source, found.creation_timestamp)
-    folder = _cached(cache_dir / "models" / name / f"{found.version}-{key}", download)
-    return ResolvedModel(uri, folder, str(found.version))
+
+    def check(folder: Path) -> None:
+        _compare(uri, folder, f"version {found.version} was registered with", digest)
+
+    folder = _cached(cache_dir / "models" / name / f"{found.version}-{key}", download, check)
+    return ResolvedModel(uri, folder, str(found.version), digest, read_release(folder))
 
 
 def _model_version(client: "MlflowClient", uri: str) -> tuple[str, Any]:
@@ -101,7 +181,7 @@ def _model_version(client: "MlflowClient", uri: str) -> tuple[str, Any]:
     return name, client.get_model_version(name, number)
 
 
-def _from_cloud_storage(uri: str, cache_dir: Path) -> ResolvedModel:
+def _from_cloud_storage(uri: str, cache_dir: Path, digest: str) -> Path:
     try:
         from google.api_core.exceptions import GoogleAPIError
         from google.auth.exceptions import GoogleAuthError
@@ -126,17 +206,17 @@ def _from_cloud_storage(uri: str, cache_dir: Path) -> ResolvedModel:
 
         # generations change when an object is written again, so the key names exactly this content
         key = _key(uri, *sorted(f"{blob.name}#{blob.generation}" for blob in blobs))
-        folder = _cached(cache_dir / "gs" / key, download)
+        return _cached(cache_dir / "gs" / key, download, lambda at: _compare(uri, at, "the folder's name says", digest))
     except (GoogleAPIError, GoogleAuthError, DataCorruption, OSError) as error:
         raise ModelNotFoundError(f"{uri}: cannot be read: {one_line(error)}") from error
-    return ResolvedModel(uri, folder, read_manifest(folder).digest[:12])
 
 
-def _cached(place: Path, download: Callable[[Path], None]) -> Path:
-    """The verified bundle at `place`, downloaded if it is not there yet or no longer whole."""
+def _cached(place: Path, download: Callable[[Path], None], check: Callable[[Path], None]) -> Path:
+    """The verified bundle at `place`, downloaded if it is not there yet, no longer whole, or fails `check`."""
     if place.is_dir():
         try:
             verify(place)
+            check(place)
         except BundleError:
             shutil.rmtree(place, ignore_errors=True)
         else:
@@ -146,6 +226,7 @@ def _cached(place: Path, download: Callable[[Path], None]) -> Path:
         download(Path(partial))
         bundle = _bundle_root(Path(partial))
         verify(bundle)
+        check(bundle)
         try:
             bundle.rename(place)
         except OSError:

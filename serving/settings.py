@@ -48,6 +48,8 @@ class Settings(BaseSettings):
     """Vertex AI's copy of the model's folder; used where MODEL_URI is empty."""
     model_version: str = ""
     """What `model_version` says for a URI without a registry number; empty: 12 digits of the bundle's digest."""
+    model_digest: str = ""
+    """The digest the registry recorded for the model; another bundle at MODEL_URI is refused. Set by deployments."""
     mlflow_tracking_uri: str = ""
     model_cache_dir: Path = Path.home() / ".cache" / "ai-product-photo-detector"
     model_refresh_s: float = Field(0.0, ge=0.0)

@@ -21,7 +21,7 @@ CANDIDATE: Final = "candidate"
 """Tag of a version on its way into service."""
 PREVIEW: Final = "preview"
 """Label of a revision that only previews an image: its template must not become the base of a deployment."""
-_MODEL_SETTINGS: Final = ("MODEL_URI", "MODEL_VERSION", "MLFLOW_TRACKING_URI")
+_MODEL_SETTINGS: Final = ("MODEL_URI", "MODEL_VERSION", "MODEL_DIGEST", "MLFLOW_TRACKING_URI")
 
 
 class CloudRunService:
@@ -103,7 +103,11 @@ class CloudRunService:
         container = template.containers[0]
         if self.config.image:
             container.image = self.config.image
-        settings = {"MODEL_URI": version.bundle_uri or version.uri, "MODEL_VERSION": version.version}
+        settings = {
+            "MODEL_URI": version.bundle_uri or version.uri,
+            "MODEL_VERSION": version.version,
+            "MODEL_DIGEST": version.bundle_digest,
+        }
         if not version.bundle_uri:
             settings["MLFLOW_TRACKING_URI"] = version.tracking_uri
         kept = [variable for variable in container.env if variable.name not in _MODEL_SETTINGS]

@@ -52,6 +52,7 @@ class LocalRollout:
             | own
             | {
                 "MODEL_URI": self._version.uri,
+                "MODEL_DIGEST": self._version.bundle_digest,
                 "MLFLOW_TRACKING_URI": self._version.tracking_uri,
                 "HOST": host,
                 "PORT": str(port),

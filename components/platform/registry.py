@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Final
 
 from components.artifacts.model_version import ModelVersion
 from serving.platform.errors import StageError, one_line
+from serving.registry import DIGEST_TAG
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
     from mlflow.tracking import MlflowClient
 
-DIGEST_TAG: Final = "digest"
 _SQLITE: Final = "sqlite:///"
 
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from components.artifacts.context import RunContext
 from components.artifacts.model_version import Release
-from components.platform.registry import DIGEST_TAG, Registry, registry_errors
+from components.platform.registry import Registry, registry_errors
 from components.platform.tracking import RUN_ID_TAG, find_or_create_run
 from serving.detector.bundle import RELEASE
+from serving.registry import DIGEST_TAG
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

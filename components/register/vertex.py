@@ -104,7 +104,11 @@ class _Models:
                 predict_route=config.predict_route,
                 health_route=config.health_route,
                 ports=[vertex.Port(container_port=config.container_port)],
-                env=[vertex.EnvVar(name="MODEL_VERSION", value=number)],
+                # Vertex copies the bundle to a folder of its own: the digest says which one it must still be
+                env=[
+                    vertex.EnvVar(name="MODEL_VERSION", value=number),
+                    vertex.EnvVar(name="MODEL_DIGEST", value=release.bundle_digest),
+                ],
             ),
             version_aliases=[CHALLENGER],
             version_description=release.verdict,

@@ -6,10 +6,13 @@ so a single changed byte anywhere is found before anything is parsed or run.
 
 import hashlib
 import json
+import re
+from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from serving.detector.decision import DecisionRule
 from serving.detector.labels import LABELS, Label
@@ -31,6 +34,10 @@ RELEASE: Final = "release"
 GOLDEN_TOLERANCE: Final = 1e-3
 """Largest accepted difference of a probability from its recorded one: room for another CPU, not another model."""
 
+MANIFEST_BYTES: Final = 2**22
+"""A larger manifest is not read: one of ours has some kilobytes."""
+
+_PLAIN_PATH: Final = re.compile(r"[\w.-]+(/[\w.-]+)*")
 _REQUIRED: Final = (MODEL, HEAD, WEIGHTS, REFERENCE, MODEL_CARD)
 
 
@@ -70,6 +77,21 @@ class Manifest(Frozen):
     files: dict[str, str]
     """Relative path -> sha256, of every file but the manifest."""
 
+    @field_validator("files")
+    @classmethod
+    def _stay_inside(cls, files: dict[str, str]) -> dict[str, str]:
+        for name in files:
+            if not _PLAIN_PATH.fullmatch(name) or ".." in name.split("/"):
+                raise ValueError(f"{name[:80]!r} is no path inside a bundle")
+        return files
+
+    @field_validator("decision")
+    @classmethod
+    def _decides(cls, rule: DecisionRule) -> DecisionRule:
+        if not all(map(isfinite, asdict(rule).values())) or rule.temperature <= 0:
+            raise ValueError("not a rule: every number must be finite and the temperature positive")
+        return rule
+
     @property
     def digest(self) -> str:
         """sha256 over the manifest, and through `files` over the whole bundle: the model's content address."""
@@ -100,6 +122,8 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
+        if path.stat().st_size > MANIFEST_BYTES:
+            raise BundleError(f"{path}: more than {MANIFEST_BYTES:,} bytes; not the manifest of a model bundle")
         raw = path.read_bytes()
     except OSError as error:
         raise BundleError(f"{folder}: no readable {MANIFEST}; not a model bundle ({error.strerror})") from error
@@ -107,10 +131,11 @@ def read_manifest(folder: Path) -> Manifest:
         document = json.loads(raw)
         digest = document.pop("digest")
         manifest = Manifest.model_validate(document)
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        # byte equality with the canonical form also catches changes that parse to the same values
+        sealed = digest == manifest.digest and raw == _canonical({"digest": digest, **document})
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise BundleError(f"{path}: damaged or of another schema: {one_line(error)}") from error
-    # byte equality with the canonical form also catches changes that parse to the same values
-    if digest != manifest.digest or raw != _canonical({"digest": digest, **document}):
+    if not sealed:
         raise BundleError(f"{path}: its contents do not match its seal; the bundle was changed after training")
     if manifest.labels != LABELS:
         raise BundleError(f"{path}: labels {manifest.labels} are not {LABELS}; verdicts would be inverted")
@@ -118,6 +143,9 @@ def read_manifest(folder: Path) -> Manifest:
         raise BundleError(
             f"{path}: trained with preprocessing {manifest.preprocessing}, this code does {PREPROCESSING}"
         )
+    unlisted = [example.file for example in manifest.golden if example.file not in manifest.files]
+    if unlisted:
+        raise BundleError(f"{path}: the golden image {unlisted[0][:80]!r} is not among the bundle's files")
     return manifest
 
 
@@ -130,9 +158,12 @@ def verify(folder: Path) -> Manifest:
     manifest = read_manifest(folder)
     for name, expected in sorted(manifest.files.items()):
         path = folder / name
-        if not path.is_file():
+        try:
+            actual = _sha256(path) if path.is_file() else ""
+        except OSError as error:
+            raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+        if not actual:
             raise BundleError(f"{path}: listed in the manifest but missing")
-        actual = _sha256(path)
         if actual != expected:
             raise BundleError(f"{path}: sha256 is {actual[:12]}…, the manifest says {expected[:12]}…")
     extra = sorted(set(_content(folder)) - set(manifest.files))

@@ -12,7 +12,7 @@ from serving.detector.engine import Engine, Floats
 from serving.detector.image import ImageLimits, decode
 from serving.detector.labels import Label
 from serving.detector.preprocess import Pixels, as_batch, to_input
-from serving.platform.errors import BundleError
+from serving.platform.errors import BundleError, ImageRefusedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,23 @@ class Detector:
 
     @classmethod
     def load(cls, folder: Path, threads: int = 1) -> "Detector":
-        """Verify every sha256, open the graph and replay the golden examples.
+        """Verify every sha256, open the graph, read the head and replay the golden examples.
 
         Raises:
-            BundleError: the bundle was changed, or does not reproduce its own golden examples.
+            BundleError: the bundle was changed, or does not reproduce its own golden examples; nothing else is raised,
+                whatever the files hold.
         """
         manifest = bundle.verify(folder)
+        try:
+            return cls._open(folder, manifest, threads)
+        except BundleError:
+            raise
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise BundleError(f"{folder}: no model that can be served: {reason}") from error
+
+    @classmethod
+    def _open(cls, folder: Path, manifest: Manifest, threads: int) -> "Detector":
         try:
             engine = Engine(folder / bundle.MODEL, threads)
         except Exception as error:
@@ -52,7 +63,13 @@ class Detector:
         detector = cls(folder, manifest, engine)
         detector.replay_golden()
         # with everything in memory, a folder replaced under a running server changes nothing
-        detector.head()
+        head = detector.head()
+        image = detector.pixels((folder / manifest.golden[0].file).read_bytes())
+        channels = detector.logits_and_features(image[None])[1].shape[1]
+        if head.weight.shape != (1, channels) or head.bias.shape != (1,):
+            raise BundleError(
+                f"{folder / bundle.HEAD}: a head of shape {head.weight.shape} cannot explain {channels} channels"
+            )
         return detector
 
     @property
@@ -113,9 +130,14 @@ class Detector:
         """
         for example in self.manifest.golden:
             path = self.folder / example.file
-            (verdict,) = self.predict([self.pixels(path.read_bytes())])
+            try:
+                image = self.pixels(path.read_bytes())
+            except ImageRefusedError as error:
+                raise BundleError(f"{path}: the golden example is no image: {error}") from error
+            (verdict,) = self.predict([image])
             gap = abs(verdict.probability - example.probability)
-            if gap > GOLDEN_TOLERANCE or verdict.prediction != example.prediction:
+            # a comparison with a figure that is not a number is false either way
+            if not gap <= GOLDEN_TOLERANCE or verdict.prediction != example.prediction:
                 raise BundleError(
                     f"{path}: golden example not reproduced: expected {example.prediction} "
                     f"{example.probability:.6f}, got {verdict.prediction} {verdict.probability:.6f}"

@@ -5,19 +5,24 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import numpy as np
+from pydantic import Field, ValidationError
 
 from serving.detector.bundle import REFERENCE
 from serving.detector.decision import CONFIDENCES, DecisionRule
 from serving.detector.engine import Floats
 from serving.detector.image import ImageInfo
 from serving.detector.labels import LABELS
+from serving.platform.errors import BundleError, one_line
 from serving.platform.frozen import Frozen
 
 REFERENCE_SIZE: Final = 10_000
 """At most so many reference values are kept per signal; enough for a 1,000-image window by a wide margin."""
+
+_REFERENCE_BYTES: Final = 2**23
+"""Room for every signal at its full size; a larger file is not read."""
 
 DIGITS: Final = 5
 """Decimals of every kept value. Live values are rounded alike: a tie broken by rounding would look like drift."""
@@ -45,20 +50,25 @@ class InputQuality:
         )
 
 
+_Number = Annotated[float, Field(allow_inf_nan=False)]
+_Values = Annotated[list[_Number], Field(max_length=REFERENCE_SIZE)]
+_Counts = Annotated[dict[str, Annotated[int, Field(ge=0, le=2**53)]], Field(max_length=64)]
+
+
 class Reference(Frozen):
     """`reference.json`: samples of each signal over held-out images, in matching order where lengths agree."""
 
     schema_version: int = 1
-    n: int
-    logits: list[float]
-    prediction_counts: dict[str, int]
-    confidence_counts: dict[str, int]
-    mean_probability: float
-    log2_min_side: list[float]
-    log2_megapixels: list[float]
-    log2_aspect: list[float]
-    jpeg_quality: list[float]
-    format_counts: dict[str, int]
+    n: int = Field(ge=1)
+    logits: Annotated[_Values, Field(min_length=1)]
+    prediction_counts: _Counts
+    confidence_counts: _Counts
+    mean_probability: _Number
+    log2_min_side: _Values
+    log2_megapixels: _Values
+    log2_aspect: _Values
+    jpeg_quality: _Values
+    format_counts: _Counts
 
 
 def build_reference(logits: Floats, rule: DecisionRule, qualities: Sequence[InputQuality], seed: int = 0) -> Reference:
@@ -93,5 +103,17 @@ def build_reference(logits: Floats, rule: DecisionRule, qualities: Sequence[Inpu
 
 
 def read_reference(folder: Path) -> Reference:
-    """Reference statistics of a verified bundle."""
-    return Reference.model_validate_json((folder / REFERENCE).read_bytes())
+    """Reference statistics of a verified bundle.
+
+    Raises:
+        BundleError: the file is missing, damaged or holds no distribution.
+    """
+    path = folder / REFERENCE
+    try:
+        if path.stat().st_size > _REFERENCE_BYTES:
+            raise BundleError(f"{path}: more than {_REFERENCE_BYTES:,} bytes; no reference of ours")
+        return Reference.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise BundleError(f"{path}: damaged: {one_line(error)}") from error
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error

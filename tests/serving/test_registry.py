@@ -147,7 +147,9 @@ def register(tracking_uri: str, bundle: Path, artifacts: str | None, alias: str)
     client.log_artifacts(run.info.run_id, str(bundle), "bundle")
     if not client.search_registered_models(f"name='{NAME}'"):
         client.create_registered_model(NAME)
-    made = client.create_model_version(NAME, f"runs:/{run.info.run_id}/bundle", run.info.run_id)
+    made = client.create_model_version(
+        NAME, f"runs:/{run.info.run_id}/bundle", run.info.run_id, {"digest": read_manifest(bundle).digest}
+    )
     client.set_registered_model_alias(NAME, alias, made.version)
     return str(made.version)
 

@@ -118,8 +118,8 @@ async def model(request: Request) -> Response:
     """The bundle's manifest, its figures on the test split and the gate's verdict."""
     served = service_of(request).champion.current
     manifest = served.detector.manifest
-    release = await asyncio.to_thread(served.release)
-    evaluation = release.get("evaluation") or {}
+    release = served.release
+    evaluation = release.get("evaluation", {})
     return json_response(
         ModelDescription(
             name=manifest.name,

@@ -95,6 +95,7 @@ def test_new_revision_is_tried_without_users_then_canaried_then_promoted_and_unp
         "LOG_LEVEL": "info",
         "MODEL_URI": cloud.shop.challenger.uri,
         "MODEL_VERSION": "2",
+        "MODEL_DIGEST": cloud.shop.challenger.bundle_digest,
         "MLFLOW_TRACKING_URI": cloud.shop.context.tracking_uri,
     }
     assert cloud.run.split == {new: 100}
@@ -294,7 +295,12 @@ def test_a_split_by_name_comes_back_as_it_was(cloud: Cloud) -> None:
 def test_version_in_cloud_storage_is_served_from_there(cloud: Cloud) -> None:
     cloud.deploy(cloud.shop.challenger.model_copy(update={"bundle_uri": "gs://models/bundles/2"}))
     environment = cloud.run.environment(cloud.run.made[-1])
-    assert environment == {"LOG_LEVEL": "info", "MODEL_URI": "gs://models/bundles/2", "MODEL_VERSION": "2"}
+    assert environment == {
+        "LOG_LEVEL": "info",
+        "MODEL_URI": "gs://models/bundles/2",
+        "MODEL_VERSION": "2",
+        "MODEL_DIGEST": cloud.shop.challenger.bundle_digest,
+    }
 
 
 def test_bodies_hold_no_secret(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,7 +77,7 @@ def test_first_upload_field_by_field(google: Google, toy_bundle: Path) -> None:
         "/vertex/health",
     )
     assert [port.container_port for port in container.ports] == [8080]
-    assert {v.name: v.value for v in container.env} == {"MODEL_VERSION": "1"}
+    assert {v.name: v.value for v in container.env} == {"MODEL_VERSION": "1", "MODEL_DIGEST": digest}
     assert list(body.model.version_aliases) == ["challenger"]
     assert dict(body.model.labels) == {
         "run-id": "run-1",
