@@ -7,10 +7,7 @@ from components.artifacts.dataset import TEST, Dataset
 from pipelines.runs import RunRecord
 from serving.detector.decision import Verdict
 from serving.detector.detector import Detector
-from serving.detector.gradcam import encode_png, overlay
-from serving.detector.image import decode
 from serving.detector.labels import LABELS, POSITIVE, Label
-from serving.detector.preprocess import to_input
 
 _SIDE_PX = 512
 _SCANNED = 64
@@ -36,10 +33,10 @@ def show_one(record: RunRecord) -> Showcase:
     wanted = LABELS.index(POSITIVE)
     index = labels.index(wanted) if wanted in labels else 0
     data: bytes = batch.column("image").field("bytes")[index].as_py()
-    decoded = decode(data, target_px=detector.input_px)
-    explanation = detector.explain(to_input(decoded.rgb, detector.input_px))
-    photo = Path(record.folder) / f"photo.{decoded.info.format.lower().replace('jpeg', 'jpg')}"
+    explanation = detector.explain(data, side_px=_SIDE_PX)
+    judgement = explanation.judgement
+    photo = Path(record.folder) / f"photo.{judgement.info.format.lower().replace('jpeg', 'jpg')}"
     picture = Path(record.folder) / "explanation.png"
     photo.write_bytes(data)
-    picture.write_bytes(encode_png(overlay(decoded.rgb, explanation.grid, _SIDE_PX)))
-    return Showcase(photo, LABELS[labels[index]], explanation.verdict, explanation.explained_class, picture)
+    picture.write_bytes(explanation.overlay_png)
+    return Showcase(photo, LABELS[labels[index]], judgement.verdict, explanation.explained_class, picture)

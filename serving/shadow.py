@@ -8,10 +8,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+from serving.detector.detector import Detector, Judgement
 from serving.detector.image import ImageLimits
-from serving.http.predictor import Judgement, judge
+from serving.detector.labels import Label
 from serving.platform.errors import ImageRefusedError
-from serving.served import ModelHolder, Served
+from serving.served import ModelHolder
 
 MOST_WAITING: Final = 8
 """Images that may wait for the challenger; under load the sample gets thinner, never the queue longer."""
@@ -58,10 +59,10 @@ class Shadow:
 
     def _judge(self, champion: Judgement, data: bytes) -> None:
         try:
-            challenger = self._challenger.current
-            verdict = _verdict(challenger, champion, data, self._limits)
-            if verdict is not None:
-                self._on_judged(verdict == champion.verdict.prediction)
+            said = _prediction(self._challenger.current.detector, champion, data, self._limits)
+            self._on_judged(said == champion.verdict.prediction)
+        except ImageRefusedError:
+            pass  # of another input size, the challenger decodes the photo at another scale, which may cost more
         except Exception:  # noqa: BLE001 - nothing the challenger does may reach the champion's users
             _log.exception("shadow: the challenger failed")
         finally:
@@ -72,12 +73,10 @@ class Shadow:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
 
-def _verdict(challenger: Served, champion: Judgement, data: bytes, limits: ImageLimits) -> str | None:
-    detector = challenger.detector
-    if detector.input_px == champion.served.detector.input_px:
-        return detector.predict([champion.pixels])[0].prediction
-    (outcome,) = judge(challenger, [data], limits)
-    return None if isinstance(outcome, ImageRefusedError) else outcome.verdict.prediction
+def _prediction(challenger: Detector, champion: Judgement, data: bytes, limits: ImageLimits) -> Label:
+    if champion.pixels.shape[0] == challenger.input_px:
+        return challenger.rule.decide(float(challenger.logits(champion.pixels[None])[0])).prediction
+    return challenger.judge(data, limits).verdict.prediction
 
 
 def _step_back() -> None:

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from components.artifacts.dataset import Dataset
 from components.evaluate.metrics import Judged
 from components.evaluate.slices import Frame
 from serving.detector.detector import Detector
-from serving.detector.gradcam import encode_png, overlay
-from serving.detector.image import decode
+from serving.detector.gradcam import encode_png
 
 SIDE_PX = 160
 
@@ -63,19 +61,16 @@ def _files(dataset: Dataset, split: str, wanted: set[int]) -> dict[int, bytes]:
 
 
 def _mistake(frame: Frame, row: int, probability: float, data: bytes, detector: Detector) -> Mistake:
-    rgb = decode(data, target_px=detector.input_px).rgb
-    grid = detector.explain(detector.pixels(data)).grid
-    scale = SIDE_PX / max(rgb.size)
-    size = (max(1, round(rgb.width * scale)), max(1, round(rgb.height * scale)))
+    explained = detector.explain(data, side_px=SIDE_PX)
     origin = ", ".join(part for part in (frame.generator[row], frame.source[row]) if part)
     return Mistake(
         name=frame.name_of(row),
         origin=origin,
         probability=probability,
-        picture=_data_uri(rgb.resize(size, Image.Resampling.BILINEAR)),
-        heatmap=_data_uri(overlay(rgb, grid, SIDE_PX)),
+        picture=_data_uri(encode_png(explained.picture)),
+        heatmap=_data_uri(explained.overlay_png),
     )
 
 
-def _data_uri(image: Image.Image) -> str:
-    return "data:image/png;base64," + base64.b64encode(encode_png(image)).decode()
+def _data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()

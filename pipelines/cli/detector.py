@@ -37,7 +37,7 @@ def predict(
     rows, failed = [], False
     for path in images:
         try:
-            (verdict,) = detector.predict([detector.pixels(path.read_bytes())])
+            verdict = detector.judge(path.read_bytes()).verdict
         except (OSError, ImageRefusedError) as error:
             failed = True
             typer.echo(f"error: {path}: {getattr(error, 'strerror', None) or error}", err=True)
@@ -77,14 +77,9 @@ def explain(
 ) -> None:
     """Draw where the verdict on a photo came from (Grad-CAM)."""
     detector, version = _load(model, configuration(profile, overrides, config_file))
-    from serving.detector.gradcam import encode_png, overlay
-    from serving.detector.image import decode
-    from serving.detector.preprocess import to_input
-
-    decoded = decode(image.read_bytes(), target_px=detector.input_px)
-    explanation = detector.explain(to_input(decoded.rgb, detector.input_px))
-    output.write_bytes(encode_png(overlay(decoded.rgb, explanation.grid, side_px)))
-    verdict = explanation.verdict
+    explanation = detector.explain(image.read_bytes(), side_px=side_px)
+    output.write_bytes(explanation.overlay_png)
+    verdict = explanation.judgement.verdict
     if as_json:
         document = {
             "file": str(image),

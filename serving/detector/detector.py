@@ -1,27 +1,54 @@
-"""The detector: a verified bundle ready to judge and explain images."""
+"""The detector: a verified bundle ready to judge and explain images.
+
+`judge`, `judge_all` and `explain` take encoded bytes: the one path of the server, the command line and the reports.
+"""
 
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from PIL import Image
 
 from serving.detector import bundle, gradcam
 from serving.detector.bundle import GOLDEN_TOLERANCE, Manifest
 from serving.detector.decision import Verdict
 from serving.detector.engine import Engine, Floats
-from serving.detector.image import ImageLimits, decode
+from serving.detector.image import ImageInfo, ImageLimits, decode
 from serving.detector.labels import Label
 from serving.detector.preprocess import Pixels, as_batch, to_input
 from serving.platform.errors import BundleError, ImageRefusedError
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation:
-    """A verdict and the signed Grad-CAM that speaks for `explained_class`, float32 (rows, columns)."""
+class Judgement:
+    """What the model said of one image, and what is needed to watch it."""
 
     verdict: Verdict
+    logit: float
+    info: ImageInfo
+    pixels: Pixels
+    """The model's input, uint8 (input_px, input_px, 3)."""
+    seconds: float
+    """Decoding and engine time; a batch's engine time is shared equally among its images."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A judgement with its Grad-CAM."""
+
+    judgement: Judgement
     explained_class: Label
     grid: Floats
+    """Signed, float32 (rows, columns): positive cells spoke for `explained_class`."""
+    picture: Image.Image
+    """The photo as RGB at the size of the overlay."""
+    overlay_png: bytes
+    """The same with its heat on it."""
+
+
+Outcome = Judgement | ImageRefusedError
 
 
 class Detector:
@@ -93,19 +120,63 @@ class Detector:
         """Raw logits (n,) and feature maps (n, channels, rows, columns)."""
         return self._engine.logits_and_features(batch)
 
-    def predict(self, images: Sequence[Pixels]) -> list[Verdict]:
-        """Verdicts of preprocessed images, in their order."""
-        if not images:
-            return []
-        probabilities = self.rule.probabilities(self.logits(as_batch(images)))
-        return [self.rule.verdict(float(p)) for p in probabilities]
+    def judge(self, data: bytes, limits: ImageLimits | None = None) -> Judgement:
+        """Decode and score one encoded image.
 
-    def explain(self, image: Pixels, label: Label | None = None) -> Explanation:
-        """Verdict and Grad-CAM of one preprocessed image; explains the predicted class unless `label` is given."""
-        logits, features = self.logits_and_features(image[None])
-        verdict = self.rule.decide(float(logits[0]))
-        explained = label or verdict.prediction
-        return Explanation(verdict, explained, self.head().explain(features[0], explained))
+        Raises:
+            ImageRefusedError: the bytes are no acceptable image.
+        """
+        (outcome,) = self.judge_all([data], limits)
+        if isinstance(outcome, ImageRefusedError):
+            raise outcome
+        return outcome
+
+    def judge_all(self, images: Sequence[bytes], limits: ImageLimits | None = None) -> list[Outcome]:
+        """Decode each image and score those that are accepted in one engine call; order is kept.
+
+        Of each picture only the model's input is kept while the others are decoded.
+        """
+        outcomes: list[Outcome | None] = [None] * len(images)
+        ready: list[tuple[int, ImageInfo, Pixels, float]] = []
+        for index, data in enumerate(images):
+            started = time.perf_counter()
+            try:
+                decoded = decode(data, limits, target_px=self.input_px)
+                pixels = to_input(decoded.rgb, self.input_px)
+                ready.append((index, decoded.info, pixels, time.perf_counter() - started))
+                del decoded
+            except ImageRefusedError as error:
+                outcomes[index] = error
+        if ready:
+            started = time.perf_counter()
+            logits = self.logits(as_batch([pixels for _, _, pixels, _ in ready])).tolist()
+            share = (time.perf_counter() - started) / len(ready)
+            for (index, info, pixels, seconds), logit in zip(ready, logits, strict=True):
+                outcomes[index] = Judgement(self.rule.decide(logit), logit, info, pixels, seconds + share)
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    def explain(self, data: bytes, limits: ImageLimits | None = None, side_px: int | None = None) -> Explanation:
+        """Judge one encoded image and say where the score of its predicted class came from.
+
+        Args:
+            data: the file's bytes.
+            limits: what the image may cost; None: the defaults.
+            side_px: longer side of the overlay; None keeps the photo's own within bounds.
+
+        Raises:
+            ImageRefusedError: the bytes are no acceptable image.
+        """
+        started = time.perf_counter()
+        decoded = decode(data, limits, target_px=self.input_px)
+        pixels = to_input(decoded.rgb, self.input_px)
+        logits, features = self.logits_and_features(pixels[None])
+        logit = float(logits[0])
+        verdict = self.rule.decide(logit)
+        grid = self.head().explain(features[0], verdict.prediction)
+        picture = gradcam.shown(decoded.rgb, side_px)
+        png = gradcam.encode_png(gradcam.overlay(picture, grid))
+        judgement = Judgement(verdict, logit, decoded.info, pixels, time.perf_counter() - started)
+        return Explanation(judgement, verdict.prediction, grid, picture, png)
 
     def head(self) -> gradcam.PoolingHead:
         """The pooling head for Grad-CAM, read on first use."""
@@ -120,7 +191,7 @@ class Detector:
 
     def warm_up_explanations(self) -> None:
         """Explain one golden image, so that torch and Captum are loaded before a user waits for them."""
-        self.explain(self.pixels((self.folder / self.manifest.golden[0].file).read_bytes()))
+        self.explain((self.folder / self.manifest.golden[0].file).read_bytes())
 
     def replay_golden(self) -> None:
         """Score the golden images and compare with what training recorded.
@@ -131,10 +202,9 @@ class Detector:
         for example in self.manifest.golden:
             path = self.folder / example.file
             try:
-                image = self.pixels(path.read_bytes())
+                verdict = self.judge(path.read_bytes()).verdict
             except ImageRefusedError as error:
                 raise BundleError(f"{path}: the golden example is no image: {error}") from error
-            (verdict,) = self.predict([image])
             gap = abs(verdict.probability - example.probability)
             # a comparison with a figure that is not a number is false either way
             if not gap <= GOLDEN_TOLERANCE or verdict.prediction != example.prediction:

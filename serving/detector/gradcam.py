@@ -88,12 +88,11 @@ def heat(grid: Floats) -> Floats | None:
     return np.asarray(positive / peak, dtype=np.float32) if peak > 0.0 else None
 
 
-def overlay(rgb: Image.Image, grid: Floats, side_px: int | None = None) -> Image.Image:
-    """The picture with its heat on it, as RGB.
+def shown(rgb: Image.Image, side_px: int | None = None) -> Image.Image:
+    """The picture at the size it is shown in.
 
     Args:
         rgb: the picture, of any size.
-        grid: a signed map, (rows, columns).
         side_px: the longer side of the result; None keeps the picture's own within `OVERLAY_SIDES_PX`.
     """
     if side_px is None:
@@ -101,15 +100,19 @@ def overlay(rgb: Image.Image, grid: Floats, side_px: int | None = None) -> Image
         side_px = min(most, max(least, *rgb.size))
     scale = side_px / max(rgb.size)
     size = (max(1, round(rgb.width * scale)), max(1, round(rgb.height * scale)))
-    base = rgb.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return rgb.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+
+
+def overlay(picture: Image.Image, grid: Floats) -> Image.Image:
+    """The RGB picture with its heat on it; `grid` is a signed map, (rows, columns)."""
     strength = heat(grid)
     if strength is None:
-        return base
-    field = Image.fromarray(strength).resize(size, Image.Resampling.BICUBIC)
+        return picture
+    field = Image.fromarray(strength).resize(picture.size, Image.Resampling.BICUBIC)
     levels = Image.fromarray((np.asarray(field).clip(0.0, 1.0) * 255).astype(np.uint8))
     levels.putpalette(TURBO.tobytes())
     # coloured and mixed inside Pillow: a fifth of the time of float arrays of the whole picture
-    return Image.blend(base, levels.convert("RGB"), OVERLAY_ALPHA)
+    return Image.blend(picture, levels.convert("RGB"), OVERLAY_ALPHA)
 
 
 def encode_png(image: Image.Image) -> bytes:

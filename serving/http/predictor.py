@@ -4,95 +4,18 @@ Everything that costs processor time (decoding included) runs in a slot's thread
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import TypeVar
 
-from serving.detector import gradcam
-from serving.detector.decision import Verdict
-from serving.detector.engine import Floats
-from serving.detector.image import DecodedImage, ImageInfo, ImageLimits, decode
-from serving.detector.labels import Label
-from serving.detector.preprocess import Pixels, as_batch, to_input
+from serving.detector.detector import Detector, Explanation, Judgement, Outcome
+from serving.detector.image import ImageLimits
 from serving.http.problems import ProblemError
 from serving.http.slots import Slots
 from serving.platform.errors import ImageRefusedError
-from serving.served import Served
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """What the model said of one image, and what is needed to watch it."""
-
-    served: Served
-    verdict: Verdict
-    logit: float
-    info: ImageInfo
-    pixels: Pixels
-    seconds: float
-    """Decoding and engine time; a batch's engine time is shared equally among its images."""
-
-
-@dataclass(frozen=True, slots=True)
-class Explained:
-    """A judgement with its Grad-CAM."""
-
-    judgement: Judgement
-    explained_class: Label
-    grid: Floats
-    overlay_png: bytes
-
-
-Outcome = Judgement | ImageRefusedError
-
-
-def judge(served: Served, images: Sequence[bytes], limits: ImageLimits) -> list[Outcome]:
-    """Decode each image and score those that are accepted in one engine call; order is kept."""
-    outcomes: list[Outcome | None] = [None] * len(images)
-    ready: list[tuple[int, DecodedImage, Pixels, float]] = []
-    for index, data in enumerate(images):
-        started = time.perf_counter()
-        try:
-            decoded, pixels = _prepare(served, data, limits)
-            ready.append((index, decoded, pixels, time.perf_counter() - started))
-        except ImageRefusedError as error:
-            outcomes[index] = error
-    if ready:
-        started = time.perf_counter()
-        logits = served.detector.logits(as_batch([pixels for _, _, pixels, _ in ready]))
-        share = (time.perf_counter() - started) / len(ready)
-        rule = served.detector.rule
-        for (index, decoded, pixels, seconds), logit in zip(ready, logits.tolist(), strict=True):
-            outcomes[index] = Judgement(served, rule.decide(logit), logit, decoded.info, pixels, seconds + share)
-    return [outcome for outcome in outcomes if outcome is not None]
-
-
-def explain(served: Served, data: bytes, limits: ImageLimits) -> Explained:
-    """Score one image and say where the score of its predicted class came from.
-
-    Raises:
-        ImageRefusedError: the bytes are no acceptable image.
-    """
-    started = time.perf_counter()
-    decoded, pixels = _prepare(served, data, limits)
-    logits, features = served.detector.logits_and_features(pixels[None])
-    logit = float(logits[0])
-    verdict = served.detector.rule.decide(logit)
-    grid = served.detector.head().explain(features[0], verdict.prediction)
-    png = gradcam.encode_png(gradcam.overlay(decoded.rgb, grid))
-    judgement = Judgement(served, verdict, logit, decoded.info, pixels, time.perf_counter() - started)
-    return Explained(judgement, verdict.prediction, grid, png)
-
-
-def _prepare(served: Served, data: bytes, limits: ImageLimits) -> tuple[DecodedImage, Pixels]:
-    side = served.detector.input_px
-    decoded = decode(data, limits, target_px=side)
-    return decoded, to_input(decoded.rgb, side)
 
 
 class Predictor:
@@ -127,31 +50,31 @@ class Predictor:
         """
         self._refuse_unless_free(1)
 
-    async def predict(self, served: Served, data: bytes) -> Judgement:
+    async def predict(self, detector: Detector, data: bytes) -> Judgement:
         """Judge one image.
 
         Raises:
             ImageRefusedError: the bytes are no acceptable image.
             ProblemError: `overloaded` or `deadline_exceeded`.
         """
-        (outcome,) = await self.predict_many(served, [data])
+        (outcome,) = await self.predict_many(detector, [data])
         if isinstance(outcome, ImageRefusedError):
             raise outcome
         return outcome
 
-    async def predict_many(self, served: Served, images: Sequence[bytes]) -> list[Outcome]:
+    async def predict_many(self, detector: Detector, images: Sequence[bytes]) -> list[Outcome]:
         """Judge several images: one chunk for each slot, one engine call for each chunk; order is kept.
 
         Raises:
             ProblemError: `overloaded` or `deadline_exceeded`.
         """
         chunks = _split(images, min(self.slots, len(images)))
-        results = await self._run([partial(judge, served, chunk, self._limits) for chunk in chunks])
+        results = await self._run([partial(detector.judge_all, chunk, self._limits) for chunk in chunks])
         return [outcome for result in results for outcome in result]
 
-    async def explain(self, served: Served, data: bytes) -> Explained:
+    async def explain(self, detector: Detector, data: bytes) -> Explanation:
         """Judge and explain one image; raises as `predict`."""
-        (explained,) = await self._run([partial(explain, served, data, self._limits)])
+        (explained,) = await self._run([partial(detector.explain, data, self._limits)])
         return explained
 
     async def _run(self, work: Sequence[Callable[[], T]]) -> list[T]:

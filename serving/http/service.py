@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 
 from fastapi import Request
 
+from serving.detector.detector import Judgement
 from serving.detector.statistics import InputQuality
 from serving.drift.monitor import DriftMonitor
 from serving.feedback import FeedbackStore
-from serving.http.predictor import Judgement, Predictor
+from serving.http.predictor import Predictor
 from serving.http.problems import ProblemError
 from serving.http.uploads import BodyAccount, BodyBudget, Upload, UploadLimits, read_body, read_files
 from serving.lifecycle import LifecycleMetrics
-from serving.served import ModelHolder
+from serving.served import ModelHolder, Served
 from serving.settings import Settings
 from serving.shadow import Shadow
 from serving.telemetry import Telemetry
@@ -91,11 +92,14 @@ class Service:
         """Says the file limit."""
         return f"the file has more than {self.settings.max_file_bytes:,} bytes, the limit"
 
-    def observe(self, judgement: Judgement, data: bytes, seconds: float, request_id: str = "", item: int = 0) -> None:
+    def observe(
+        self, served: Served, judgement: Judgement, data: bytes, seconds: float, request_id: str = "", item: int = 0
+    ) -> None:
         """Tell every observer of a verdict that is about to be answered.
 
         Args:
-            judgement: the verdict.
+            served: the model that judged.
+            judgement: what it said.
             data: the image's bytes; only a challenger of another input size looks at them.
             seconds: from the complete body to the verdict.
             request_id: by which a true label may come back; empty where the answer shows none.
@@ -104,9 +108,9 @@ class Service:
         self.telemetry.prediction(judgement.verdict, seconds)
         if self.drift is not None:
             quality = InputQuality.of(judgement.info)
-            self.drift.observe(judgement.verdict, judgement.logit, quality, judgement.served.version)
+            self.drift.observe(judgement.verdict, judgement.logit, quality, served.version)
         if self.feedback is not None and request_id:
-            self.feedback.remember(request_id, item, judgement.served.version, judgement.verdict, data)
+            self.feedback.remember(request_id, item, served.version, judgement.verdict, data)
         if self.shadow is not None:
             self.shadow.offer(judgement, data)
 

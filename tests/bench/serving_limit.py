@@ -32,10 +32,10 @@ def main(folder: Path) -> None:
         rgb = decode(data, limits, target_px=detector.input_px).rgb
 
         def predict(data: bytes = data) -> None:
-            detector.predict([detector.pixels(data, limits)])
+            detector.judge(data, limits)
 
         def overlay(rgb: Image.Image = rgb) -> None:
-            gradcam.encode_png(gradcam.overlay(rgb, grid))
+            gradcam.encode_png(gradcam.overlay(gradcam.shown(rgb), grid))
 
         work = {"predict": predict, "overlay": overlay}[what]
         print(_cpu_ms(pool, work, int(count), *map(int, threads)), flush=True)

@@ -7,7 +7,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from serving.http.predictor import Judgement
+from serving.detector.detector import Judgement, Outcome
 from serving.http.problems import STATUS, ProblemError, Reason, request_id, responses
 from serving.http.routes.direct import DirectRoute
 from serving.http.schemas import (
@@ -22,6 +22,7 @@ from serving.http.schemas import (
 from serving.http.service import Service, service_of
 from serving.http.uploads import Upload
 from serving.platform.errors import ImageRefusedError
+from serving.served import Served
 
 router = APIRouter(tags=["predict"], route_class=DirectRoute)
 
@@ -74,9 +75,10 @@ async def predict(request: Request) -> Response:
     with service.admitted() as account:
         data = await service.upload(request, account)
         started = time.perf_counter()
-        judgement = await service.predictor.predict(service.champion.current, data)
-        service.observe(judgement, data, time.perf_counter() - started, request_id(request.scope))
-        return json_response(Prediction(**_prediction(judgement, request)))
+        served = service.champion.current
+        judgement = await service.predictor.predict(served.detector, data)
+        service.observe(served, judgement, data, time.perf_counter() - started, request_id(request.scope))
+        return json_response(Prediction(**_prediction(served, judgement, request)))
 
 
 @router.post(
@@ -94,10 +96,10 @@ async def predict_batch(request: Request) -> Response:
         started = time.perf_counter()
         served = service.champion.current
         accepted = [(index, upload) for index, upload in enumerate(uploads) if not upload.too_large]
-        outcomes = await service.predictor.predict_many(served, [upload.data for _, upload in accepted])
+        outcomes = await service.predictor.predict_many(served.detector, [upload.data for _, upload in accepted])
         seconds = time.perf_counter() - started
         items = {
-            index: _item(service, index, upload, outcome, seconds, request_id(request.scope))
+            index: _item(service, served, index, upload, outcome, seconds, request_id(request.scope))
             for (index, upload), outcome in zip(accepted, outcomes, strict=True)
         }
         for index, upload in enumerate(uploads):
@@ -133,11 +135,12 @@ async def predict_explain(request: Request) -> Response:
     with service.admitted() as account:
         data = await service.upload(request, account)
         started = time.perf_counter()
-        explained = await service.predictor.explain(service.champion.current, data)
-        service.observe(explained.judgement, data, time.perf_counter() - started, request_id(request.scope))
+        served = service.champion.current
+        explained = await service.predictor.explain(served.detector, data)
+        service.observe(served, explained.judgement, data, time.perf_counter() - started, request_id(request.scope))
         return json_response(
             Explanation(
-                **_prediction(explained.judgement, request),
+                **_prediction(served, explained.judgement, request),
                 explained_class=explained.explained_class,
                 heatmap=explained.grid.astype(float).round(HEATMAP_DIGITS).tolist(),
                 heatmap_base64=base64.b64encode(explained.overlay_png).decode(),
@@ -160,15 +163,16 @@ async def predict_compare(request: Request) -> Response:
     with service.admitted() as account:
         data = await service.upload(request, account)
         started = time.perf_counter()
-        champion = await service.predictor.predict(service.champion.current, data)
+        ours, theirs = service.champion.current, service.challenger.current
+        champion = await service.predictor.predict(ours.detector, data)
         service.telemetry.prediction(champion.verdict, time.perf_counter() - started)
-        challenger = await service.predictor.predict(service.challenger.current, data)
+        challenger = await service.predictor.predict(theirs.detector, data)
         agree = champion.verdict.prediction == challenger.verdict.prediction
         service.telemetry.shadow(agree)
         return json_response(
             Comparison(
-                champion=_compared(champion),
-                challenger=_compared(challenger),
+                champion=_compared(ours, champion),
+                challenger=_compared(theirs, challenger),
                 agreement=agree,
                 probability_difference=challenger.verdict.probability - champion.verdict.probability,
                 request_id=request_id(request.scope),
@@ -187,30 +191,31 @@ def verdict_fields(judgement: Judgement) -> dict[str, Any]:
     }
 
 
-def model_fields(judgement: Judgement) -> dict[str, Any]:
+def model_fields(served: Served) -> dict[str, Any]:
     """Which model said it, and at what threshold."""
-    return {"model_version": judgement.served.version, "threshold": judgement.served.detector.rule.threshold}
+    return {"model_version": served.version, "threshold": served.detector.rule.threshold}
 
 
-def _prediction(judgement: Judgement, request: Request) -> dict[str, Any]:
-    return {**verdict_fields(judgement), **model_fields(judgement), "request_id": request_id(request.scope)}
+def _prediction(served: Served, judgement: Judgement, request: Request) -> dict[str, Any]:
+    return {**verdict_fields(judgement), **model_fields(served), "request_id": request_id(request.scope)}
 
 
-def _compared(judgement: Judgement) -> ComparedVerdict:
-    return ComparedVerdict(**verdict_fields(judgement), **model_fields(judgement))
+def _compared(served: Served, judgement: Judgement) -> ComparedVerdict:
+    return ComparedVerdict(**verdict_fields(judgement), **model_fields(served))
 
 
 def _item(
     service: Service,
+    served: Served,
     index: int,
     upload: Upload,
-    outcome: Judgement | ImageRefusedError,
+    outcome: Outcome,
     seconds: float,
     request: str,
 ) -> BatchItem:
     if isinstance(outcome, ImageRefusedError):
         return _failed(service, index, upload, outcome.reason, str(outcome))
-    service.observe(outcome, upload.data, seconds, request, index)
+    service.observe(served, outcome, upload.data, seconds, request, index)
     return BatchItem(index=index, filename=upload.filename, **verdict_fields(outcome))
 
 

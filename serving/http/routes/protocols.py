@@ -13,8 +13,8 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
+from serving.detector.detector import Judgement
 from serving.http.codecs import BYTES, HEADER_LENGTH, INPUT, OUTPUTS, decode_base64, decode_v2, encode_v2, parse
-from serving.http.predictor import Judgement
 from serving.http.problems import ProblemError, Reason, responses
 from serving.http.routes.direct import DirectRoute
 from serving.http.routes.predict import json_response, model_fields, verdict_fields
@@ -92,8 +92,9 @@ async def vertex_predict(request: Request) -> Response:
         limit = int(settings.max_batch_bytes * _JSON_PER_BYTE)
         body = parse(VertexRequest, await service.body(request, account, limit))
         images = [decode_base64(item.b64, f"instances.{i}.b64") for i, item in enumerate(body.instances)]
-        judgements = await _judge(service, service.champion.current, images)
-        predictions = [VertexPrediction(**verdict_fields(j), **model_fields(j)) for j in judgements]
+        served = service.champion.current
+        judgements = await _judge(service, served, images)
+        predictions = [VertexPrediction(**verdict_fields(j), **model_fields(served)) for j in judgements]
         return json_response(VertexResponse(predictions=predictions))
 
 
@@ -194,7 +195,7 @@ async def _judge(service: Service, served: Served, images: Sequence[bytes]) -> l
     if any(len(data) > service.settings.max_file_bytes for data in images):
         raise ProblemError("file_too_large", service.too_large_detail())
     started = time.perf_counter()
-    outcomes = await service.predictor.predict_many(served, images)
+    outcomes = await service.predictor.predict_many(served.detector, images)
     judgements: list[Judgement] = []
     for index, outcome in enumerate(outcomes):
         if isinstance(outcome, ImageRefusedError):
@@ -202,5 +203,5 @@ async def _judge(service: Service, served: Served, images: Sequence[bytes]) -> l
         judgements.append(outcome)
     seconds = time.perf_counter() - started
     for judgement, data in zip(judgements, images, strict=True):
-        service.observe(judgement, data, seconds)
+        service.observe(served, judgement, data, seconds)
     return judgements

@@ -18,7 +18,7 @@ from serving.detector.detector import Detector
 detector = Detector.load(Path(sys.argv[1]))
 assert "torch" not in sys.modules
 unchanged = gc.get_freeze_count()  # some hundreds from Python 3.12 on
-image = detector.pixels((detector.folder / detector.manifest.golden[0].file).read_bytes())
+image = (detector.folder / detector.manifest.golden[0].file).read_bytes()
 detector.explain(image)
 kept = gc.get_freeze_count() - unchanged
 detector.explain(image)

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from serving.detector.detector import Detector
-from serving.detector.gradcam import PoolingHead, encode_png, heat, overlay
+from serving.detector.gradcam import PoolingHead, encode_png, heat, overlay, shown
 from tests.bundles import jpeg
 
 
@@ -48,8 +48,8 @@ def test_equal_to_captum_on_the_full_network(network: torch.nn.Module, head: Poo
 def test_the_bundle_explains_the_class_it_predicts(toy_bundle: Path) -> None:
     detector = Detector.load(toy_bundle)
     for level, label in ((20, "real"), (230, "ai_generated")):
-        explanation = detector.explain(detector.pixels(jpeg(level)))
-        assert explanation.explained_class == explanation.verdict.prediction == label
+        explanation = detector.explain(jpeg(level))
+        assert explanation.explained_class == explanation.judgement.verdict.prediction == label
 
 
 def test_no_heat_where_no_cell_spoke_for_the_class() -> None:
@@ -63,18 +63,21 @@ def test_the_overlay_keeps_the_shape_and_shows_where() -> None:
     photo = Image.new("RGB", (200, 100), (128, 128, 128))
     grid = np.zeros((4, 4), dtype=np.float32)
     grid[:, 0] = 1.0
-    picture = overlay(photo, grid, 100)
+    picture = overlay(shown(photo, 100), grid)
     assert picture.size == (100, 50)
     pixels = np.asarray(picture, dtype=np.int64)
     redness = (pixels[..., 0] - pixels[..., 2]).mean(axis=0)
     assert redness[:10].min() > 40 > abs(redness[-10:]).max()
-    plain = overlay(photo, -grid - 1, 100)
+    plain = overlay(shown(photo, 100), -grid - 1)
     assert (np.asarray(plain) == 128).all()
     assert encode_png(picture).startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize(("size", "shown"), [((64, 32), (256, 128)), ((300, 400), (300, 400)), ((9, 2048), (2, 512))])
+@pytest.mark.parametrize(
+    ("size", "expected"), [((64, 32), (256, 128)), ((300, 400), (300, 400)), ((9, 2048), (2, 512))]
+)
 def test_an_overlay_without_a_wish_is_as_large_as_the_picture_within_bounds(
-    size: tuple[int, int], shown: tuple[int, int]
+    size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
-    assert overlay(Image.new("RGB", size), np.ones((4, 4), dtype=np.float32)).size == shown
+    picture = shown(Image.new("RGB", size))
+    assert picture.size == overlay(picture, np.ones((4, 4), dtype=np.float32)).size == expected
