@@ -68,7 +68,9 @@ class Settings(BaseSettings):
     request_timeout_s: float = Field(15.0, gt=0.0)
     """From a complete body to the answer."""
     body_timeout_s: float = Field(30.0, gt=0.0)
-    """From the headers to a complete body."""
+    """In each such time, BODY_MIN_RATE times as much of a body has to come, or its end; a slow but steady one may."""
+    body_min_rate: int = Field(16 * 1024, ge=1)
+    """Bytes a second."""
 
     # --- limits on what comes in --------------------------------------------------------------------------
     max_connections: int = Field(1000, ge=1, le=60_000)
@@ -79,8 +81,8 @@ class Settings(BaseSettings):
     max_file_bytes: int = Field(10 * MIB, ge=1)
     max_batch_bytes: int = Field(50 * MIB, ge=1)
     max_batch_files: int = Field(10, ge=1)
-    max_buffered_bytes: int = Field(256 * MIB, ge=1)
-    """All bodies being received together; beyond it: 503."""
+    max_buffered_bytes: int = Field(160 * MIB, ge=1)
+    """All bodies being received together, and twice what one client may hold; beyond it: 503."""
 
     # --- who may call, and how often ----------------------------------------------------------------------
     api_keys: SecretStr = SecretStr("")

@@ -4,19 +4,19 @@ The binary form is the Open Inference Protocol's binary tensor data extension: a
 header `Inference-Header-Content-Length` says, then the tensors' raw bytes in order.
 """
 
-import base64
 import binascii
 import struct
 from collections.abc import Sequence
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 import orjson
-from pydantic import BaseModel, ValidationError
 
 from serving.detector.decision import Verdict
-from serving.http.problems import ProblemError
-from serving.http.schemas import V2Request, V2Tensor
+from serving.http.bounded_json import Document, fit, read
+from serving.http.problems import ProblemError, shown
+from serving.http.schemas import V2Request, V2Tensor, VertexRequest
 
 BYTES: Final = "BYTES"
 INPUT: Final = "image"
@@ -25,53 +25,110 @@ OUTPUTS: Final[dict[str, str]] = {"prediction": BYTES, "probability": "FP64", "c
 
 HEADER_LENGTH: Final = "inference-header-content-length"
 
+MOST_DIGITS: Final = 12
+"""Of a number of bytes in a header."""
+
+_ESCAPES: Final = (
+    (b"\\/", b"/"),
+    (b"\\u002b", b"+"),
+    (b"\\u002B", b"+"),
+    (b"\\u002f", b"/"),
+    (b"\\u002F", b"/"),
+    (b"\\u003d", b"="),
+    (b"\\u003D", b"="),
+)
+"""How PHP, .NET and others write base64 in JSON."""
+
 _LENGTH: Final = struct.Struct("<I")
 
-Model = TypeVar("Model", bound=BaseModel)
+
+@dataclass(frozen=True, slots=True)
+class ImageBounds:
+    """How many images a body may hold, and how large each may be."""
+
+    most: int
+    max_bytes: int
+
+    def check_count(self, count: int) -> None:
+        """Raises ProblemError `too_many_files`."""
+        if count > self.most:
+            raise ProblemError("too_many_files", f"{count} images; at most {self.most} a request")
+
+    def check_size(self, size: int, where: str) -> None:
+        """Raises ProblemError `file_too_large`."""
+        if size > self.max_bytes:
+            raise ProblemError("file_too_large", f"{where}: more than {self.max_bytes:,} bytes, the limit for a file")
 
 
-def decode_base64(text: str, where: str) -> bytes:
-    """The bytes of a standard base64 string.
+def decode_base64(text: bytes | memoryview, where: str, bounds: ImageBounds) -> bytes:
+    """The bytes of a standard base64 text, also where a JSON writer has escaped some of its characters.
 
     Raises:
-        ProblemError: `invalid_request`, naming `where`.
+        ProblemError: `invalid_request` or `file_too_large`, naming `where`.
     """
+    # escapes make a text longer than what it says; to twice the limit nothing is lost by looking
+    bounds.check_size(len(text) * 3 // 8, where)
     try:
-        return base64.b64decode(text, validate=True)
+        try:
+            data = binascii.a2b_base64(text, strict_mode=True)
+        except binascii.Error:
+            data = binascii.a2b_base64(_without_escapes(text), strict_mode=True)
     except (binascii.Error, ValueError) as error:
-        raise ProblemError("invalid_request", f"{where}: not base64: {error}") from error
+        raise ProblemError("invalid_request", f"{where}: not base64: {shown(str(error))}") from None
+    bounds.check_size(len(data), where)
+    return data
 
 
-def decode_v2(body: bytes, header_length: str | None) -> tuple[V2Request, list[bytes]]:
+def _without_escapes(text: bytes | memoryview) -> bytes:
+    plain = bytes(text)
+    for escaped, character in _ESCAPES:
+        plain = plain.replace(escaped, character)
+    return plain
+
+
+def decode_vertex(body: bytearray, bounds: ImageBounds) -> list[bytes]:
+    """The images of a Vertex AI request.
+
+    Raises:
+        ProblemError: `invalid_request`, naming the member; `too_many_files`, `file_too_large`.
+    """
+    document = read(body)
+    bounds.check_count(_length(document.content, "instances"))
+    request = fit(VertexRequest, document.content)
+    return [
+        decode_base64(document.text(item.b64), f"instances.{index}.b64", bounds)
+        for index, item in enumerate(request.instances)
+    ]
+
+
+def decode_v2(body: bytearray, bounds: ImageBounds, header_length: str | None = None) -> tuple[V2Request, list[bytes]]:
     """An inference request and its images.
 
     Args:
         body: JSON, or JSON followed by raw tensor bytes.
+        bounds: of the images; nothing is built for more than these.
         header_length: value of `Inference-Header-Content-Length`; None for plain JSON.
 
     Raises:
-        ProblemError: `invalid_request`, naming the member.
+        ProblemError: `invalid_request`, naming the member; `too_many_files`, `file_too_large`.
     """
-    head, raw = body, b""
-    if header_length is not None:
-        if not (header_length.isascii() and header_length.isdigit()) or int(header_length) > len(body):
-            raise _invalid(
-                f"Inference-Header-Content-Length {header_length!r} does not fit a body of {len(body)} bytes"
-            )
-        head, raw = body[: int(header_length)], body[int(header_length) :]
-    request = parse(V2Request, head)
+    length = len(body) if header_length is None else _header_length(header_length, len(body))
+    document = read(body, length)
+    request = fit(V2Request, document.content)
     tensor = request.inputs[0]
     if tensor.name != INPUT or tensor.datatype != BYTES:
-        raise _invalid(f"inputs.0: send one tensor `{INPUT}` of datatype BYTES, not `{tensor.name}` {tensor.datatype}")
+        found = shown(f"`{tensor.name}` {tensor.datatype}")
+        raise _invalid(f"inputs.0: send one tensor `{INPUT}` of datatype BYTES, not {found}")
     size = (tensor.parameters or {}).get("binary_data_size")
-    images = _texts(tensor) if size is None else _elements(raw, size)
+    raw = memoryview(body)[length:]
+    images = _texts(document, tensor, bounds) if size is None else _elements(raw, size, bounds)
     if tensor.shape not in ([len(images)], [len(images), 1]):
         raise _invalid(f"inputs.0.shape: {tensor.shape} does not hold the {len(images)} images of the data")
     if not images:
         raise _invalid("inputs.0: at least one image is required")
     unknown = [output.name for output in request.outputs or [] if output.name not in OUTPUTS]
     if unknown:
-        raise _invalid(f"outputs: unknown {', '.join(unknown)}; known are {', '.join(OUTPUTS)}")
+        raise _invalid(f"outputs: unknown {shown(', '.join(unknown))}; known are {', '.join(OUTPUTS)}")
     return request, images
 
 
@@ -105,40 +162,42 @@ def encode_v2(
     return json + raw, len(json) if raw else None
 
 
-def parse(model: type[Model], body: bytes) -> Model:
-    """A JSON body as a schema.
-
-    Raises:
-        ProblemError: `invalid_request`, naming the first member that does not fit.
-    """
-    try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        found = [{"field": ".".join(map(str, e["loc"])) or "body", "message": e["msg"]} for e in error.errors()]
-        first = f"{found[0]['field']}: {found[0]['message']}"
-        raise ProblemError("invalid_request", first, errors=found[:10]) from error
+def _length(content: Any, member: str) -> int:
+    found = content.get(member) if isinstance(content, dict) else None
+    return len(found) if isinstance(found, list) else 0
 
 
-def _texts(tensor: V2Tensor) -> list[bytes]:
+def _header_length(text: str, body: int) -> int:
+    digits = len(text) <= MOST_DIGITS and text.isascii() and text.isdigit()
+    if not digits or int(text) > body:
+        raise _invalid(f"Inference-Header-Content-Length {shown(text)!r} does not fit a body of {body} bytes")
+    return int(text)
+
+
+def _texts(document: Document, tensor: V2Tensor, bounds: ImageBounds) -> list[bytes]:
     data = tensor.data
     if data is None or not all(isinstance(item, str) for item in data):
         raise _invalid("inputs.0.data: a flat list of base64 strings is required")
-    return [decode_base64(item, f"inputs.0.data.{index}") for index, item in enumerate(data)]
+    bounds.check_count(len(data))
+    return [decode_base64(document.text(item), f"inputs.0.data.{index}", bounds) for index, item in enumerate(data)]
 
 
-def _elements(raw: bytes, size: Any) -> list[bytes]:
+def _elements(raw: memoryview, size: Any, bounds: ImageBounds) -> list[bytes]:
     if size != len(raw):
-        raise _invalid(f"inputs.0.parameters.binary_data_size: {size} bytes announced, {len(raw)} came")
+        announced = shown(str(size)) if isinstance(size, int | str) else "no number of"
+        raise _invalid(f"inputs.0.parameters.binary_data_size: {announced} bytes announced, {len(raw)} came")
     found: list[bytes] = []
     at = 0
     while at < len(raw):
+        bounds.check_count(len(found) + 1)
         end = at + _LENGTH.size
         if end > len(raw):
             raise _invalid("inputs.0: the binary data ends inside an element's length")
         (length,) = _LENGTH.unpack_from(raw, at)
         if end + length > len(raw):
             raise _invalid("inputs.0: the binary data ends inside an element")
-        found.append(raw[end : end + length])
+        bounds.check_size(length, f"inputs.0: image {len(found)}")
+        found.append(bytes(raw[end : end + length]))
         at = end + length
     return found
 

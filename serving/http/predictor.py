@@ -77,6 +77,11 @@ class Predictor:
         (explained,) = await self._run([partial(detector.explain, data, self._limits)])
         return explained
 
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Do other work of a request in a slot; raises as `_run` and whatever the work raises."""
+        (result,) = await self._run([work])
+        return result
+
     async def _run(self, work: Sequence[Callable[[], T]]) -> list[T]:
         self._refuse_unless_free(len(work))
         jobs = [self._slots.give(piece) for piece in work]

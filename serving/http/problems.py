@@ -78,6 +78,12 @@ STATUS: Final[dict[Reason, int]] = {
 }
 """Machine-readable reason -> HTTP status."""
 
+MOST_SHOWN: Final = 200
+"""Characters that an error repeats of a request's own words."""
+MOST_DETAIL: Final = 1000
+MOST_ERRORS: Final = 10
+"""Fields that one answer names."""
+
 RETRY_AFTER_S: Final = 1
 """Said with every 503 of a busy server: the queue empties within a second at its longest."""
 
@@ -115,13 +121,18 @@ def request_id(scope: Scope) -> str:
     return found
 
 
+def shown(text: str, most: int = MOST_SHOWN) -> str:
+    """A client's or a library's words, cut where they are long."""
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
+
+
 def document(status: int, detail: str, request_id: str, reason: str | None, **extensions: Any) -> dict[str, Any]:
     """The members of a problem document."""
     found: dict[str, Any] = {
         "type": f"{TYPE_PREFIX}{reason.replace('_', '-')}" if reason else "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": detail,
+        "detail": shown(detail, MOST_DETAIL),
         "request_id": request_id,
     }
     if reason:
@@ -158,7 +169,7 @@ def refusal(
     """The problem of a known reason as a response; its status follows from the reason."""
     if scope["path"].startswith("/v2/"):
         # Open Inference Protocol clients look for this member
-        extensions.setdefault("error", detail)
+        extensions.setdefault("error", shown(detail, MOST_DETAIL))
     status = STATUS[reason]
     headers = dict(headers or {})
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
@@ -193,7 +204,7 @@ def install(app: FastAPI) -> None:
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == HTTPStatus.NOT_FOUND:
-        return refusal("not_found", f"no route {request.url.path}; /docs lists them", request.scope)
+        return refusal("not_found", f"no route {shown(request.url.path)}; /docs lists them", request.scope)
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = (error.headers or {}).get("Allow", "")
         detail = f"{request.method} is not possible here" + (f"; use {allowed}" if allowed else "")
@@ -204,7 +215,9 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    found = [{"field": ".".join(map(str, e["loc"])), "message": e["msg"]} for e in error.errors()]
+    found = [
+        {"field": shown(".".join(map(str, e["loc"]))), "message": shown(e["msg"])} for e in error.errors()[:MOST_ERRORS]
+    ]
     first = f"{found[0]['field']}: {found[0]['message']}" if found else "the request does not fit its schema"
     return refusal("invalid_request", first, request.scope, errors=found)
 

@@ -1,11 +1,14 @@
 """What goes out as JSON (and, for the JSON dialects, what comes in)."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from serving.detector.decision import Confidence
 from serving.detector.labels import Label
+
+MOST_NAME: Final = 256
+"""Characters of a name or an id in a request."""
 
 
 class _Out(BaseModel):
@@ -168,7 +171,7 @@ class VertexInstance(BaseModel):
 class VertexRequest(BaseModel):
     """Body of the Vertex AI custom container contract."""
 
-    instances: list[VertexInstance] = Field(min_length=1)
+    instances: Annotated[list[VertexInstance], FailFast()] = Field(min_length=1)
     parameters: dict[str, Any] | None = None
 
 
@@ -214,9 +217,9 @@ class V2ServerMetadata(_Out):
 class V2Tensor(_Out):
     """A tensor of the Open Inference Protocol."""
 
-    name: str
-    datatype: str
-    shape: list[int]
+    name: str = Field(max_length=MOST_NAME)
+    datatype: str = Field(max_length=MOST_NAME)
+    shape: Annotated[list[int], FailFast()] = Field(max_length=8)
     data: list[Any] | None = None
     parameters: dict[str, Any] | None = None
 
@@ -224,16 +227,16 @@ class V2Tensor(_Out):
 class V2RequestedOutput(BaseModel):
     """An output the client asks for."""
 
-    name: str
+    name: str = Field(max_length=MOST_NAME)
     parameters: dict[str, Any] | None = None
 
 
 class V2Request(BaseModel):
     """Body of an Open Inference Protocol V2 inference request."""
 
-    id: str | None = None
-    inputs: list[V2Tensor] = Field(min_length=1, max_length=1)
-    outputs: list[V2RequestedOutput] | None = None
+    id: str | None = Field(None, max_length=MOST_NAME)
+    inputs: Annotated[list[V2Tensor], FailFast()] = Field(min_length=1, max_length=1)
+    outputs: list[V2RequestedOutput] | None = Field(None, max_length=16)
     parameters: dict[str, Any] | None = None
 
 

@@ -1,9 +1,11 @@
 """What the routes of one application share: models, predictor, limits and observers."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, TypeVar
 
 from fastapi import Request
 
@@ -11,14 +13,23 @@ from serving.detector.detector import Judgement
 from serving.detector.statistics import InputQuality
 from serving.drift.monitor import DriftMonitor
 from serving.feedback import FeedbackStore
+from serving.http.codecs import ImageBounds
 from serving.http.predictor import Predictor
 from serving.http.problems import ProblemError
-from serving.http.uploads import BodyAccount, BodyBudget, Upload, UploadLimits, read_body, read_files
+from serving.http.uploads import BodyAccount, BodyBudget, Pace, Upload, UploadLimits, read_body, read_files
 from serving.lifecycle import LifecycleMetrics
 from serving.served import ModelHolder, Served
 from serving.settings import Settings
 from serving.shadow import Shadow
 from serving.telemetry import Telemetry
+
+T = TypeVar("T")
+
+JSON_PER_BYTE: Final = 4 / 3
+"""Base64 takes four characters for three bytes."""
+
+SMALL_BODY_BYTES: Final = 256 * 1024
+"""To decode so much costs less than to hand it to another thread."""
 
 
 @dataclass(slots=True)
@@ -47,16 +58,27 @@ class Service:
         """What keeps records on a thread of its own, to be started with the server and closed after it."""
         return [recorder for recorder in (self.drift, self.feedback) if recorder is not None]
 
+    @property
+    def pace(self) -> Pace:
+        """How slowly a body may come."""
+        window_s = self.settings.body_timeout_s
+        return Pace(window_s, max(1, int(window_s * self.settings.body_min_rate)))
+
+    @property
+    def image_bounds(self) -> ImageBounds:
+        """What one request may hold in images."""
+        return ImageBounds(self.settings.max_batch_files, self.settings.max_file_bytes)
+
     @contextmanager
-    def admitted(self) -> Iterator[BodyAccount]:
-        """An account for a body that is worth reading.
+    def admitted(self, request: Request) -> Iterator[BodyAccount]:
+        """An account for a body that is worth reading, in the name of the request's caller.
 
         Raises:
             ProblemError: `not_ready`, `overloaded`.
         """
         _ = self.champion.current
         self.predictor.refuse_if_full()
-        with self.budget.account() as account:
+        with self.budget.account(request.scope["state"].get("caller", "")) as account:
             yield account
 
     async def upload(self, request: Request, account: BodyAccount) -> bytes:
@@ -66,7 +88,7 @@ class Service:
             ProblemError: see `uploads.read_files`; also `file_too_large`.
         """
         limit = self.settings.max_file_bytes
-        limits = UploadLimits("file", 1, limit, limit, self.settings.body_timeout_s)
+        limits = UploadLimits("file", 1, limit, limit, self.pace)
         (upload,) = await read_files(request, account, limits)
         if upload.too_large:
             raise ProblemError("file_too_large", self.too_large_detail())
@@ -80,13 +102,20 @@ class Service:
             settings.max_batch_files,
             settings.max_file_bytes,
             settings.max_batch_bytes,
-            settings.body_timeout_s,
+            self.pace,
         )
         return await read_files(request, account, limits)
 
-    async def body(self, request: Request, account: BodyAccount, max_bytes: int) -> bytes:
-        """A whole JSON (or JSON and binary) body."""
-        return await read_body(request, account, max_bytes, self.settings.body_timeout_s)
+    async def decoded(self, request: Request, account: BodyAccount, decode: Callable[[bytearray, ImageBounds], T]) -> T:
+        """What `decode` makes of a whole JSON (or JSON and binary) body; a large one is decoded off the event loop."""
+        most = int(self.settings.max_batch_bytes * JSON_PER_BYTE)
+        body = await read_body(request, account, most, self.pace)
+        work = partial(decode, body, self.image_bounds)
+        if len(body) <= SMALL_BODY_BYTES:
+            return work()
+        # the images are copies; the body goes with the work
+        del body
+        return await self.predictor.aside(work)
 
     def too_large_detail(self) -> str:
         """Says the file limit."""

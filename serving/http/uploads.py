@@ -10,13 +10,16 @@ from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from serving.http.problems import ProblemError
+from serving.http.problems import ProblemError, shown
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 ENVELOPE_BYTES: Final = 64 * 1024
 """Room for part headers and boundaries beside the files themselves."""
+
+MAX_BOUNDARY_BYTES: Final = 70
+"""As RFC 2046 has it."""
 
 _MOST_PARTS: Final = 64
 """Parts of any name in one body; the rest of a form is no business of ours."""
@@ -33,6 +36,14 @@ class Upload:
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """How slowly a body may come: in each `window_s`, `least_bytes` of it or its end."""
+
+    window_s: float
+    least_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class UploadLimits:
     """What one body may hold."""
 
@@ -40,33 +51,43 @@ class UploadLimits:
     most_files: int
     max_file_bytes: int
     max_body_bytes: int
-    timeout_s: float
+    pace: Pace
 
 
 class BodyBudget:
-    """Bytes that all bodies being received may hold together, so that many slow ones cannot fill the memory."""
+    """Bytes that all bodies being received may hold together, so that many slow ones cannot fill the memory.
+
+    No client may hold more than is left free: one alone can have half of all, a second a third, and so on; there is
+    always room for another one.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._held = 0
+        self._held_by: dict[str, int] = {}
 
     @contextmanager
-    def account(self) -> Iterator["BodyAccount"]:
-        """An account of one body; closing it gives its bytes back."""
-        account = BodyAccount(self)
+    def account(self, client: str) -> Iterator["BodyAccount"]:
+        """An account of one body of `client`; closing it gives its bytes back."""
+        account = BodyAccount(self, client)
         try:
             yield account
         finally:
             self._held -= account.held
+            left = self._held_by.pop(client, 0) - account.held
+            if left > 0:
+                self._held_by[client] = left
 
-    def take(self, size: int) -> None:
+    def take(self, client: str, size: int) -> None:
         """Count `size` more bytes.
 
         Raises:
             ProblemError: `overloaded`.
         """
-        if self._held + size > self._max_bytes:
+        own = self._held_by.get(client, 0) + size
+        if own > self._max_bytes - self._held:
             raise ProblemError("overloaded", "too many bodies are being received at once; try again")
+        self._held_by[client] = own
         self._held += size
 
 
@@ -75,23 +96,24 @@ class BodyAccount:
     """Bytes one body holds of a budget."""
 
     budget: BodyBudget
+    client: str
     held: int = 0
 
     def take(self, size: int) -> None:
         """Count `size` more bytes of this body."""
-        self.budget.take(size)
+        self.budget.take(self.client, size)
         self.held += size
 
 
-async def read_body(request: Request, account: BodyAccount, max_bytes: int, timeout_s: float) -> bytes:
+async def read_body(request: Request, account: BodyAccount, max_bytes: int, pace: Pace) -> bytearray:
     """The whole body in memory, for the JSON dialects.
 
     Raises:
         ProblemError: too large, too slow, cut off.
     """
-    chunks: list[bytes] = []
-    await _receive(request, account, max_bytes, timeout_s, chunks.append)
-    return b"".join(chunks)
+    body = bytearray()
+    await _receive(request, account, max_bytes, pace, body.extend)
+    return body
 
 
 async def read_files(request: Request, account: BodyAccount, limits: UploadLimits) -> list[Upload]:
@@ -103,19 +125,19 @@ async def read_files(request: Request, account: BodyAccount, limits: UploadLimit
     form = _Form(limits)
     try:
         parser = MultipartParser(_boundary(request, limits.field), form.callbacks())
-        await _receive(request, account, limits.max_body_bytes + ENVELOPE_BYTES, limits.timeout_s, parser.write)
+        await _receive(request, account, limits.max_body_bytes + ENVELOPE_BYTES, limits.pace, parser.write)
         parser.finalize()
     except FormParserError as error:
-        raise ProblemError("malformed_request", f"the multipart body is damaged: {error}") from error
+        raise ProblemError("malformed_request", f"the multipart body is damaged: {shown(str(error))}") from error
     return form.uploads()
 
 
 async def _receive(
-    request: Request, account: BodyAccount, max_bytes: int, timeout_s: float, sink: Callable[[bytes], object]
+    request: Request, account: BodyAccount, max_bytes: int, pace: Pace, sink: Callable[[bytes], object]
 ) -> None:
-    received = 0
+    received = in_window = 0
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(pace.window_s) as window:
             more = True
             # not `request.stream()`: the loop has to register every asynchronous generator it meets
             while more:
@@ -125,12 +147,17 @@ async def _receive(
                 chunk: bytes = message.get("body", b"")
                 more = message.get("more_body", False)
                 received += len(chunk)
+                in_window += len(chunk)
                 if received > max_bytes:
                     raise ProblemError("request_too_large", f"the body has more than {max_bytes:,} bytes, the limit")
                 account.take(len(chunk))
                 sink(chunk)
+                if in_window >= pace.least_bytes:
+                    in_window = 0
+                    window.reschedule(asyncio.get_running_loop().time() + pace.window_s)
     except TimeoutError as error:
-        raise ProblemError("body_timeout", f"the body did not arrive within {timeout_s:g} s") from error
+        detail = f"less than {pace.least_bytes:,} bytes of the body came within {pace.window_s:g} s"
+        raise ProblemError("body_timeout", detail) from error
 
 
 class _Form:
@@ -225,6 +252,8 @@ def _boundary(request: Request, field_name: str) -> bytes:
             "unsupported_media_type", f"send multipart/form-data with the image in the field `{field_name}`"
         )
     boundary = options.get(b"boundary")
-    if not boundary:
-        raise ProblemError("malformed_request", "the Content-Type multipart/form-data names no boundary")
+    if not boundary or len(boundary) > MAX_BOUNDARY_BYTES:
+        raise ProblemError(
+            "malformed_request", f"the Content-Type multipart/form-data names no boundary of 1 to {MAX_BOUNDARY_BYTES}"
+        )
     return boundary

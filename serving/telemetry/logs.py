@@ -2,7 +2,12 @@
 
 import logging
 import sys
-from typing import Any, Final, Literal
+import threading
+import warnings
+from collections import Counter
+from io import StringIO
+from types import TracebackType
+from typing import Any, Final, Literal, TextIO
 
 import orjson
 import structlog
@@ -22,6 +27,10 @@ _SPAN: Final = "logging.googleapis.com/spanId"
 _SAMPLED: Final = "logging.googleapis.com/trace_sampled"
 
 
+MOST_CHARACTERS: Final = 8_000
+"""Of one value in a log line, a traceback included: its beginning and its end are kept."""
+
+
 def configure_logging(level: str = "INFO", form: Literal["json", "console"] = "json") -> None:
     """Send this process's log lines, ours and the libraries', to standard output as one JSON object each.
 
@@ -36,8 +45,9 @@ def configure_logging(level: str = "INFO", form: Literal["json", "console"] = "j
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
         structlog.processors.StackInfoRenderer(),
     ]
+    _hear_everything()
     if form == "json":
-        shared += [structlog.processors.format_exc_info, _cloud_fields]
+        shared += [structlog.processors.format_exc_info, _cut, _cloud_fields]
         structlog.configure(
             processors=[*shared, _to_json_bytes],
             wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -46,7 +56,8 @@ def configure_logging(level: str = "INFO", form: Literal["json", "console"] = "j
         )
         last: Processor = _to_json_text
     else:
-        last = structlog.dev.ConsoleRenderer()
+        shared.append(_cut)
+        last = _console()
         structlog.configure(
             processors=[*shared, last],
             wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -62,10 +73,90 @@ def configure_logging(level: str = "INFO", form: Literal["json", "console"] = "j
     )
     root = logging.getLogger()
     root.handlers = [handler]
+    handler.addFilter(_Seldom())
     # libraries speak up when something is wrong, not at every request they make
     root.setLevel(max(number, logging.WARNING))
     for name in ("serving", "uvicorn"):
         logging.getLogger(name).setLevel(number)
+
+
+def be_plain_unconfigured() -> None:
+    """Until `configure_logging` is called: tracebacks without the values of variables.
+
+    structlog's default renders those where rich is installed: half a minute and megabytes for one error in a server,
+    secrets among them.
+    """
+    if not structlog.is_configured():
+        defaults: list[Processor] = [
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.StackInfoRenderer(),
+            structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
+            _cut,
+            _console(),
+        ]
+        structlog.configure(processors=defaults)
+
+
+def _console() -> structlog.dev.ConsoleRenderer:
+    return structlog.dev.ConsoleRenderer(exception_formatter=_plain_traceback)
+
+
+def _plain_traceback(out: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
+    text = StringIO()
+    structlog.dev.plain_traceback(text, exc_info)
+    out.write(_short(text.getvalue()))
+
+
+def _hear_everything() -> None:
+    """What Python itself would write to standard error becomes log lines; Pillow's warnings say nothing new."""
+    logging.captureWarnings(True)
+    # each is told once a place, and the odd metadata of a client's image is no news to us
+    warnings.filterwarnings("ignore", module=r"PIL\b")
+    log = logging.getLogger("serving.unhandled")
+
+    def unhandled(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+        log.error("unhandled error", exc_info=(kind, error or kind(), trace))
+
+    sys.excepthook = unhandled
+    threading.excepthook = lambda args: unhandled(args.exc_type, args.exc_value, args.exc_traceback)
+    sys.unraisablehook = lambda args: unhandled(args.exc_type, args.exc_value, args.exc_traceback)
+
+
+class _Seldom(logging.Filter):
+    """Lets `MOST` lines of one library a `WINDOW_S` through: what a client can provoke must not fill a disk."""
+
+    MOST: Final = 20
+    WINDOW_S: Final = 10.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._since = 0.0
+        self._seen: Counter[str] = Counter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether this line is written."""
+        if record.name.partition(".")[0] == "serving":
+            return True
+        if record.created - self._since >= self.WINDOW_S:
+            self._since = record.created
+            self._seen.clear()
+        self._seen[record.name] += 1
+        return self._seen[record.name] <= self.MOST
+
+
+def _cut(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    for name, value in event.items():
+        if isinstance(value, str) and len(value) > MOST_CHARACTERS:
+            event[name] = _short(value)
+    return event
+
+
+def _short(text: str) -> str:
+    if len(text) <= MOST_CHARACTERS:
+        return text
+    half = MOST_CHARACTERS // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half:,} characters ...\n{text[-half:]}"
 
 
 def trace_fields(traceparent: str | None, cloud_trace: str | None, project: str) -> dict[str, Any]:
@@ -132,4 +223,7 @@ def _describe(value: object) -> str:
     # content never reaches a log, not even by accident
     if isinstance(value, bytes | bytearray | memoryview):
         return f"<{len(value)} bytes>"
-    return repr(value)
+    return repr(value)[:MOST_CHARACTERS]
+
+
+be_plain_unconfigured()

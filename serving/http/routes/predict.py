@@ -72,7 +72,7 @@ _MANY: Final = _form("files", {"type": "array", "items": _FILE, "minItems": 1, "
 async def predict(request: Request) -> Response:
     """Judge the image in the form field `file`."""
     service = service_of(request)
-    with service.admitted() as account:
+    with service.admitted(request) as account:
         data = await service.upload(request, account)
         started = time.perf_counter()
         served = service.champion.current
@@ -91,7 +91,7 @@ async def predict(request: Request) -> Response:
 async def predict_batch(request: Request) -> Response:
     """Judge the images in the repeated form field `files`; each gets a verdict or an error of its own."""
     service = service_of(request)
-    with service.admitted() as account:
+    with service.admitted(request) as account:
         uploads = await service.uploads(request, account)
         started = time.perf_counter()
         served = service.champion.current
@@ -132,7 +132,7 @@ async def predict_batch(request: Request) -> Response:
 async def predict_explain(request: Request) -> Response:
     """Judge the image in the form field `file` and explain the predicted class with Grad-CAM."""
     service = service_of(request)
-    with service.admitted() as account:
+    with service.admitted(request) as account:
         data = await service.upload(request, account)
         started = time.perf_counter()
         served = service.champion.current
@@ -160,7 +160,7 @@ async def predict_compare(request: Request) -> Response:
     service = service_of(request)
     if service.challenger is None or not service.challenger.loaded:
         raise ProblemError("no_challenger", "no challenger is loaded; set SHADOW_MODEL_URI to a model that exists")
-    with service.admitted() as account:
+    with service.admitted(request) as account:
         data = await service.upload(request, account)
         started = time.perf_counter()
         ours, theirs = service.champion.current, service.challenger.current

@@ -14,8 +14,8 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from serving.detector.detector import Judgement
-from serving.http.codecs import BYTES, HEADER_LENGTH, INPUT, OUTPUTS, decode_base64, decode_v2, encode_v2, parse
-from serving.http.problems import ProblemError, Reason, responses
+from serving.http.codecs import BYTES, HEADER_LENGTH, INPUT, OUTPUTS, decode_v2, decode_vertex, encode_v2
+from serving.http.problems import ProblemError, Reason, responses, shown
 from serving.http.routes.direct import DirectRoute
 from serving.http.routes.predict import json_response, model_fields, verdict_fields
 from serving.http.schemas import (
@@ -35,9 +35,6 @@ from serving.platform.errors import ImageRefusedError
 from serving.served import Served
 
 DISTRIBUTION: Final = "ai-product-photo-detector"
-
-_JSON_PER_BYTE: Final = 4 / 3
-"""Base64 takes four characters for three bytes."""
 
 _REASONS: Final[tuple[Reason, ...]] = (
     "malformed_request",
@@ -87,11 +84,8 @@ def _json_body(model: type[BaseModel]) -> dict[str, Any]:
 async def vertex_predict(request: Request) -> Response:
     """Judge each instance `{"b64": ...}`; predictions stand in their order."""
     service = service_of(request)
-    with service.admitted() as account:
-        settings = service.settings
-        limit = int(settings.max_batch_bytes * _JSON_PER_BYTE)
-        body = parse(VertexRequest, await service.body(request, account, limit))
-        images = [decode_base64(item.b64, f"instances.{i}.b64") for i, item in enumerate(body.instances)]
+    with service.admitted(request) as account:
+        images = await service.decoded(request, account, decode_vertex)
         served = service.champion.current
         judgements = await _judge(service, served, images)
         predictions = [VertexPrediction(**verdict_fields(j), **model_fields(served)) for j in judgements]
@@ -167,10 +161,9 @@ async def infer(request: Request, name: str, version: str | None = None) -> Resp
     """Judge the encoded images of the BYTES tensor `image`, in base64 or as raw binary data."""
     service = service_of(request)
     served = _served(request, name, version)
-    with service.admitted() as account:
-        settings = service.settings
-        body = await service.body(request, account, int(settings.max_batch_bytes * _JSON_PER_BYTE))
-        asked, images = decode_v2(body, request.headers.get(HEADER_LENGTH))
+    with service.admitted(request) as account:
+        decode = partial(decode_v2, header_length=request.headers.get(HEADER_LENGTH))
+        asked, images = await service.decoded(request, account, decode)
         judgements = await _judge(service, served, images)
         head = {"model_name": name, "model_version": served.version, **({"id": asked.id} if asked.id else {})}
         content, json_bytes = encode_v2(head, asked, [j.verdict for j in judgements])
@@ -183,17 +176,12 @@ def _served(request: Request, name: str, version: str | None) -> Served:
     served = service_of(request).champion.current
     manifest = served.detector.manifest
     if name != manifest.name or version not in (None, served.version):
-        asked = name if version is None else f"{name} version {version}"
+        asked = shown(name if version is None else f"{name} version {version}")
         raise ProblemError("not_found", f"{asked} is not served here; {manifest.name} version {served.version} is")
     return served
 
 
 async def _judge(service: Service, served: Served, images: Sequence[bytes]) -> list[Judgement]:
-    most = service.settings.max_batch_files
-    if len(images) > most:
-        raise ProblemError("too_many_files", f"{len(images)} images; at most {most} a request")
-    if any(len(data) > service.settings.max_file_bytes for data in images):
-        raise ProblemError("file_too_large", service.too_large_detail())
     started = time.perf_counter()
     outcomes = await service.predictor.predict_many(served.detector, images)
     judgements: list[Judgement] = []

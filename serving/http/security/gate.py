@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.http.paths import Served
-from serving.http.problems import Reason, refusal
+from serving.http.problems import Reason, refusal, shown
 from serving.http.security.limits import Allowance, RateLimits
 from serving.http.security.policy import Policy, Rule
 from serving.telemetry.clients import bucket
@@ -19,8 +19,6 @@ FAILED_KEYS: Final = parse("10/minute")
 """Wrong or missing keys a client may send before it is told to slow down."""
 MOST_KNOWN: Final = 10_000
 """Clients with a key that are remembered."""
-MOST_SHOWN: Final = 200
-"""Characters of a request's own words that an error repeats."""
 LINGER_S: Final = 2.0
 """How long a refused client may go on sending: to close at once would tear its answer away from it."""
 
@@ -183,12 +181,10 @@ def _throttled(allowance: Allowance) -> _RefusedError:
 def _check_route(scope: Scope) -> None:
     served: Served = scope["state"]["served"]
     if not served.exists:
-        path = scope["path"]
-        shown = path if len(path) <= MOST_SHOWN else path[:MOST_SHOWN] + "..."
-        raise _RefusedError("not_found", f"no route {shown}; /docs lists them", "not_found")
+        raise _RefusedError("not_found", f"no route {shown(scope['path'])}; /docs lists them", "not_found")
     if scope["method"] not in served.methods:
         allowed = ", ".join(sorted(served.methods))
-        detail = f"{scope['method'][:MOST_SHOWN]} is not possible here; use {allowed}"
+        detail = f"{shown(scope['method'])} is not possible here; use {allowed}"
         raise _RefusedError("method_not_allowed", detail, "method_not_allowed", allow=allowed)
 
 
