@@ -9,15 +9,19 @@ PROFILE ?= sample
 PORT ?= 8080
 UI_PORT ?= 8501
 MLFLOW_PORT ?= 5000
+# Which tests `make test` runs, and whether they count coverage, e.g. on another Python:
+#   make test PYTHON=python3.12 VENV=.venv312 COVERAGE=
+TESTS ?= not system and not engine
+COVERAGE ?= yes
 # Another index for torch, e.g. one with CPU builds (0.2 GB instead of 5.5 GB):  make run TORCH_INDEX=URL
 TORCH_INDEX ?=
 # Arguments of the benchmarks, e.g. BENCH='--only serving --quick', and how long a soak lasts
 BENCH ?=
 SOAK_MINUTES ?= 10
-EXTRAS := serve,provenance,train,pipeline,local,gcp,ui,dev
+EXTRAS := serve provenance train pipeline local gcp ui dev
+LOCK := infra/requirements.txt
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PIP_FLAGS := --quiet --disable-pip-version-check -c infra/constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 export MPLBACKEND := Agg
 
@@ -25,17 +29,25 @@ export MPLBACKEND := Agg
 help: ## Show the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(STAMP): pyproject.toml infra/constraints.txt
+$(STAMP): pyproject.toml $(LOCK) infra/install.sh
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; assert (3,11) <= sys.version_info[:2] <= (3,12), "use Python 3.11 or 3.12: make PYTHON=python3.11"'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV) (a few minutes the first time)"
-	@$(BIN)/pip install $(PIP_FLAGS) -e '.[$(EXTRAS)]'
+	@echo "installing into $(VENV) (3 GB the first time; TORCH_INDEX=URL takes a smaller torch)"
+	@TORCH_INDEX=$(TORCH_INDEX) infra/install.sh $(BIN)/python --editable $(EXTRAS)
 	@touch $@
 
 # What one target alone needs, e.g. .with-dvc
 $(VENV)/.with-%: $(STAMP)
-	@$(BIN)/pip install $(PIP_FLAGS) -e '.[$*]'
+	@infra/install.sh $(BIN)/python $*
 	@touch $@
+
+.PHONY: lock
+lock: $(STAMP) ## Compile infra/requirements.txt from pyproject.toml; UPGRADE=NAME takes its newest, UPGRADE=1 that of all
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11.5 --all-extras --generate-hashes --no-annotate \
+	  --custom-compile-command 'make lock' $(if $(filter 1,$(UPGRADE)),--upgrade,$(addprefix --upgrade-package ,$(UPGRADE))) \
+	  --output-file $(LOCK) pyproject.toml
+	@# what holds of every line says nothing of one
+	@sed -E -i "s/ ; python_full_version < '3\.13' and \(sys_platform == 'darwin' or sys_platform == 'linux'\) / /" $(LOCK)
 
 .PHONY: dev
 dev: $(STAMP) ## Set up .venv and the pre-commit hooks
@@ -85,9 +97,9 @@ compile: $(STAMP) ## Compile the pipeline for Vertex AI to build/pipeline.json
 	@$(BIN)/aidetect compile --target vertex -o build/pipeline.json
 
 .PHONY: test
-test: $(STAMP) ## Run the tests with coverage (>= 90 %); needs no network, no root, no service
+test: $(STAMP) ## Run the tests with coverage (>= 90 %; COVERAGE= without); needs no network, no root, no service
 	@$(BIN)/coverage erase
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not system and not engine" --cov --cov-report=term:skip-covered
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "$(TESTS)" $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
 
 .PHONY: test-system
 test-system: $(addprefix $(VENV)/.with-,load dvc notebook docs) ## Run the tests that need Debian packages: Redis, Prometheus, Chromium; and the load generators (root)
@@ -143,10 +155,6 @@ check-terraform: ## Validate and test the Terraform code
 .PHONY: check-workflows
 check-workflows: $(STAMP) ## Rehearse the GitHub workflows with act
 	@infra/ci/act.sh
-
-.PHONY: check-python
-check-python: $(STAMP) ## Python 3.12: resolve every pin, lint, run the tests that need no torch
-	@VENV=$(VENV) EXTRAS=$(EXTRAS) infra/ci/python312.sh
 
 .PHONY: up
 up: ## Start API, UI, MLflow, Prometheus, Grafana with Docker Compose

@@ -34,10 +34,12 @@ engine_up() {
   # an imported base image has no digest in any registry: that is the stand-in
   if [ "$("$DOCKER" image inspect --format '{{len .RepoDigests}}' python:3.11-slim 2>/dev/null || echo 1)" = 0 ]; then
     STAND_INS=yes
-    BUILD_ARGS=(--build-arg PYTHON_IMAGE=python:3.11-slim --build-arg TORCH_SPEC=torch==2.13.0+cpu
-      --build-arg TORCHVISION_SPEC=torchvision==0.28.0)
-  elif [ -n "${TORCH_INDEX_URL:-}" ]; then
-    BUILD_ARGS=(--build-arg "TORCH_INDEX_URL=$TORCH_INDEX_URL")
+    local wheels # where that base image's pip finds the CPU wheel
+    wheels=$("$DOCKER" run --rm --network none python:3.11-slim pip config list | sed -n "s/^global.find-links='\(.*\)'$/\1/p")
+    BUILD_ARGS=(--build-arg PYTHON_IMAGE=python:3.11-slim --build-arg "UV_FIND_LINKS=$wheels"
+      --build-arg TORCH_SPEC=torch==2.13.0+cpu --build-arg TORCHVISION_SPEC=torchvision==0.28.0)
+  elif [ -n "${TORCH_INDEX:-}" ]; then
+    BUILD_ARGS=(--build-arg "TORCH_INDEX=$TORCH_INDEX")
   fi
   say "engine $("$DOCKER" version --format '{{.Server.Version}}'), stand-in base image: $STAND_INS"
 }

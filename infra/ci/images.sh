@@ -27,7 +27,7 @@ for target in "${TARGETS[@]}"; do
   mb=$(($("$DOCKER" image inspect --format '{{.Size}}' "$(image "$target")") / 1000000))
   user=$("$DOCKER" image inspect --format '{{.Config.User}}' "$(image "$target")")
   printf '%-10s %8d %8d   %s\n' "$target" "$mb" "${LIMIT[$target]}" "$user"
-  ((mb <= ${LIMIT[$target]})) || fail "$target is $mb MB, above its bound of ${LIMIT[$target]} MB (a CUDA torch in it? set TORCH_INDEX_URL)"
+  ((mb <= ${LIMIT[$target]})) || fail "$target is $mb MB, above its bound of ${LIMIT[$target]} MB (a CUDA torch in it? set TORCH_INDEX)"
   [ "$user" = 10001:10001 ] || fail "$target runs as '$user'"
   for label in title version revision licenses; do
     [ -n "$("$DOCKER" image inspect --format "{{index .Config.Labels \"org.opencontainers.image.$label\"}}" "$(image "$target")")" ] ||
