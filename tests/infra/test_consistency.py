@@ -5,7 +5,6 @@ import tomllib
 from pathlib import Path
 from typing import Any, get_args
 
-import pytest
 import yaml
 
 from components.deploy.config import DeployConfig

@@ -1,4 +1,4 @@
-"""The lock: what it must hold, and `infra/install.sh` against small wheels in a folder: nothing unlocked or altered comes in."""
+"""The lock: what it must hold; and `infra/install.sh` with small wheels in a folder: nothing unlocked or altered comes in."""
 
 import hashlib
 import os
@@ -60,7 +60,8 @@ class Index:
         (self.root / "infra").mkdir(parents=True)
         shutil.copy(ROOT / "infra/install.sh", self.root / "infra")
         (self.root / "pyproject.toml").write_text(
-            '[project]\nname = "small"\nversion = "1"\n[project.optional-dependencies]\nui = ["first>=1"]\nvision = ["torch>=1"]\n'
+            '[project]\nname = "small"\nversion = "1"\n'
+            '[project.optional-dependencies]\nui = ["first>=1"]\nvision = ["torch>=1"]\n'
         )
         self.python = folder / "venv/bin/python"
         self._uv("venv", "--quiet", "--python", sys.executable, str(folder / "venv"))
