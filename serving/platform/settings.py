@@ -1,0 +1,47 @@
+"""What this process tells its libraries through the environment, before the first of them loads: to keep to themselves.
+
+Importing any of our three packages tells them, so that it holds for the command line, the server, a stage under KFP, a
+notebook and whoever uses the detector as a library. What does not start with our code is told by the Makefile and the
+Dockerfile, in the same words.
+"""
+
+import os
+import stat
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+QUIET: Final = MappingProxyType(
+    {
+        "DO_NOT_TRACK": "true",
+        "DVC_NO_ANALYTICS": "true",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        # a device's number and a queue under the home folder, and its collector's name asked of the DNS
+        "ORT_DISABLE_TELEMETRY": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "STREAMLIT_BROWSER_GATHER_USAGE_STATS": "false",
+    }
+)
+"""Switches of telemetry, by the variable that each library reads."""
+
+
+def quieten_libraries() -> None:
+    """Switch off what libraries report or write about their use; a variable that is set already stays as it is.
+
+    Matplotlib's list of fonts goes into the folder of temporary files instead of the home folder.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if "MPLCONFIGDIR" not in os.environ and (folder := _own_temporary_folder()):
+        os.environ["MPLCONFIGDIR"] = str(folder)
+
+
+def _own_temporary_folder() -> Path | None:
+    """A folder that stays for the next process; nothing where somebody else made it, as settings are read from it."""
+    folder = Path(os.environ.get("TMPDIR") or "/tmp") / f"aidetect-matplotlib-{os.getuid()}"  # noqa: S108 - see above
+    try:
+        found = folder.lstat()
+    except OSError:
+        return folder
+    return folder if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() else None
