@@ -1,4 +1,4 @@
-"""The lock: what it must hold; and `infra/install.sh` on small wheels in a folder: nothing unlocked or altered comes in."""
+"""The lock: what it must hold; `infra/install.sh` on small wheels in a folder: nothing unlocked or altered comes in."""
 
 import hashlib
 import os
