@@ -13,10 +13,17 @@ import pytest
 
 from tests.bundles import make_bundle
 from tests.interrupted import interrupted_start as interrupted_start
+from tests.processor import instruction_sets
 from tests.releases import make_context
+from tests.shared import once
 from tests.untraced import untraced
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_report_header() -> str:
+    """What the engine's choices depend on, beside the results."""
+    return f"processor: {' '.join(instruction_sets()) or 'no instruction sets told'}"
 
 
 @pytest.fixture(autouse=True)
@@ -48,8 +55,10 @@ def inverted_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of an empty registry, to copy: MLflow's first use of a database costs seconds."""
-    from components.platform.registry import Registry
 
-    folder = tmp_path_factory.mktemp("registry")
-    Registry(make_context(folder).tracking_uri, "m").summaries()
-    return folder / "mlflow.db"
+    def make(folder: Path) -> None:
+        from components.platform.registry import Registry
+
+        Registry(make_context(folder).tracking_uri, "m").summaries()
+
+    return once(tmp_path_factory, "registry", make) / "mlflow.db"

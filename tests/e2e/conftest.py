@@ -1,5 +1,7 @@
 """Whole pipeline runs through the command line, small enough for a test: real stages, few images, one epoch."""
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
@@ -9,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.shared import once
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,7 +43,17 @@ class Cli:
 
     workspace: Path
 
-    def __call__(self, *arguments: str, timeout_s: float = 300) -> "subprocess.CompletedProcess[str]":
+    def __call__(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """One command line in this process, which has its imports already; a process of its own costs a second."""
+        from pipelines.cli.app import run_app
+
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.chdir(ROOT), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = run_app(list(arguments))
+        return subprocess.CompletedProcess(["aidetect", *arguments], code, out.getvalue(), err.getvalue())
+
+    def started(self, *arguments: str, timeout_s: float = 300) -> "subprocess.CompletedProcess[str]":
+        """One command line as a shell starts it."""
         return subprocess.run(
             [sys.executable, "-c", "from pipelines.cli import main; main()", *arguments],
             cwd=ROOT,
@@ -48,11 +62,12 @@ class Cli:
             timeout=timeout_s,
         )
 
-    def run(self, *extra: str, **changes: str) -> "tuple[int, dict[str, Any]]":
+    def run(self, *extra: str, started: bool = False, **changes: str) -> "tuple[int, dict[str, Any]]":
         """`aidetect run` with small settings; returns the exit code and the run's record."""
         settings = {**SMALL, "paths.workspace": str(self.workspace), **changes}
         sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-        done = self("run", "--profile", "sample", "--on", "local", "--json", *sets, *extra)
+        words = ["run", "--profile", "sample", "--on", "local", "--json", *sets, *extra]
+        done = self.started(*words) if started else self(*words)
         assert done.stdout, done.stderr
         return done.returncode, json.loads(done.stdout)
 
@@ -80,10 +95,16 @@ def other_names(folder: Path) -> Path:
 def passed(tmp_path_factory: pytest.TempPathFactory) -> "tuple[Cli, dict[str, Any]]":
     """A run whose gate asks for nothing, so that an hour's training is not needed to see all six stages run.
 
-    On the folder with other names of the classes; the other runs take the sample's first layout.
+    On the folder with other names of the classes. Made once for all workers: read it, or copy it before changing it.
+    Another run with other branches costs a few seconds instead of a training by `tests.e2e.replayed`.
     """
-    cli = Cli(tmp_path_factory.mktemp("passed"))
-    folder = other_names(tmp_path_factory.mktemp("photos"))
-    code, record = cli.run("--data", str(folder), **{"gate.min_accuracy": "0", "gate.min_f1": "0"})
-    assert (code, record["status"]) == (0, "deployed"), record
-    return cli, record
+
+    def make(folder: Path) -> None:
+        photos = other_names(folder / "photos")
+        gate = {"gate.min_accuracy": "0", "gate.min_f1": "0"}
+        code, record = Cli(folder / "workspace").run("--data", str(photos), started=True, **gate)
+        assert (code, record["status"]) == (0, "deployed"), record
+        (folder / "record.json").write_text(json.dumps(record))
+
+    folder = once(tmp_path_factory, "passed", make)
+    return Cli(folder / "workspace"), json.loads((folder / "record.json").read_text())

@@ -1,5 +1,7 @@
 """The main job through the front door: both branches of the gate, by which stages ran."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,8 @@ import psutil
 import pytest
 from PIL import Image
 
-from tests.e2e.conftest import Cli, other_names
+from tests.e2e.conftest import Cli
+from tests.e2e.replayed import replay
 
 ALL = ["verify_data", "train", "evaluate", "quality_gate", "register", "deploy"]
 
@@ -27,7 +30,10 @@ def test_a_passed_gate_leads_to_a_served_champion(passed: tuple[Cli, dict[str, A
     assert servers == []
 
 
-def test_a_refused_gate_registers_nothing(tmp_path: Path) -> None:
+def test_a_refused_gate_registers_nothing(
+    passed: tuple[Cli, dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    replay(monkeypatch, passed[1])
     cli = Cli(tmp_path)
     code, record = cli.run(**{"gate.min_accuracy": "1.0", "gate.min_f1": "0"})
     assert (code, record["status"]) == (2, "refused")
@@ -37,18 +43,19 @@ def test_a_refused_gate_registers_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "promotions.jsonl").exists()
 
 
-@pytest.mark.no_cover
-def test_f1_alone_refuses_on_a_folder_with_other_names_of_the_classes(tmp_path: Path) -> None:
-    folder = other_names(tmp_path)
-    gate = {"gate.min_accuracy": "0", "gate.min_f1": "1.0"}
-    code, record = Cli(tmp_path / "workspace").run("--data", str(folder), **gate)
-    assert (code, record["status"]) == (2, "refused")
-    assert ran(record) == ALL[:4]
-    assert record["headline"].startswith("REFUSED: F1 ")
+def test_f1_alone_refuses_on_a_folder_with_other_names_of_the_classes(passed: tuple[Cli, dict[str, Any]]) -> None:
+    cli, record = passed
+    (evaluation,) = Path(record["folder"]).glob("artifacts/*/evaluate/evaluation")
+    judged = cli.here("gate", str(evaluation), "--set", "gate.min_accuracy=0", "--set", "gate.min_f1=1.0", "--json")
+    assert judged.returncode == 2, judged.stderr
+    assert json.loads(judged.stdout)["headline"].startswith("REFUSED: F1 ")
 
 
-@pytest.mark.no_cover
-def test_without_auto_deploy_a_run_stops_after_register(passed: tuple[Cli, dict[str, Any]], tmp_path: Path) -> None:
+def test_without_auto_deploy_a_run_stops_after_register(
+    passed: tuple[Cli, dict[str, Any]], monkeypatch: pytest.MonkeyPatch, migrated: Path, tmp_path: Path
+) -> None:
+    replay(monkeypatch, passed[1])
+    shutil.copy(migrated, tmp_path / "mlflow.db")
     cli = Cli(tmp_path)
     code, record = cli.run(**{"gate.min_accuracy": "0", "gate.min_f1": "0", "deploy.auto": "false"})
     assert (code, record["status"]) == (0, "registered")
@@ -57,8 +64,7 @@ def test_without_auto_deploy_a_run_stops_after_register(passed: tuple[Cli, dict[
 
 
 def test_the_champion_answers_on_the_command_line(passed: tuple[Cli, dict[str, Any]], tmp_path: Path) -> None:
-    cli, record = passed
-    photo = str(Path(record["folder"]) / "photo.jpg")
+    cli, _ = passed
     Image.effect_noise((64, 64), 40).convert("RGB").save(tmp_path / "noise.jpg")
     photo = str(tmp_path / "noise.jpg")
     predicted = cli.here("predict", photo)
