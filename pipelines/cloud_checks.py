@@ -1,15 +1,13 @@
 """Checks that ask the cloud before money is spent: credentials, project, buckets, images, quota. Nothing is changed."""
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from components.platform.cloud_storage import SCHEME, split
 from components.platform.google_cloud import connect, google_errors, patience
 from pipelines.findings import Finding
+from pipelines.settings.pipeline import PipelineConfig
 from serving.platform.errors import StageError
-
-if TYPE_CHECKING:
-    from pipelines.config import PipelineConfig
 
 _TIMEOUT_S: Final = 10.0
 _READ: Final = ("storage.objects.get", "storage.objects.list")
@@ -28,7 +26,7 @@ _QUOTAS: Final = {"NVIDIA_TESLA_T4": "custom_model_training_nvidia_t4_gpus"}
 """Vertex AI's own quota for training; Compute Engine's of the same accelerator is another one."""
 
 
-def before_submission(config: "PipelineConfig") -> list[Finding]:
+def before_submission(config: PipelineConfig) -> list[Finding]:
     """What must hold for a run on Vertex AI and only the cloud can tell: buckets, images, quota."""
     return [
         *(_bucket(uri, needed, config) for uri, needed in _buckets(config).items()),
@@ -37,13 +35,13 @@ def before_submission(config: "PipelineConfig") -> list[Finding]:
     ]
 
 
-def examine_cloud(config: "PipelineConfig") -> list[Finding]:
+def examine_cloud(config: PipelineConfig) -> list[Finding]:
     """The same for a person who asks, with credentials and project before it."""
     access = _access(config)
     return [*access, *([] if access[-1].status == "error" else before_submission(config))]
 
 
-def _access(config: "PipelineConfig") -> list[Finding]:
+def _access(config: PipelineConfig) -> list[Finding]:
     """Whether Vertex AI lets these credentials see the project's pipelines."""
     from google.cloud.aiplatform_v1 import PipelineServiceClient
 
@@ -63,7 +61,7 @@ def _access(config: "PipelineConfig") -> list[Finding]:
     return [Finding("ok", subject, f"Vertex AI answers in {vertex.region}")]
 
 
-def _buckets(config: "PipelineConfig") -> dict[str, list[str]]:
+def _buckets(config: PipelineConfig) -> dict[str, list[str]]:
     """Every bucket that a run touches, and what it does there."""
     written = [config.vertex.bucket, config.deploy.ledger_path]
     written.append(config.register_.bucket if config.register_.vertex else "")
@@ -76,7 +74,7 @@ def _buckets(config: "PipelineConfig") -> dict[str, list[str]]:
     return buckets
 
 
-def _bucket(uri: str, needed: list[str], config: "PipelineConfig") -> Finding:
+def _bucket(uri: str, needed: list[str], config: PipelineConfig) -> Finding:
     """Whether a bucket is there and may be used as the run will."""
     from google.api_core.exceptions import GoogleAPICallError, NotFound
 
@@ -111,11 +109,11 @@ def _bucket(uri: str, needed: list[str], config: "PipelineConfig") -> Finding:
     return Finding("error", uri, f"{lacking}; grant roles/storage.objectUser")
 
 
-def _images(config: "PipelineConfig") -> list[Finding]:
+def _images(config: PipelineConfig) -> list[Finding]:
     return [_image(f"images.{name}", image, config) for name, image in config.images.model_dump().items()]
 
 
-def _image(subject: str, image: str, config: "PipelineConfig") -> Finding:
+def _image(subject: str, image: str, config: PipelineConfig) -> Finding:
     """Whether the registry holds the image that the spec names."""
     import httpx
 
@@ -144,7 +142,7 @@ def _image(subject: str, image: str, config: "PipelineConfig") -> Finding:
     return Finding("ok", subject, f"is in {host}")
 
 
-def _quota(config: "PipelineConfig") -> list[Finding]:
+def _quota(config: PipelineConfig) -> list[Finding]:
     """Whether the project may train on as many accelerators as the run asks for."""
     wanted = {
         machine.accelerator: machine.accelerator_count
@@ -154,7 +152,7 @@ def _quota(config: "PipelineConfig") -> list[Finding]:
     return [_accelerators(name, count, config) for name, count in wanted.items()]
 
 
-def _accelerators(name: str, count: int, config: "PipelineConfig") -> Finding:
+def _accelerators(name: str, count: int, config: PipelineConfig) -> Finding:
     import httpx
 
     vertex, quota = config.vertex, _QUOTAS[name]
@@ -190,7 +188,7 @@ def _limit(document: dict[str, Any], region: str) -> int | None:
     return limits.get(region, limits.get(""))
 
 
-def _token(config: "PipelineConfig") -> str:
+def _token(config: PipelineConfig) -> str:
     """An access token of the application default credentials.
 
     Raises:

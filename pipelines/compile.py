@@ -4,29 +4,20 @@ import json
 import tempfile
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any
 
-from pipelines.config import PipelineConfig
-from pipelines.places import STAGES, Stage, is_pinned
+from pipelines.settings.names import STAGES
+from pipelines.settings.pipeline import PipelineConfig
+from pipelines.targets.target import Target
 from serving.platform.errors import CompileError
 
-if TYPE_CHECKING:
-    from kfp import dsl
 
-TargetName = Literal["local", "docker", "vertex", "kubeflow"]
-PIPELINE_FILE: Final = "pipeline.json"
-PARAMETERS_FILE: Final = "parameters.json"
-TARGETS: Final[tuple[TargetName, ...]] = ("local", "docker", "vertex", "kubeflow")
-
-
-def compile_pipeline(config: PipelineConfig, target: TargetName) -> dict[str, Any]:
-    """Compile the DAG for one target to a pipeline spec, with this configuration as its parameters' defaults.
+def compile_pipeline(target: Target) -> dict[str, Any]:
+    """Compile the DAG for a target to a pipeline spec, with its configuration as the parameters' defaults.
 
     Raises:
-        CompileError: a movable image tag for Vertex AI, or a spec that KFP's protos do not accept.
+        CompileError: an image that the target must not be given, or a spec that KFP's protos do not accept.
     """
-    if target == "vertex":
-        refuse_movable_tags(config)
     from kfp import compiler
 
     with warnings.catch_warnings():
@@ -34,12 +25,13 @@ def compile_pipeline(config: PipelineConfig, target: TargetName) -> dict[str, An
         warnings.filterwarnings("ignore", message=".*base image.*")
         # Vertex AI's client reads JSON, and only JSON is refused when a feature of another platform slips in
         warnings.filterwarnings("ignore", message="Compiling to JSON is deprecated")
-        from pipelines.training import Placement, build_pipeline
+        from pipelines.training import build_pipeline
 
-        pipeline = build_pipeline(Placement(lambda stage, task: _place(config, target, stage, task)))
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "pipeline.json"
-            compiler.Compiler().compile(pipeline, str(path), pipeline_parameters=stage_parameters(config))
+            compiler.Compiler().compile(
+                build_pipeline(target.place), str(path), pipeline_parameters=stage_parameters(target.config)
+            )
             spec: dict[str, Any] = json.loads(path.read_text())
     check_spec(spec)
     return spec
@@ -57,19 +49,6 @@ def stage_parameters(config: PipelineConfig) -> dict[str, Any]:
         "deploy_config": config.deploy.model_dump(mode="json", exclude={"auto"}, exclude_none=True),
         "auto_deploy": config.deploy.auto,
     }
-
-
-def refuse_movable_tags(config: PipelineConfig) -> None:
-    """Vertex AI caches by image name: a movable tag would answer with results of older code.
-
-    Raises:
-        CompileError: names the image and the fix.
-    """
-    for name, image in config.images.model_dump().items():
-        if not is_pinned(image):
-            raise CompileError(
-                f"images.{name} is {image!r}: pin it by digest (…@sha256:<64 hex>), a tag may move under a cached run"
-            )
 
 
 def check_spec(spec: dict[str, Any]) -> None:
@@ -91,17 +70,3 @@ def check_spec(spec: dict[str, Any]) -> None:
     missing = [stage for stage in STAGES if f"exec-{stage.replace('_', '-')}" not in executors]
     if missing:
         raise CompileError(f"the compiled spec has no executor for {', '.join(missing)}")
-
-
-def _place(config: PipelineConfig, target: TargetName, stage: Stage, task: "dsl.PipelineTask") -> None:
-    whole = target == "docker" and stage == "deploy" and config.deploy.target == "local"
-    task.set_container_image(config.docker.deploy_image if whole else config.images.of(stage))
-    # stale results after a code change are worse than a repeated stage: opt in by vertex.caching
-    task.set_caching_options(target == "vertex" and config.vertex.caching)
-    if target in ("local", "docker"):
-        return
-    machine = config.machines.of(stage)
-    task.set_cpu_limit(str(machine.cpu)).set_memory_limit(f"{machine.memory_gb}G")
-    if machine.accelerator_count:
-        name = machine.accelerator if target == "vertex" else config.kubeflow.accelerator
-        task.set_accelerator_type(name).set_accelerator_limit(machine.accelerator_count)

@@ -10,20 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
-from components.deploy.config import DeployConfig
-from components.evaluate.config import EvaluateConfig
-from components.quality_gate.config import GateConfig
-from components.register.config import RegisterConfig
-from components.train.config import TrainConfig
-from components.verify_data.config import VerifyDataConfig
-from pipelines.cost import CostConfig
-from pipelines.places import DockerConfig, ImagesConfig, KubeflowConfig, MachinesConfig, VertexConfig
-from pipelines.retrain import RetrainConfig
-from pipelines.schedule import ScheduleConfig
+from pipelines.settings.pipeline import PipelineConfig
 from serving.platform.errors import ConfigError
-from serving.platform.frozen import Section
 
 CONFIG_FILE: Final = "pipeline_config.yaml"
 ENV_PREFIX: Final = "AIDETECT_"
@@ -36,62 +26,6 @@ _FOR_CONTAINERS: Final = frozenset(
     }
 )  # fmt: skip
 """Credentials, addresses and bounds; paths of this machine mean nothing in a container."""
-
-
-class DataConfig(Section):
-    """Where the images are."""
-
-    uri: str = "data/sample"
-    """Folder, Parquet folder, `gs://` of either, or `hf://dataset`."""
-
-
-class PathsConfig(Section):
-    """Where runs, the registry and caches lie on this disk."""
-
-    workspace: Path = Path("workspace")
-
-
-class TrackingConfig(Section):
-    """MLflow tracking and registry."""
-
-    uri: str = ""
-    """Server URI; empty: sqlite in the workspace."""
-    experiment: str = "ai-product-photo-detector"
-    model_name: str = "ai-product-photo-detector"
-
-
-class DeploySection(DeployConfig):
-    """The deploy stage's knobs and whether it runs at all."""
-
-    auto: bool = True
-    """False: a run stops after register; `aidetect deploy` goes on from there."""
-
-
-class PipelineConfig(Section):
-    """Every knob of the system."""
-
-    data: DataConfig = DataConfig()
-    paths: PathsConfig = PathsConfig()
-    tracking: TrackingConfig = TrackingConfig()
-    verify_data: VerifyDataConfig = Field(default_factory=VerifyDataConfig)
-    train: TrainConfig = Field(default_factory=TrainConfig)
-    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
-    gate: GateConfig = Field(default_factory=GateConfig)
-    register_: RegisterConfig = Field(default_factory=RegisterConfig, alias="register")
-    deploy: DeploySection = Field(default_factory=DeploySection)
-    images: ImagesConfig = ImagesConfig()
-    machines: MachinesConfig = MachinesConfig()
-    docker: DockerConfig = DockerConfig()
-    vertex: VertexConfig = VertexConfig()
-    kubeflow: KubeflowConfig = KubeflowConfig()
-    schedule: ScheduleConfig = ScheduleConfig()
-    retrain: RetrainConfig = RetrainConfig()
-    cost: CostConfig = CostConfig()
-
-    @property
-    def tracking_uri(self) -> str:
-        """MLflow URI in force: the configured server, or sqlite in the workspace."""
-        return self.tracking.uri or f"sqlite:///{self.paths.workspace.resolve() / 'mlflow.db'}"
 
 
 def load_config(

@@ -6,55 +6,25 @@ import statistics
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import yaml
-from pydantic import Field
 
-from pipelines.places import STAGES, Machine, Stage
+from components.deploy.config import DeployConfig
 from pipelines.runs import list_runs
+from pipelines.settings.names import STAGES, Stage
+from pipelines.settings.operations import CostConfig
+from pipelines.settings.pipeline import PipelineConfig
+from pipelines.settings.places import Machine
 from serving.platform.errors import CostError
 from serving.platform.frozen import Frozen
 
-if TYPE_CHECKING:
-    from components.deploy.config import DeployConfig
-    from pipelines.config import PipelineConfig
-
 HOURS_A_MONTH: Final = 730.0
+_VERTEX_JOB: Final = "/pipelineJobs/"
+"""In the resource name of a run on Vertex AI, whose machines are the ones priced here."""
 _N1: Final = re.compile(r"n1-(standard|highmem|highcpu)-(\d+)")
 _GB_PER_CPU: Final = {"standard": 3.75, "highmem": 6.5, "highcpu": 0.9}
 """Compute Engine documentation, N1 machine series."""
-
-
-class StageMinutes(Frozen):
-    """Minutes of each stage; what runs recorded on Vertex AI took replaces these."""
-
-    verify_data: float = Field(5, ge=0)
-    train: float = Field(25, ge=0)
-    """The target for CIFAKE at 224 px on a T4; not measured on one yet."""
-    evaluate: float = Field(15, ge=0)
-    quality_gate: float = Field(1, ge=0)
-    register_: float = Field(2, ge=0, alias="register")
-    deploy: float = Field(5, ge=0)
-
-    def of(self, stage: Stage) -> float:
-        """Minutes of a stage."""
-        minutes: float = getattr(self, "register_" if stage == "register" else stage)
-        return minutes
-
-
-class CostConfig(Frozen):
-    """What an estimate assumes where nothing is recorded."""
-
-    stage_minutes: StageMinutes = StageMinutes()
-    min_instances: int = Field(1, ge=0)
-    """Cloud Run instances kept warm; Terraform's `min_instances` of prod."""
-    service_cpu: int = Field(2, ge=1)
-    service_memory_gib: float = Field(2.0, gt=0)
-    storage_gb: float = Field(5.0, ge=0)
-    """Data, pipeline roots and bundles in Cloud Storage."""
-    images_gb: float = Field(10.0, ge=0)
-    """The images in Artifact Registry."""
 
 
 class Price(Frozen):
@@ -145,7 +115,7 @@ def load_prices() -> Prices:
     return Prices.model_validate(yaml.safe_load(text))
 
 
-def estimate(config: "PipelineConfig") -> Estimate:
+def estimate(config: PipelineConfig) -> Estimate:
     """Cost of a run on Vertex AI and of a month of serving, as configured.
 
     Raises:
@@ -184,7 +154,7 @@ def machine_hour(cpu: float, memory_gb: float, accelerator: str, count: int, reg
     return hour * (1 + prices.usd("vertex_share", region))
 
 
-def _run(config: "PipelineConfig", region: str) -> list[Line]:
+def _run(config: PipelineConfig, region: str) -> list[Line]:
     recorded = _recorded_minutes(config)
     lines = [Line("Vertex AI Pipelines", "run", 1, "run", load_prices().usd("pipeline_run", region), "its fee")]
     for stage in STAGES:
@@ -203,18 +173,18 @@ def _words(machine: Machine) -> str:
     return f"{machine.cpu} vCPU, {machine.memory_gb} GB{accelerator} (priced as N1)"
 
 
-def _recorded_minutes(config: "PipelineConfig") -> dict[Stage, tuple[float, int]]:
+def _recorded_minutes(config: PipelineConfig) -> dict[Stage, tuple[float, int]]:
     """Median minutes and number of recorded runs, of each stage that ran on Vertex AI."""
     seconds: dict[Stage, list[float]] = {}
     for record in list_runs(config.paths.workspace):
-        if record.target == "vertex":
+        if _VERTEX_JOB in record.resource:
             for entry in record.stages:
                 if entry.status == "succeeded" and entry.seconds > 0:
                     seconds.setdefault(entry.name, []).append(entry.seconds)
     return {stage: (statistics.median(found) / 60, len(found)) for stage, found in seconds.items()}
 
 
-def _serving(config: "PipelineConfig", region: str) -> list[Line]:
+def _serving(config: PipelineConfig, region: str) -> list[Line]:
     deploy = config.deploy
     if deploy.target == "cloud_run":
         return _cloud_run(config.cost, region)
@@ -240,7 +210,7 @@ def _cloud_run(cost: CostConfig, region: str) -> list[Line]:
     ]
 
 
-def _endpoint(deploy: "DeployConfig", region: str) -> Line:
+def _endpoint(deploy: DeployConfig, region: str) -> Line:
     shape = _N1.fullmatch(deploy.machine_type)
     if shape is None:
         raise CostError(
@@ -255,7 +225,7 @@ def _endpoint(deploy: "DeployConfig", region: str) -> Line:
     return Line(f"Vertex AI endpoint, {deploy.machine_type}", "serving", hours, "hour", hours * price, basis)
 
 
-def _storage(config: "PipelineConfig", region: str) -> list[Line]:
+def _storage(config: PipelineConfig, region: str) -> list[Line]:
     prices, cost = load_prices(), config.cost
     return [
         Line(

@@ -5,8 +5,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from pipelines.config import PipelineConfig
 from pipelines.findings import Finding
+from pipelines.settings.pipeline import PipelineConfig
 
 _NEEDED = {"kfp": "pipeline", "mlflow": "local", "onnxruntime": "pipeline", "timm": "train", "torch": "train"}
 _DISK_GB = 2.0

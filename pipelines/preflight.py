@@ -2,10 +2,12 @@
 
 from typing import Any, Final
 
-from pipelines.compile import refuse_movable_tags
-from pipelines.config import PipelineConfig
-from pipelines.places import NEVER_PUSHED, STAGES, Machine
-from serving.platform.errors import CompileError, PreflightError
+from pipelines.cloud_checks import before_submission
+from pipelines.cost import estimate
+from pipelines.settings.names import STAGES
+from pipelines.settings.pipeline import PipelineConfig
+from pipelines.settings.places import NEVER_PUSHED, Machine, is_pinned
+from serving.platform.errors import CompileError, CostError, PreflightError
 
 T4_REGIONS: Final = frozenset(
     {
@@ -47,10 +49,6 @@ def ask_cloud(config: PipelineConfig) -> list[str]:
     Raises:
         PreflightError: the run would fail on what was found.
     """
-    from pipelines.cloud_checks import before_submission
-    from pipelines.cost import estimate
-    from serving.platform.errors import CostError
-
     findings = before_submission(config)
     problems = [f"{found.subject}: {found.message}" for found in findings if found.status == "error"]
     if problems:
@@ -71,6 +69,19 @@ def check_parameters(parameters: dict[str, Any], spec: dict[str, Any]) -> None:
     problems = _parameters(parameters, spec)
     if problems:
         raise PreflightError("; ".join(problems))
+
+
+def refuse_movable_tags(config: PipelineConfig) -> None:
+    """Vertex AI caches by image name: a movable tag would answer with results of older code.
+
+    Raises:
+        CompileError: names the image and the fix.
+    """
+    for name, image in config.images.model_dump().items():
+        if not is_pinned(image):
+            raise CompileError(
+                f"images.{name} is {image!r}: pin it by digest (…@sha256:<64 hex>), a tag may move under a cached run"
+            )
 
 
 def _places(config: PipelineConfig) -> list[str]:

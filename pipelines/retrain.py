@@ -7,33 +7,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
-from pydantic import Field
-
 from components.platform.cloud_storage import SCHEME, CloudLines
 from pipelines.retrain_state import NOT_STARTED, STARTING, Reason, Start, open_history
+from pipelines.settings.operations import RetrainConfig
 from serving.platform.errors import RetrainError
 from serving.platform.frozen import Section
 
 DAY_S: Final = 86_400.0
 HTTP_TIMEOUT_S: Final = 10.0
 _ATTEMPTS: Final = 5
-
-
-class RetrainConfig(Section):
-    """When a new model is worth a pipeline run."""
-
-    max_age_days: float = Field(90.0, gt=0)
-    min_new_labels: int = Field(500, ge=1)
-    """Labels received since the served model was trained."""
-    cool_down_hours: float = Field(24.0, ge=0)
-    """At least so long between two started runs, whatever the reason."""
-    retry_days: float = Field(7.0, ge=0)
-    """After so long the same finding about the same model version may start another run."""
-    state_path: str = "retrain.jsonl"
-    """Append-only record of the runs started, which cool-down and deduplication read; relative: in the workspace;
-    `gs://` where the deciding machine starts with an empty disk, as a CI runner does."""
-    feedback_path: str = ""
-    """The server's `feedback.jsonl`, where this machine sees it, or its `gs://` copy; empty: labels are no reason."""
 
 
 class Evidence(Section):

@@ -1,20 +1,27 @@
 """The record of a run: what ran, how long, what came out, and where it lies."""
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from pipelines.places import STAGES, Stage
+from pipelines.settings.names import STAGES, Stage
+from serving.platform.errors import RunError
 
 RUN_JSON: Final = "run.json"
+PIPELINE_FILE: Final = "pipeline.json"
+PARAMETERS_FILE: Final = "parameters.json"
+_LOCK: Final = "run.lock"
+_SHOWN: Final = 5
 
 StageStatus = Literal["pending", "running", "succeeded", "failed"]
-RunStatus = Literal["running", "deployed", "registered", "refused", "failed", "interrupted", "submitted"]
+RunStatus = Literal["running", "deployed", "registered", "refused", "failed", "interrupted", "submitted", "lost"]
 
 EXIT_CODES: Final[dict[RunStatus, int]] = {
     "running": 0,
@@ -24,6 +31,7 @@ EXIT_CODES: Final[dict[RunStatus, int]] = {
     "refused": 2,
     "failed": 1,
     "interrupted": 1,
+    "lost": 1,
 }
 
 
@@ -51,6 +59,7 @@ class RunRecord(BaseModel):
     started_at: str
     seconds: float = 0.0
     status: RunStatus = "running"
+    """`lost`: never written; what `running` is called once the process that ran it is gone."""
     error: str = ""
     """One line; empty unless the run failed."""
     headline: str = ""
@@ -59,7 +68,7 @@ class RunRecord(BaseModel):
     stages: list[StageRun] = []
     folder: str
     resource: str = ""
-    """Name of the run at its target, e.g. `projects/…/pipelineJobs/…`."""
+    """Name of the run at its target, e.g. `projects/…/pipelineJobs/…`; empty for a run on this machine."""
     link: str = ""
     """Console page of a run in the cloud."""
 
@@ -75,14 +84,10 @@ class RunRecord(BaseModel):
         """Whether the stage ran to its end."""
         return self.stage(stage).status == "succeeded"
 
-    def conclude_by_stages(self) -> None:
-        """Status of a run that succeeded as a whole, by which stages ran: a gate that refused is no failure."""
-        if not self.ran("quality_gate"):
-            self.status, self.error = "failed", "the run ended without a verdict"
-        elif not self.ran("register"):
-            self.status = "refused"
-        else:
-            self.status = "deployed" if self.ran("deploy") else "registered"
+    @property
+    def is_open(self) -> bool:
+        """Whether the run was submitted and had not ended when it was last seen."""
+        return self.status == "submitted" and bool(self.resource)
 
     @property
     def exit_code(self) -> int:
@@ -95,6 +100,18 @@ class RunRecord(BaseModel):
         partial = path.with_suffix(".partial")
         partial.write_text(self.model_dump_json(indent=1) + "\n")
         partial.replace(path)
+
+    def write_inputs(self, spec: dict[str, Any], parameters: dict[str, Any]) -> None:
+        """Keep what the run is started with in its folder: the very files that are run or submitted."""
+        (Path(self.folder) / PIPELINE_FILE).write_text(json.dumps(spec, indent=1))
+        (Path(self.folder) / PARAMETERS_FILE).write_text(json.dumps(parameters, indent=1))
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within: this process runs it. The kernel lets go of the lock however the process ends."""
+        with (Path(self.folder) / _LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
 
 def new_run_id() -> str:
@@ -133,19 +150,37 @@ def list_runs(workspace: Path) -> Iterator[RunRecord]:
     """Records of all runs in a workspace, newest first; folders without a readable record are passed over."""
     for path in sorted((workspace / "runs").glob(f"*/{RUN_JSON}"), key=os.path.getmtime, reverse=True):
         try:
-            yield RunRecord.model_validate(json.loads(path.read_text()))
+            record = RunRecord.model_validate(json.loads(path.read_text()))
         except ValueError:
             continue
+        if record.status == "running" and not _is_held(path.parent):
+            record.status = "lost"
+            record.error = record.error or "its process ended without a word (killed, or the machine went down)"
+        yield record
 
 
 def find_run(workspace: Path, run_id: str) -> RunRecord:
     """Record of one run.
 
     Raises:
-        LookupError: there is no such run; names the ones there are.
+        RunError: there is no such run; names the newest there are.
     """
-    for record in list_runs(workspace):
+    records = list(list_runs(workspace))
+    for record in records:
         if record.run_id == run_id:
             return record
-    known = ", ".join(record.run_id for record in list_runs(workspace)) or "none yet"
-    raise LookupError(f"no run {run_id!r} in {workspace}/runs; there are: {known}")
+    known = ", ".join(record.run_id for record in records[:_SHOWN])
+    hint = f"the newest are: {known}; all: aidetect runs" if known else "there are none yet; start one: aidetect run"
+    raise RunError(f"no run {run_id!r} in {workspace / 'runs'}; {hint}")
+
+
+def _is_held(folder: Path) -> bool:
+    """Whether the process that runs it is alive; looking writes nothing."""
+    try:
+        with (folder / _LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

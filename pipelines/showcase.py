@@ -24,8 +24,13 @@ class Showcase:
     picture: Path
 
 
-def show_one(record: RunRecord) -> Showcase:
-    """Explain the first generated photo of the test split with the run's own bundle; files go to the run's folder."""
+def show_one(record: RunRecord) -> Showcase | None:
+    """Explain the first generated photo of the test split with the run's own bundle; files go to the run's folder.
+
+    None where the run made no version, or its data and bundle do not lie on this disk.
+    """
+    if record.status not in ("deployed", "registered") or not record.stage("train").output_dir:
+        return None
     dataset = Dataset(record.output("verify_data", "dataset"))
     detector = Detector.load(record.output("train", "bundle"))
     batch = next(dataset.batches(TEST, rows=_SCANNED, columns=["image", "label"]))

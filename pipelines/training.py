@@ -1,7 +1,6 @@
 """The DAG: verify -> train -> evaluate -> gate -> register -> deploy, the same for every place it runs."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from kfp import dsl
 
@@ -11,20 +10,17 @@ from components.quality_gate.component import quality_gate
 from components.register.component import register
 from components.train.component import train
 from components.verify_data.component import verify_data
-from pipelines.places import Stage
+from pipelines.settings.names import Stage
 
 PIPELINE_NAME = "ai-product-photo-detector"
 
 
-@dataclass(frozen=True)
-class Placement:
-    """How one stage is set on its target: image, machine and retries, applied to its task."""
-
-    apply: Callable[[Stage, dsl.PipelineTask], None]
+Placing = Callable[[Stage, dsl.PipelineTask], None]
+"""Sets one stage's task for its target: image, machine, caching."""
 
 
-def build_pipeline(placement: Placement) -> Callable[..., None]:
-    """The pipeline function, with each task placed by `placement`; compile it or run it."""
+def build_pipeline(placing: Placing) -> Callable[..., None]:
+    """The pipeline function, with each task placed by `placing`; compile it or run it."""
 
     @dsl.pipeline(name=PIPELINE_NAME, description="Real or AI-generated: from raw photos to a served, gated model.")
     def training(
@@ -41,7 +37,7 @@ def build_pipeline(placement: Placement) -> Callable[..., None]:
         job = dsl.PIPELINE_JOB_NAME_PLACEHOLDER  # a string of its own: KFP fills no placeholder inside a struct
 
         def place(task: dsl.PipelineTask, stage: Stage) -> dsl.PipelineTask:
-            placement.apply(stage, task)
+            placing(stage, task)
             return task
 
         data = place(verify_data(data_uri=data_uri, config=verify_data_config, context=context, job=job), "verify_data")

@@ -8,6 +8,7 @@ from xml.sax.saxutils import escape
 
 from pipelines.compile import compile_pipeline
 from pipelines.config import load_config
+from pipelines.targets.registry import open_target
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 WIDTH: Final = 1180
@@ -101,7 +102,7 @@ def rooms(floor: str) -> list[str]:
 
 def draw() -> str:
     """`architecture.svg`; the same text for the same code."""
-    dag = read_dag(compile_pipeline(load_config(file=ROOT / "pipeline_config.yaml", environ={}), "local"))
+    dag = read_dag(compile_pipeline(open_target("local", load_config(file=ROOT / "pipeline_config.yaml", environ={}))))
     parts: list[str] = []
     y = float(MARGIN)
     for floor, (title, says) in FLOORS.items():

@@ -6,7 +6,7 @@ from typing import Any
 
 from docs.generate.markdown import NOTE, code, table
 from docs.generate.schema import kind
-from pipelines.config import PipelineConfig
+from pipelines.settings.pipeline import PipelineConfig
 from serving.settings import Settings
 
 
@@ -14,7 +14,7 @@ def page() -> str:
     """`reference/configuration.md`."""
     schema = PipelineConfig.model_json_schema()
     parts = [
-        NOTE.format(source="pipelines/config.py and serving/settings.py"),
+        NOTE.format(source="pipelines/settings/ and serving/settings.py"),
         "# Configuration",
         "`pipeline_config.yaml` holds `base` and `profiles`; a profile changes what differs. Single keys are changed "
         "by the environment (`AIDETECT_TRAIN__EPOCHS=15`) and by `--set train.epochs=15`; the last of the two wins. "

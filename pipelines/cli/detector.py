@@ -9,7 +9,7 @@ import typer
 from pipelines.cli.options import DEFAULT_CONFIG, ConfigFile, Json, Overrides, Profile, configuration
 
 if TYPE_CHECKING:
-    from pipelines.config import PipelineConfig
+    from pipelines.settings.pipeline import PipelineConfig
     from serving.detector.detector import Detector
 
 Model = Annotated[str, typer.Option("--model", help="Bundle folder, gs:// or models:/ URI; default: the champion.")]

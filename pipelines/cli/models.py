@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from components.artifacts.deployment import Deployment
     from components.artifacts.model_version import ModelVersion
     from pipelines.cli.markdown import Summary
-    from pipelines.config import PipelineConfig
+    from pipelines.settings.pipeline import PipelineConfig
 
 
 def add_to(app: typer.Typer) -> None:
@@ -135,7 +135,7 @@ def _show(deployment: "Deployment", as_json: bool) -> None:
 def _with_image(config: "PipelineConfig", image: str) -> "PipelineConfig":
     if not image:
         return config
-    from pipelines.places import is_pinned
+    from pipelines.settings.places import is_pinned
     from serving.platform.errors import StageError
 
     if config.deploy.target != "cloud_run":

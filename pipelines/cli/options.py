@@ -1,14 +1,16 @@
 """Options that several verbs share, and how they become a configuration."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from pipelines.config import PipelineConfig
+from pipelines.settings.names import TargetName
 
-TargetOption = Literal["local", "docker", "vertex", "kubeflow"]
+if TYPE_CHECKING:
+    from pipelines.settings.pipeline import PipelineConfig
+
+TargetOption = TargetName
 Profile = Annotated[str, typer.Option("--profile", "-p", help="Profile in pipeline_config.yaml.")]
 Overrides = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override one key, e.g. train.epochs=15. Repeatable.")
@@ -32,6 +34,4 @@ def configuration(profile: str, overrides: list[str], file: Path, data: str = ""
 
 def local_configuration(profile: str, overrides: list[str], file: Path) -> "PipelineConfig":
     """The same with paths made absolute, for verbs that run a stage on this disk."""
-    from pipelines.launch import on_this_disk
-
-    return on_this_disk(configuration(profile, overrides, file))
+    return configuration(profile, overrides, file).on_this_disk()

@@ -53,10 +53,10 @@ def run(
         from pipelines.cli.summary import print_run, print_showcase
 
         print_run(record, config)
-        if record.status in ("deployed", "registered") and on in ("local", "docker"):
-            from pipelines.showcase import show_one
+        from pipelines.showcase import show_one
 
-            print_showcase(show_one(record))
+        if (shown := show_one(record)) is not None:
+            print_showcase(shown)
     raise typer.Exit(record.exit_code)
 
 
@@ -70,17 +70,17 @@ def compile_(
     """Compile the pipeline to the spec that a target takes, and check it."""
     config = configuration(profile, overrides, config_file)
     from pipelines.compile import compile_pipeline
-    from pipelines.places import NEVER_PUSHED, STAGES
+    from pipelines.settings.names import STAGES
+    from pipelines.settings.places import NEVER_PUSHED
+    from pipelines.targets.registry import open_target
 
-    spec = compile_pipeline(config, target)
+    spec = compile_pipeline(open_target(target, config))
     output.write_text(json.dumps(spec, indent=1, sort_keys=True) + "\n")
     typer.echo(f"{output}: {len(STAGES)} stages for {target}, checked against KFP's protos")
     unpushed = [name for name, image in config.images.model_dump().items() if image.endswith(NEVER_PUSHED)]
-    if unpushed and target == "vertex":
-        typer.echo(
-            f"note: images.{', images.'.join(unpushed)} stand for images never pushed; a submission will be refused",
-            err=True,
-        )
+    if unpushed:
+        names = ", images.".join(unpushed)
+        typer.echo(f"note: images.{names} stand for images never pushed; a submission will be refused", err=True)
 
 
 def gate(

@@ -7,8 +7,8 @@ from typing import Self
 from rich.console import Console
 from rich.status import Status
 
-from pipelines.places import STAGES
 from pipelines.runs import RunRecord
+from pipelines.settings.names import STAGES
 
 _TITLES = {
     "verify_data": "verify data",

@@ -18,8 +18,8 @@ from pipelines.cli.options import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipelines.config import PipelineConfig
     from pipelines.runs import RunRecord
+    from pipelines.settings.pipeline import PipelineConfig
 
 runs_app = typer.Typer(help="Runs of the pipeline: those of this workspace, here and in the cloud.")
 
@@ -81,11 +81,15 @@ def runs_follow(
     record, config = _find(run_id, profile, overrides, config_file)
     from pipelines.cli.markdown import run_markdown, summary
     from pipelines.cli.progress import RunProgress
-    from pipelines.targets.cloud import follow
+    from pipelines.targets.registry import open_target
+    from pipelines.targets.target import follow
 
+    target = open_target(record.target, config)
+    if not record.resource:
+        target.refresh(record)
     with summary(summary_file, "aidetect runs follow") as told:
         with RunProgress(quiet=as_json) as progress:
-            follow(record, config, progress)
+            follow(target, record, progress)
         told.add(run_markdown(record))
     _show(record, config, as_json)
     raise typer.Exit(record.exit_code)
@@ -101,9 +105,12 @@ def runs_cancel(
 ) -> None:
     """Cancel a run in the cloud; what it had registered or deployed stays."""
     record, config = _find(run_id, profile, overrides, config_file)
-    from pipelines.targets.cloud import cancel
+    from pipelines.targets.registry import open_target
+    from serving.platform.errors import RunError
 
-    cancel(record, config)
+    if record.resource and not record.is_open:
+        raise RunError(f"run {record.run_id} has ended ({record.status}); there is nothing to cancel")
+    open_target(record.target, config).cancel(record)
     if as_json:
         typer.echo(json.dumps({"run_id": record.run_id, "resource": record.resource, "cancel": "requested"}))
     else:
@@ -133,13 +140,13 @@ def _find(run_id: str, profile: str, overrides: list[str], config_file: "Path") 
 
 def _refresh(record: "RunRecord", config: "PipelineConfig") -> None:
     """Bring a run in the cloud up to date; one that cannot be asked about is shown as it was last seen."""
-    from pipelines.targets.cloud import is_open, refresh
+    from pipelines.targets.registry import open_target
     from serving.platform.errors import StageError
 
-    if not is_open(record):
+    if not record.is_open:
         return
     try:
-        for line in refresh(record, config):
+        for line in open_target(record.target, config).refresh(record):
             typer.echo(f"note: {line}", err=True)
     except StageError as error:
         typer.echo(f"note: shown as last seen: {error}", err=True)

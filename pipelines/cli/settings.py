@@ -37,7 +37,7 @@ def show(
 @config_app.command("schema")
 def schema() -> None:
     """Print the JSON Schema of a profile: every key with its type, bounds and default."""
-    from pipelines.config import PipelineConfig
+    from pipelines.settings.pipeline import PipelineConfig
 
     typer.echo(json.dumps(PipelineConfig.model_json_schema(), indent=1))
 

@@ -11,7 +11,7 @@ from pipelines.cli.options import DEFAULT_CONFIG, ConfigFile, Json, Overrides, P
 
 if TYPE_CHECKING:
     from components.artifacts.context import RunContext
-    from pipelines.config import PipelineConfig
+    from pipelines.settings.pipeline import PipelineConfig
 
 DatasetFolder = Annotated[
     str, typer.Option("--dataset", metavar="PLACE", help="Folder or gs:// that `aidetect data import` packed.")

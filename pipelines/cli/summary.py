@@ -12,8 +12,8 @@ from pipelines.runs import RunRecord
 
 if TYPE_CHECKING:
     from components.platform.registry import VersionSummary
-    from pipelines.config import PipelineConfig
     from pipelines.cost import Estimate
+    from pipelines.settings.pipeline import PipelineConfig
     from pipelines.showcase import Showcase
 
 _COLOURS = {"deployed": "green", "registered": "green", "refused": "yellow", "failed": "red", "interrupted": "red"}

@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
@@ -15,16 +14,62 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from components.platform.signals import interrupts_held
-from pipelines.config import CREDENTIALS, PipelineConfig, application_credentials, child_environment
+from components.platform.signals import interrupts_held, sigterm_raises
+from pipelines.config import CREDENTIALS, application_credentials, child_environment
+from pipelines.runs import PARAMETERS_FILE, RunRecord
+from pipelines.settings.names import Stage
+from pipelines.settings.pipeline import PipelineConfig
+from pipelines.targets.local import LocalTarget
+from pipelines.targets.runner import run_spec
+from pipelines.targets.target import Listener
 from serving.platform.errors import StageError
+from serving.platform.processes import tied
 
 if TYPE_CHECKING:
     import docker
+    from kfp import dsl
 
 CONTAINERS_FILE: Final = "containers.json"
 _REVISION: Final = "org.opencontainers.image.revision"
 _MLFLOW_START_S: Final = 120.0
+
+
+class DockerTarget(LocalTarget):
+    """Containers of this machine's Docker Engine, which end with the command that started them."""
+
+    def place(self, stage: Stage, task: "dsl.PipelineTask") -> None:
+        """Name the image that the stage runs in; what starts a server in its own container needs one that holds both.
+
+        A stage is never answered from a cache.
+        """
+        super().place(stage, task)
+        if stage == "deploy" and self.config.deploy.starts_server:
+            task.set_container_image(self.config.docker.deploy_image)
+
+    def prepare(self, spec: dict[str, Any], parameters: dict[str, Any], ask: bool = True) -> list[str]:
+        """Ask the engine whether it can run the spec.
+
+        Returns:
+            A sentence for each image that was built from other code than this.
+
+        Raises:
+            StageError: no engine answers, or an image is neither here nor to be had.
+        """
+        context: dict[str, str] = parameters["context"]
+        return check_engine(spec, context["git_sha"]) if ask else []
+
+    def run(self, record: RunRecord, parameters: dict[str, Any], listener: Listener) -> None:
+        """Run the spec in the record's folder to its end, beside an MLflow server where none is configured.
+
+        Raises:
+            StageError: the server did not start.
+        """
+        with sigterm_raises(), registry_server(self.config) as uri:
+            told = {**parameters, "context": {**parameters["context"], "tracking_uri": uri, "artifact_root": ""}}
+            (Path(record.folder) / PARAMETERS_FILE).write_text(json.dumps(told, indent=1))
+            write_options(Path(record.folder), self.config)
+            containers = str(Path(record.folder) / CONTAINERS_FILE)
+            run_spec(record, listener, "--runner", "docker", "--containers", containers)
 
 
 def container_options(config: PipelineConfig) -> dict[str, Any]:
@@ -87,7 +132,10 @@ def check_engine(spec: Mapping[str, Any], git_sha: str) -> list[str]:
                 found = _pulled(client, image)
             built_from = str(found.labels.get(_REVISION, "unknown"))
             if built_from != git_sha:
-                warnings.append(f"{image} holds the code of {built_from[:12]}, this checkout is {git_sha[:12]}")
+                warnings.append(
+                    f"{image} holds the code of {built_from[:12]}, this checkout is {git_sha[:12]}; "
+                    "`make images` builds it anew"
+                )
     except (docker.errors.DockerException, APIError) as error:
         raise StageError(f"Docker Engine: {_line(error)}") from error
     finally:
@@ -125,8 +173,8 @@ def _pulled(client: "docker.DockerClient", image: str) -> Any:
 
 
 @contextmanager
-def registry_server(config: PipelineConfig) -> Iterator[PipelineConfig]:
-    """The configuration with an MLflow server in it, for a run in containers.
+def registry_server(config: PipelineConfig) -> Iterator[str]:
+    """Address of an MLflow server for a run in containers.
 
     The images hold MLflow's thin client, which opens no sqlite. A server that is configured is used as it is; otherwise
     one listens on loopback for the run's time, on the workspace's own sqlite and files: what it registers is what
@@ -136,14 +184,14 @@ def registry_server(config: PipelineConfig) -> Iterator[PipelineConfig]:
         StageError: the server did not start.
     """
     if not config.tracking_uri.startswith("sqlite:"):
-        yield config
+        yield config.tracking_uri
         return
     workspace = config.paths.workspace.resolve()
     workspace.mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command = tied("mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1")
     command += ["--backend-store-uri", config.tracking_uri, "--no-serve-artifacts"]
     command += ["--default-artifact-root", (workspace / "mlflow-artifacts").as_uri()]
     with tempfile.TemporaryFile() as log:
@@ -152,7 +200,7 @@ def registry_server(config: PipelineConfig) -> Iterator[PipelineConfig]:
             with interrupts_held():
                 server = subprocess.Popen(
                     command,
-                    stdin=subprocess.DEVNULL,
+                    stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     env=child_environment(),
@@ -163,7 +211,7 @@ def registry_server(config: PipelineConfig) -> Iterator[PipelineConfig]:
                 log.seek(0)
                 last = log.read().decode(errors="replace").strip().rpartition("\n")[2]
                 raise StageError(f"the MLflow server for this run did not start: {last or 'it said nothing'}")
-            yield config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": uri})})
+            yield uri
         finally:
             if server is not None:
                 _end(server)
@@ -181,14 +229,15 @@ def _healthy(server: "subprocess.Popen[bytes]", uri: str) -> bool:
 
 
 def _end(server: "subprocess.Popen[bytes]") -> None:
-    if server.poll() is not None:
-        return
-    os.killpg(server.pid, signal.SIGTERM)
-    try:
-        server.wait(15)
-    except subprocess.TimeoutExpired:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+    if server.poll() is None:
+        os.killpg(server.pid, signal.SIGTERM)
+        try:
+            server.wait(15)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+    if server.stdin is not None:
+        server.stdin.close()
 
 
 def write_options(folder: Path, config: PipelineConfig) -> None:

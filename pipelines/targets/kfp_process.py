@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("--spec", type=Path, required=True)
     parser.add_argument("--parameters", type=Path, required=True)
     parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--runner", choices=["subprocess", "docker"], required=True)
+    parser.add_argument("--runner", choices=["subprocess", "docker"], default="subprocess")
     parser.add_argument("--containers", type=Path, help="options of every container (docker only)")
     arguments = parser.parse_args()
 

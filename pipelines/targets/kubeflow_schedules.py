@@ -4,9 +4,9 @@ import json
 import re
 from typing import Any, Final
 
-from pipelines.config import PipelineConfig
-from pipelines.schedule import Standing, Wanted
-from pipelines.targets.kubeflow import connect, package, patience, server_errors
+from pipelines.settings.pipeline import PipelineConfig
+from pipelines.targets.kubeflow_client import connect, package, patience, server_errors
+from pipelines.targets.scheduler import Standing, Wanted
 from serving.platform.errors import ScheduleError
 
 _DIGEST: Final = re.compile(r"\[digest ([0-9a-f]+)\]")
@@ -35,6 +35,11 @@ class KubeflowScheduler:
             )
         minute, hour, day, month, weekday = wanted.cron.split()
         return f"0 {minute} {hour} {day} {month} {weekday}"
+
+    def identity(self) -> dict[str, Any]:
+        """Experiment, pipeline root and identity of the runs."""
+        fields = {"experiment", "pipeline_root", "service_account"}
+        return self._config.kubeflow.model_dump(mode="json", include=fields)
 
     def find(self) -> list[Standing]:
         """Those that stand under the name.

@@ -6,16 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from components.platform.google_cloud import connect, google_errors, label, patience
-from pipelines.compile import PIPELINE_FILE
-from pipelines.config import PipelineConfig
-from pipelines.places import stage_of
-from pipelines.runs import RunRecord, StageStatus
-from pipelines.targets.cloud_outputs import Output, Outputs, collect, conclude_succeeded
-from pipelines.targets.local import Listener
+from pipelines.conclusion import Ended, conclude
+from pipelines.preflight import ask_cloud, check_cloud, refuse_movable_tags
+from pipelines.runs import PIPELINE_FILE, RunRecord, StageStatus
+from pipelines.settings.names import Stage, stage_of
+from pipelines.settings.pipeline import PipelineConfig
+from pipelines.targets.outputs import Output, Outputs, collect
+from pipelines.targets.scheduler import Scheduler
+from pipelines.targets.target import Listener, set_machine
 from serving.platform.errors import StageError
 
 if TYPE_CHECKING:
     from google.cloud.aiplatform_v1 import PipelineJob, PipelineServiceClient
+    from kfp import dsl
 
 _STAGE_STATES: Final[dict[str, StageStatus]] = {
     "PENDING": "pending",
@@ -28,7 +31,79 @@ _STAGE_STATES: Final[dict[str, StageStatus]] = {
     "CANCELLING": "running",
     "CANCELLED": "failed",
 }
-_ENDED: Final = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
+_ENDED: Final[dict[str, Ended]] = {"SUCCEEDED": "succeeded", "FAILED": "failed", "CANCELLED": "cancelled"}
+
+
+class VertexTarget:
+    """One project and region of Vertex AI Pipelines."""
+
+    def __init__(self, config: PipelineConfig) -> None:
+        self.config = config
+        self.poll_s = config.vertex.poll_s
+
+    def place(self, stage: Stage, task: "dsl.PipelineTask") -> None:
+        """Set image, machine and caching.
+
+        Raises:
+            CompileError: an image is named by a tag that may move under a cached run.
+        """
+        refuse_movable_tags(self.config)
+        set_machine(task, stage, self.config, self.config.machines.of(stage).accelerator)
+        # stale results after a code change are worse than a repeated stage: opt in by vertex.caching
+        task.set_caching_options(self.config.vertex.caching)
+
+    def prepare(self, spec: dict[str, Any], parameters: dict[str, Any], ask: bool = True) -> list[str]:
+        """Check configuration, parameters and spec, then (with `ask`) buckets, images and quota; tells the cost.
+
+        Raises:
+            PreflightError: the run would be refused or wasted; nothing was sent.
+        """
+        check_cloud(self.config, parameters, spec)
+        return ask_cloud(self.config) if ask else []
+
+    def run(self, record: RunRecord, parameters: dict[str, Any], listener: Listener) -> None:
+        """Submit the spec in the record's folder.
+
+        Raises:
+            StageError: Google refused or could not be reached; one line with the fix.
+        """
+        submit(record, self.config, parameters)
+        listener(record, f"submitted: {record.link}")
+
+    def refresh(self, record: RunRecord) -> list[str]:
+        """Ask Vertex AI once how a submitted run stands.
+
+        Returns:
+            What of an ended run's results could not be read, one line each.
+
+        Raises:
+            StageError: Vertex AI does not know the run, refused or could not be reached.
+        """
+        state, job = _look(record, self.config)
+        missing: list[str] = []
+        if state in _ENDED:
+            details = list(job.job_detail.task_details)
+            missing = collect(record, _outputs(details))
+            conclude(record, _ENDED[state], _said(details), "the console page")
+        record.save()
+        return missing
+
+    def cancel(self, record: RunRecord) -> None:
+        """Cancel a submitted run; Vertex AI ends it in its own time.
+
+        Raises:
+            StageError: Vertex AI does not know the run, refused or could not be reached.
+        """
+        with google_errors("cancel the run on Vertex AI"):
+            _jobs(record, self.config).cancel_pipeline_job(
+                name=record.resource, timeout=self.config.vertex.request_timeout_s
+            )
+
+    def scheduler(self) -> Scheduler:
+        """The schedules of the configured name in this project and region."""
+        from pipelines.targets.vertex_schedules import VertexScheduler
+
+        return VertexScheduler(self.config)
 
 
 def submit(record: RunRecord, config: PipelineConfig, parameters: dict[str, Any]) -> None:
@@ -48,7 +123,7 @@ def submit(record: RunRecord, config: PipelineConfig, parameters: dict[str, Any]
             display_name=f"{config.tracking.model_name}-{record.run_id}",
             template_path=str(Path(record.folder) / PIPELINE_FILE),
             job_id=job_id(record),
-            pipeline_root=pipeline_root(config),
+            pipeline_root=config.vertex.pipeline_root,
             parameter_values=parameters,
             labels={**config.vertex.labels, **run_labels(record)},
             failure_policy=config.vertex.failure_policy,
@@ -93,66 +168,10 @@ def _stands(record: RunRecord, config: PipelineConfig) -> bool:
     return True
 
 
-def follow(record: RunRecord, config: PipelineConfig, listener: Listener) -> RunRecord:
-    """Follow a submitted run to its end, telling the listener of every stage that changes."""
-    while True:
-        state, job = _look(record, config)
-        record.save()
-        listener(record, "")
-        if state in _ENDED:
-            break
-        time.sleep(config.vertex.poll_s)
-    for line in conclude(record, state, job):
-        listener(record, f"note: {line}")
-    return record
-
-
-def conclude(record: RunRecord, state: str, job: "PipelineJob") -> list[str]:
-    """Give an ended job's record its status, verdict, figures and reports.
-
-    Returns:
-        What of them could not be read, one line each.
-    """
-    details = list(job.job_detail.task_details)
-    missing = collect(record, _outputs(details))
-    if state == "CANCELLED":
-        record.status, record.error = "interrupted", "cancelled"
-    elif state == "FAILED":
-        failed = [
-            detail for detail in details if detail.state.name in ("FAILED", "CANCELLED") and stage_of(detail.task_name)
-        ]
-        where = f"{stage_of(failed[0].task_name)}: " if failed else ""
-        message = failed[0].error.message if failed else ""
-        record.status, record.error = "failed", f"{where}{message or 'failed; see the console page'}"
-    else:
-        conclude_succeeded(record)
-    record.save()
-    return missing
-
-
-def refresh(record: RunRecord, config: PipelineConfig) -> list[str]:
-    """Ask Vertex AI once how a submitted run stands.
-
-    Returns:
-        What of an ended run's results could not be read, one line each.
-
-    Raises:
-        StageError: Vertex AI does not know the run, refused or could not be reached.
-    """
-    state, job = _look(record, config)
-    missing = conclude(record, state, job) if state in _ENDED else []
-    record.save()
-    return missing
-
-
-def cancel(record: RunRecord, config: PipelineConfig) -> None:
-    """Cancel a submitted run; Vertex AI ends it in its own time.
-
-    Raises:
-        StageError: Vertex AI does not know the run, refused or could not be reached.
-    """
-    with google_errors("cancel the run on Vertex AI"):
-        _jobs(record, config).cancel_pipeline_job(name=record.resource, timeout=config.vertex.request_timeout_s)
+def _said(details: list[Any]) -> str:
+    """What Vertex AI says of the first stage that failed."""
+    failed = [d for d in details if d.state.name in ("FAILED", "CANCELLED") and stage_of(d.task_name)]
+    return str(failed[0].error.message) if failed else ""
 
 
 def _initialise(config: PipelineConfig) -> None:
@@ -170,11 +189,6 @@ def _initialise(config: PipelineConfig) -> None:
     aiplatform.init(
         project=config.vertex.project, location=config.vertex.region, staging_bucket=config.vertex.bucket, **settings
     )
-
-
-def pipeline_root(config: PipelineConfig) -> str:
-    """Where KFP keeps a run's artifacts."""
-    return f"{config.vertex.bucket.rstrip('/')}/pipeline-root"
 
 
 def job_id(record: RunRecord) -> str:

@@ -4,9 +4,8 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from components.platform.google_cloud import connect, google_errors, label, patience
-from pipelines.config import PipelineConfig
-from pipelines.schedule import Standing, Wanted
-from pipelines.targets.vertex import pipeline_root
+from pipelines.settings.pipeline import PipelineConfig
+from pipelines.targets.scheduler import Standing, Wanted
 from serving.platform.errors import ScheduleError
 
 if TYPE_CHECKING:
@@ -41,6 +40,11 @@ class VertexScheduler:
     def written(self, wanted: Wanted) -> str:
         """The cron with its time zone."""
         return f"TZ={wanted.time_zone} {wanted.cron}"
+
+    def identity(self) -> dict[str, Any]:
+        """Bucket, identity, network, labels and failure policy of the runs."""
+        fields = {"bucket", "service_account", "network", "labels", "failure_policy"}
+        return self._config.vertex.model_dump(mode="json", include=fields)
 
     def find(self) -> list[Standing]:
         """Those that stand under the name.
@@ -153,7 +157,7 @@ class VertexScheduler:
             "pipelineSpec": wanted.spec,
             "labels": {**config.labels, **labels, _DIGEST: wanted.digest},
             "runtimeConfig": {
-                "gcsOutputDirectory": pipeline_root(self._config),
+                "gcsOutputDirectory": self._config.vertex.pipeline_root,
                 "parameterValues": wanted.parameters,
                 "failurePolicy": f"PIPELINE_FAILURE_POLICY_FAIL_{config.failure_policy.upper()}",
             },

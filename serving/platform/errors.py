@@ -6,8 +6,6 @@ neither an `AidetectError` nor an `OSError` is a defect and is shown with its ty
 
 from typing import Final, Literal
 
-from pydantic import ValidationError
-
 Refusal = Literal["empty", "unsupported_type", "corrupt", "too_many_pixels", "too_small"]
 """Why bytes are not an acceptable image: stable, for programs."""
 
@@ -106,6 +104,10 @@ class CostError(AidetectError):
     """No price is known for what the configuration asks for; says what is known."""
 
 
+class RunError(AidetectError):
+    """A run that is not there, or of which that cannot be asked."""
+
+
 class ScheduleError(AidetectError):
     """A schedule that cannot be made as configured."""
 
@@ -122,6 +124,8 @@ def one_line(error: BaseException) -> str:
 
     `gate.max_fpr: Input should be less than or equal to 1`. An error without a text gives the name of its type.
     """
+    from pydantic import ValidationError  # the command line's help knows errors too, and must be quick
+
     if isinstance(error, ValidationError):
         problem = error.errors(include_url=False)[0]
         place = ".".join(map(str, problem["loc"]))

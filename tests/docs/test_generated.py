@@ -9,7 +9,8 @@ import pytest
 from docs.generate.__main__ import DOCS, PAGES, outdated
 from docs.generate.architecture import read_dag
 from pipelines.compile import compile_pipeline
-from pipelines.config import PipelineConfig
+from pipelines.settings.pipeline import PipelineConfig
+from pipelines.targets.registry import open_target
 from serving.settings import Settings
 from tests.e2e.conftest import ROOT
 
@@ -27,7 +28,7 @@ def test_a_page_that_is_out_of_date_is_named(tmp_path: Path) -> None:
 
 
 def test_the_dag_is_read_from_the_compiled_spec() -> None:
-    dag = read_dag(compile_pipeline(PipelineConfig(), "local"))
+    dag = read_dag(compile_pipeline(open_target("local", PipelineConfig())))
     assert dag.stages == ("verify-data", "train", "evaluate", "quality-gate", "register", "deploy")
     assert dag.conditions == (("quality-gate.passed", ("deploy", "register")), ("auto_deploy", ("deploy",)))
     assert ("train", "register", "bundle") in {(e.source, e.target, e.artifact) for e in dag.edges}

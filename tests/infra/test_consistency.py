@@ -9,8 +9,9 @@ import yaml
 
 from components.deploy.config import DeployConfig
 from components.register.config import RegisterConfig
-from pipelines.config import PipelineConfig
-from pipelines.places import ImagesConfig, Stage
+from pipelines.settings.names import Stage
+from pipelines.settings.pipeline import PipelineConfig
+from pipelines.settings.places import ImagesConfig
 from serving.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,7 +11,8 @@ from kfp.pipeline_spec import pipeline_spec_pb2 as pb
 
 from pipelines.compile import check_spec, compile_pipeline
 from pipelines.config import load_config
-from pipelines.places import STAGES
+from pipelines.settings.names import STAGES
+from pipelines.targets.registry import open_target
 from serving.platform.errors import CompileError
 from tests.e2e.conftest import Cli
 
@@ -23,7 +24,7 @@ PINNED = [f"images.{name}=registry.example/{name}{DIGEST}" for name in ("train",
 
 @pytest.fixture(scope="module")
 def vertex() -> dict[str, Any]:
-    return compile_pipeline(load_config("production", PINNED, ROOT / "pipeline_config.yaml", {}), "vertex")
+    return compile_pipeline(open_target("vertex", load_config("production", PINNED, ROOT / "pipeline_config.yaml", {})))
 
 
 def executors(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -73,7 +74,7 @@ def test_the_dag_is_the_golden_one(vertex: dict[str, Any]) -> None:
 
 def renew() -> None:
     """Write the golden picture anew, after a meant change of the DAG."""
-    spec = compile_pipeline(load_config("production", PINNED, ROOT / "pipeline_config.yaml", {}), "vertex")
+    spec = compile_pipeline(open_target("vertex", load_config("production", PINNED, ROOT / "pipeline_config.yaml", {})))
     GOLDEN.write_text(json.dumps(shape(spec), default=sorted, indent=1, sort_keys=True) + "\n")
 
 
@@ -104,20 +105,20 @@ def test_protos_accept_the_spec_and_refuse_a_misspelt_executor_field(vertex: dic
 
 def test_compilation_is_deterministic(vertex: dict[str, Any]) -> None:
     config = load_config("production", PINNED, ROOT / "pipeline_config.yaml", {})
-    assert compile_pipeline(config, "vertex") == vertex
+    assert compile_pipeline(open_target("vertex", config)) == vertex
 
 
 def test_a_movable_tag_is_refused_for_vertex() -> None:
     config = load_config("production", [*PINNED, "images.train=registry.example/train:latest"], environ={})
     with pytest.raises(CompileError, match=r"images\.train is 'registry\.example/train:latest': pin it by digest"):
-        compile_pipeline(config, "vertex")
+        compile_pipeline(open_target("vertex", config))
 
 
 def test_kubeflow_names_its_accelerator_and_local_has_none() -> None:
     config = load_config("production", PINNED, ROOT / "pipeline_config.yaml", {})
-    kubeflow = executors(compile_pipeline(config, "kubeflow"))["train"]["resources"]["accelerator"]
+    kubeflow = executors(compile_pipeline(open_target("kubeflow", config)))["train"]["resources"]["accelerator"]
     assert kubeflow["type"] == "nvidia.com/gpu"
-    local = executors(compile_pipeline(config, "local"))
+    local = executors(compile_pipeline(open_target("local", config)))
     assert all("resources" not in container for container in local.values())
 
 

@@ -5,8 +5,8 @@ import datetime
 import pytest
 
 from pipelines.cost import load_prices, machine_hour
-from pipelines.places import STAGES
 from pipelines.runs import new_run
+from pipelines.settings.names import STAGES
 from tests.pipelines.conftest import Aidetect
 
 
@@ -44,6 +44,7 @@ def test_recorded_runs_replace_what_was_assumed(aidetect: Aidetect, tmp_path) ->
     for seconds in (600.0, 1200.0, 6000.0):
         record = new_run(tmp_path, "vertex", "production", "manual", "c0ffee")
         record.stage("train").status, record.stage("train").seconds = "succeeded", seconds
+        record.resource = f"projects/p/locations/r/pipelineJobs/{record.run_id}"
         record.save()
     local = new_run(tmp_path, "local", "sample", "manual", "c0ffee")
     local.stage("train").status, local.stage("train").seconds = "succeeded", 1.0

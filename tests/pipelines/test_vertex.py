@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from pipelines.config import PipelineConfig, load_config
+from pipelines.config import load_config
 from pipelines.launch import launch
 from pipelines.preflight import check_cloud
 from pipelines.runs import RunRecord, list_runs
+from pipelines.settings.pipeline import PipelineConfig
 from pipelines.targets import vertex
+from pipelines.targets.registry import open_target
 from serving.platform.errors import CompileError, PreflightError, StageError
 from tests.fakes.vertex_pipelines import FakeVertexPipelines
 from tests.pipelines.conftest import vertex_sets
@@ -104,7 +106,7 @@ def test_preflight_checks_parameters_against_the_spec(tmp_path: Path, cloud: Fak
     from pipelines.compile import compile_pipeline, stage_parameters
 
     config = configuration(tmp_path, cloud)
-    spec = compile_pipeline(config, "vertex")
+    spec = compile_pipeline(open_target("vertex", config))
     good = {**stage_parameters(config), "context": {}}
     check_cloud(config, good, spec)
     for bad, message in (
@@ -178,8 +180,9 @@ def test_refresh_and_cancel(tmp_path: Path, cloud: FakeVertexPipelines) -> None:
     cloud.pace = 1000
     config = configuration(tmp_path, cloud)
     record = run(config, sync=False)
-    vertex.refresh(record, config)
+    target = open_target(record.target, config)
+    target.refresh(record)
     assert record.stage("verify_data").status == "succeeded"
     assert record.status == "submitted"
-    vertex.cancel(record, config)
+    target.cancel(record)
     assert cloud.cancelled == [record.resource]

@@ -14,11 +14,10 @@ from typing import Any
 
 from google.cloud import aiplatform_v1, storage
 
-from pipelines.compile import PARAMETERS_FILE, PIPELINE_FILE
-from pipelines.places import STAGES, stage_of
-from pipelines.runs import RunRecord, StageRun
+from pipelines.runs import PARAMETERS_FILE, PIPELINE_FILE, RunRecord, StageRun
+from pipelines.settings.names import STAGES, stage_of
 from pipelines.targets.docker import CONTAINERS_FILE
-from pipelines.targets.local import run_spec
+from pipelines.targets.runner import run_spec
 from tests.fakes.google_rest import ApiError, Request
 from tests.fakes.vertex import PARENT, FakeVertex, parse, show
 from tests.rehearsal.images import Images
@@ -107,7 +106,8 @@ class ExecutingVertex(FakeVertex):
 
     def _execute(self, name: str) -> None:
         job, record = self.jobs[name], self.records[name]
-        run_spec(record, lambda *_: None, "docker")
+        containers = str(Path(record.folder) / CONTAINERS_FILE)
+        run_spec(record, lambda *_: None, "--runner", "docker", "--containers", containers)
         states = aiplatform_v1.PipelineState
         failed = record.status in ("failed", "interrupted")
         self._publish(job, record)

@@ -18,8 +18,8 @@ from kfp import compiler, dsl
 from components.artifacts.evaluation import PREDICTIONS_PARQUET
 from components.evaluate.component import evaluate
 from components.platform.registry import Registry
-from pipelines.config import PipelineConfig, load_config
-from pipelines.launch import on_this_disk
+from pipelines.config import load_config
+from pipelines.settings.pipeline import PipelineConfig
 from pipelines.targets.docker import CONTAINERS_FILE, write_options
 from pipelines.targets.kfp_process import STOP_S
 from tests.e2e.conftest import SMALL
@@ -62,7 +62,7 @@ def in_processes(workspace: Path) -> dict[str, Any]:
 
 
 def configured(workspace: Path) -> PipelineConfig:
-    return on_this_disk(load_config("sample", [f"paths.workspace={workspace}"], ROOT / "pipeline_config.yaml", {}))
+    return load_config("sample", [f"paths.workspace={workspace}"], ROOT / "pipeline_config.yaml", {}).on_this_disk()
 
 
 def artifact(record: dict[str, Any], stage: str, name: str) -> Path:

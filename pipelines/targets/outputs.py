@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from components.artifacts.deployment import DEPLOYMENT_JSON
-from components.artifacts.evaluation import EVALUATION_JSON, read_evaluation
-from components.artifacts.verdict import VERDICT_JSON, VERDICT_MD, read_verdict
+from components.artifacts.evaluation import EVALUATION_JSON
+from components.artifacts.verdict import VERDICT_JSON, VERDICT_MD
 from components.platform.cloud_storage import SCHEME, fetch_file
 from components.platform.tracking import fetch_recorded
-from pipelines.config import PipelineConfig
-from pipelines.places import Stage
+from pipelines.conclusion import REPORTS
 from pipelines.runs import RunRecord
-from pipelines.targets.local import REPORTS
+from pipelines.settings.names import Stage
+from pipelines.settings.pipeline import PipelineConfig
 from serving.platform.errors import StageError
 
 _FILES: Final[tuple[tuple[Stage, str, tuple[str, ...]], ...]] = (
@@ -37,10 +37,10 @@ Outputs = Mapping[tuple[Stage, str], Output]
 
 
 def collect(record: RunRecord, outputs: Outputs) -> list[str]:
-    """Copy verdict, figures and reports into the run's folder and complete the record from them.
+    """Copy verdict, figures and reports into the run's folder.
 
     Returns:
-        What could not be copied, one line each; the record then holds what the target itself said of it.
+        What could not be copied, one line each; the record then holds the headline that the target itself keeps.
     """
     missing = []
     for stage, artifact, names in _FILES:
@@ -61,7 +61,8 @@ def collect(record: RunRecord, outputs: Outputs) -> list[str]:
                 _fetch(report.uri, Path(record.folder) / name)
             except StageError as error:
                 missing.append(str(error))
-    _complete(record, outputs)
+    if ("quality_gate", "verdict") in outputs:
+        record.headline = str(outputs["quality_gate", "verdict"].metadata.get("headline", ""))
     return missing
 
 
@@ -81,27 +82,7 @@ def collect_tracked(record: RunRecord, config: PipelineConfig) -> list[str]:
             record.stage(stage).output_dir = str(folder)
         except StageError as error:
             missing.append(str(error))
-    _complete(record, {})
     return missing
-
-
-def conclude_succeeded(record: RunRecord) -> None:
-    """Status of a job that succeeded as a whole: a refused gate is no failure, a passed one must lead somewhere."""
-    record.conclude_by_stages()
-    verdict = record.output("quality_gate", "verdict")
-    if record.status == "refused" and (verdict / VERDICT_JSON).is_file() and read_verdict(verdict).passed:
-        record.status, record.error = "failed", "the gate passed but register did not run; see the run's page"
-
-
-def _complete(record: RunRecord, outputs: Outputs) -> None:
-    evaluation = record.output("evaluate", "evaluation")
-    if record.stage("evaluate").output_dir and (evaluation / EVALUATION_JSON).is_file():
-        record.metrics = {name: metric.value for name, metric in read_evaluation(evaluation).test.metrics.items()}
-    verdict = record.output("quality_gate", "verdict")
-    if record.stage("quality_gate").output_dir and (verdict / VERDICT_JSON).is_file():
-        record.headline = read_verdict(verdict).headline
-    elif ("quality_gate", "verdict") in outputs:
-        record.headline = str(outputs["quality_gate", "verdict"].metadata.get("headline", ""))
 
 
 def _fetch(uri: str, to: Path) -> None:

@@ -5,18 +5,8 @@ from typing import Final, Literal
 
 from pydantic import Field, field_validator
 
+from pipelines.settings.names import TRAIN_STAGES, Stage
 from serving.platform.frozen import Section
-
-Stage = Literal["verify_data", "train", "evaluate", "quality_gate", "register", "deploy"]
-STAGES: Final[tuple[Stage, ...]] = ("verify_data", "train", "evaluate", "quality_gate", "register", "deploy")
-TRAIN_STAGES: Final[frozenset[Stage]] = frozenset({"train", "evaluate"})
-"""Stages that need torch's image; every other one runs in the light image."""
-
-
-def stage_of(task: str) -> Stage | None:
-    """The stage that KFP names `task` (`verify-data`), or None for a task that is none, such as a condition."""
-    return next((stage for stage in STAGES if stage.replace("_", "-") == task), None)
-
 
 _DIGEST: Final = re.compile(r"@sha256:[0-9a-f]{64}$")
 NEVER_PUSHED: Final = "@sha256:" + "0" * 64
@@ -97,6 +87,11 @@ class VertexConfig(Section):
     request_timeout_s: float = Field(default=60.0, gt=0)
     poll_s: float = Field(default=15.0, gt=0)
     """Pause between two looks at a run that is followed (`--sync`)."""
+
+    @property
+    def pipeline_root(self) -> str:
+        """Where KFP keeps the runs' artifacts."""
+        return f"{self.bucket.rstrip('/')}/pipeline-root"
 
 
 class KubeflowConfig(Section):

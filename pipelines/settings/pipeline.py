@@ -1,0 +1,105 @@
+"""All sections together: the type of `pipeline_config.yaml`."""
+
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field
+
+from components.deploy.config import DeployConfig
+from components.evaluate.config import EvaluateConfig
+from components.quality_gate.config import GateConfig
+from components.register.config import RegisterConfig
+from components.train.config import TrainConfig
+from components.verify_data.config import VerifyDataConfig
+from pipelines.settings.operations import CostConfig, RetrainConfig, ScheduleConfig
+from pipelines.settings.places import DockerConfig, ImagesConfig, KubeflowConfig, MachinesConfig, VertexConfig
+from serving.platform.frozen import Section
+
+
+class DataConfig(Section):
+    """Where the images are."""
+
+    uri: str = "data/sample"
+    """Folder, Parquet folder, `gs://` of either, or `hf://dataset`."""
+
+
+class PathsConfig(Section):
+    """Where runs, the registry and caches lie on this disk."""
+
+    workspace: Path = Path("workspace")
+
+
+class TrackingConfig(Section):
+    """MLflow tracking and registry."""
+
+    uri: str = ""
+    """Server URI; empty: sqlite in the workspace."""
+    experiment: str = "ai-product-photo-detector"
+    model_name: str = "ai-product-photo-detector"
+
+
+class DeploySection(DeployConfig):
+    """The deploy stage's knobs and whether it runs at all."""
+
+    auto: bool = True
+    """False: a run stops after register; `aidetect deploy` goes on from there."""
+
+    @property
+    def starts_server(self) -> bool:
+        """Whether the stage starts the server from its own environment, not a service elsewhere."""
+        return self.target == "local"
+
+
+class PipelineConfig(Section):
+    """Every knob of the system."""
+
+    data: DataConfig = DataConfig()
+    paths: PathsConfig = PathsConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    verify_data: VerifyDataConfig = Field(default_factory=VerifyDataConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
+    gate: GateConfig = Field(default_factory=GateConfig)
+    register_: RegisterConfig = Field(default_factory=RegisterConfig, alias="register")
+    deploy: DeploySection = Field(default_factory=DeploySection)
+    images: ImagesConfig = ImagesConfig()
+    machines: MachinesConfig = MachinesConfig()
+    docker: DockerConfig = DockerConfig()
+    vertex: VertexConfig = VertexConfig()
+    kubeflow: KubeflowConfig = KubeflowConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    retrain: RetrainConfig = RetrainConfig()
+    cost: CostConfig = CostConfig()
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow URI in force: the configured server, or sqlite in the workspace."""
+        return self.tracking.uri or f"sqlite:///{self.paths.workspace.resolve() / 'mlflow.db'}"
+
+    @property
+    def artifact_root(self) -> str:
+        """Where a sqlite registry's files go; empty: the server decides."""
+        sqlite = self.tracking_uri.startswith("sqlite:")
+        return (self.paths.workspace.resolve() / "mlflow-artifacts").as_uri() if sqlite else ""
+
+    def changed(self, section: str, **keys: Any) -> Self:
+        """The same with other values in one section."""
+        return self.model_copy(update={section: getattr(self, section).model_copy(update=keys)})
+
+    def on_this_disk(self) -> Self:
+        """The same with relative paths made absolute: data against this folder, records against the workspace."""
+        workspace = self.paths.workspace.resolve()
+
+        def absolute(place: str, base: Path) -> str:
+            return place if not place or "://" in place else str(base / place)
+
+        return (
+            self.changed("data", uri=absolute(self.data.uri, Path.cwd()))
+            .changed(
+                "train",
+                checkpoint_dir=absolute(self.train.checkpoint_dir, workspace),
+                weights_uri=absolute(self.train.weights_uri, Path.cwd()),
+            )
+            .changed("deploy", ledger_path=absolute(self.deploy.ledger_path, workspace))
+            .changed("retrain", state_path=absolute(self.retrain.state_path, workspace))
+        )
