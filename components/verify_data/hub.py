@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from components.artifacts.dataset import SPLITS
+from components.verify_data.layout import BATCH_ROWS, HUB_SCHEME, split_of
 from components.verify_data.rows import Batch, ImageColumns, read_rows
-from components.verify_data.sources import BATCH_ROWS, HUB_SCHEME, split_of
 from serving.platform.errors import StageError, one_line
 
 _FIX: Final = "check the name and the network, or give a downloaded copy as a folder"

@@ -6,7 +6,7 @@ from typing import Final
 from components.artifacts.dataset import DATASET_JSON, DatasetSummary
 from components.verify_data.config import VerifyDataConfig
 from components.verify_data.findings import Findings
-from components.verify_data.sources import HUB_SCHEME
+from components.verify_data.layout import HUB_SCHEME
 from components.verify_data.stage import verify_and_pack
 from serving.platform.errors import StageError
 

@@ -7,27 +7,16 @@ from typing import Final, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.artifacts.dataset import TEST, TRAIN, UNSEEN, VAL, open_parquet
+from components.artifacts.dataset import TEST, TRAIN, open_parquet
+from components.verify_data.layout import BATCH_ROWS, HUB_SCHEME, SPLIT_NAMES, split_of
 from components.verify_data.rows import UNKNOWN_GENERATOR, Batch, ImageColumns, read_rows
 from components.verify_data.stores import GCS_SCHEME, GcsStore, LocalStore, Store
 from serving.detector.labels import label_id
 from serving.platform.errors import StageError, UnknownLabelError
 
-HUB_SCHEME: Final = "hf://"
 QUARANTINE_FILE: Final = "quarantine.parquet"
-BATCH_ROWS: Final = 256
 BATCH_BYTES: Final = 16 * 2**20
 
-_SPLIT_NAMES: Final = {
-    "train": TRAIN,
-    "training": TRAIN,
-    "val": VAL,
-    "valid": VAL,
-    "validation": VAL,
-    "test": TEST,
-    "testing": TEST,
-    "unseen_generator": UNSEEN,
-}
 _IMAGE_SUFFIXES: Final = frozenset(
     ".jpg .jpeg .jfif .png .webp .gif .bmp .tif .tiff .avif .heic .heif".split()  # noqa: SIM905 - reads better so
 )
@@ -145,7 +134,7 @@ class ParquetSource:
         for path in paths:
             split = _split_of_file(path)
             if split is None:
-                raise StageError(f"{self.uri}/{path}: names no split; known: {', '.join(sorted(_SPLIT_NAMES))}")
+                raise StageError(f"{self.uri}/{path}: names no split; known: {', '.join(sorted(SPLIT_NAMES))}")
             self._files.setdefault(split, []).append(path)
         self._rows = {split: sum(map(self._rows_of, files)) for split, files in self._files.items()}
 
@@ -188,11 +177,6 @@ def rows_within_budget(row_bytes: float) -> int:
 def _row_bytes(metadata: pq.FileMetaData) -> float:
     total = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
     return float(total / max(1, metadata.num_rows))
-
-
-def split_of(name: str) -> str | None:
-    """The project's name of a split, None when unknown: `validation` -> `val`."""
-    return _SPLIT_NAMES.get(name.lower())
 
 
 def _split_of_file(path: str) -> str | None:

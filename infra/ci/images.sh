@@ -74,11 +74,11 @@ stage() { # stage TARGET ARGUMENTS...
   }
 }
 began=$SECONDS
-stage pipeline python3 -m components.verify_data /data --out /work/dataset
+stage pipeline aidetect data import /data --output /work/dataset
 say "verify_data in the pipeline image: $((SECONDS - began)) s"
 began=$SECONDS
-printf 'architecture: tf_efficientnet_lite0\nweights: package\ninput_px: 64\nepochs: 1\n' >"$work/train.yaml"
-stage train python3 -m components.train --dataset /work/dataset --out /work/bundle --config /work/train.yaml
+stage train aidetect train --dataset /work/dataset --output /work/bundle --no-track \
+  --set train.input_px=64 --set train.epochs=1 --set train.checkpoint_dir=
 [ -s "$work/bundle/manifest.json" ] || fail "train left no bundle"
 say "one epoch in the train image: $((SECONDS - began)) s"
 say "images: everything holds ($((SECONDS - STARTED_AT)) s)"

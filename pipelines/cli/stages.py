@@ -1,6 +1,7 @@
-"""Verbs that run one stage alone: train, evaluate."""
+"""Verbs that run one stage alone: train, evaluate, register; verify_data is `data import`, quality_gate `gate`."""
 
 import json
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,12 +23,14 @@ def add_to(app: typer.Typer) -> None:
     """Register this module's verbs."""
     app.command()(train)
     app.command()(evaluate)
+    app.command()(register)
 
 
 def train(
     dataset: DatasetFolder,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the bundle; must not exist.")],
     curves: Annotated[Path | None, typer.Option(help="Write the training curves (HTML) here.")] = None,
+    track: Annotated[bool, typer.Option(help="Record the training in MLflow.")] = True,
     profile: Profile = "sample",
     overrides: Overrides = [],  # noqa: B006 - Typer reads the default, nothing writes to it
     config_file: ConfigFile = DEFAULT_CONFIG,
@@ -39,7 +42,8 @@ def train(
     from components.train.stage import train as run
 
     with on_disk(dataset) as folder:
-        summary = run(folder, output, config.train, _context(config), curves)
+        context = _context(config) if track else _context(config).model_copy(update={"tracking_uri": ""})
+        summary = run(folder, output, config.train, context, curves)
     if summary is None:  # another process of this torchrun writes the bundle
         return
     typer.echo(json.dumps(asdict(summary), indent=1) if as_json else f"bundle: {output}")
@@ -77,6 +81,24 @@ def evaluate(
         interval = "" if metric.low is None or metric.high is None else f"  [{metric.low:.4f}, {metric.high:.4f}]"
         typer.echo(f"{name:<16} {metric.value:.4f}{interval}")
     typer.echo(f"report: {report}")
+
+
+def register(
+    bundle: Annotated[Path, typer.Option(help="Folder that train made.")],
+    evaluation: Annotated[Path, typer.Option(help="Folder that evaluate made.")],
+    verdict: Annotated[Path, typer.Option(help="Folder that the gate of a run made.")],
+    profile: Profile = "sample",
+    overrides: Overrides = [],  # noqa: B006 - never changed
+    config_file: ConfigFile = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Register a bundle that passed the gate as the new challenger; `aidetect deploy` brings it into service."""
+    config = local_configuration(profile, overrides, config_file)
+    from components.register.stage import register as run
+
+    with tempfile.TemporaryDirectory() as folder:
+        version = run(bundle, evaluation, verdict, config.register_, _context(config), Path(folder) / "version")
+    typer.echo(version.model_dump_json(indent=1) if as_json else f"version {version.version}: {version.uri}")
 
 
 def _context(config: "PipelineConfig") -> "RunContext":

@@ -84,7 +84,7 @@ class VertexTarget:
         if state in _ENDED:
             details = list(job.job_detail.task_details)
             missing = collect(record, _outputs(details))
-            conclude(record, _ENDED[state], _said(details), "the console page")
+            conclude(record, _ENDED[state], _said(details), "the run's page")
         record.save()
         return missing
 

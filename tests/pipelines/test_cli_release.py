@@ -6,6 +6,7 @@ import pytest
 
 from pipelines.cli.app import run_app
 from pipelines.cli.markdown import run_markdown
+from pipelines.conclusion import conclude
 from pipelines.runs import RunRecord, new_run
 from tests.releases import make_verdict
 
@@ -36,7 +37,7 @@ def test_a_run_tells_its_status_the_gates_sentences_and_its_stages(
     make_verdict(record.output("quality_gate", "verdict"), "d" * 64, passed=passed)
     if passed:
         record.stage("register").status = "succeeded"
-    record.conclude_by_stages()
+    conclude(record, "succeeded")
     lines = run_markdown(record).splitlines()
     assert lines[0] == f"## Run {record.run_id}: {status}"
     assert f"**{'PASSED' if passed else 'REFUSED'}: accuracy 94.0 %**" in lines

@@ -158,12 +158,11 @@ def test_sigterm_at_the_moment_the_server_starts_leaves_nothing(
 
 
 def test_sigterm_while_the_server_starts_leaves_nothing(shop: Shop, tmp_path: Path) -> None:
-    write_model_version(tmp_path / "version", shop.challenger)
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "components.deploy", "--model-version", str(tmp_path / "version")),
-            *("--output", str(tmp_path / "deployment"), "--context", shop.context.model_dump_json()),
-            *("--config", config(shop).model_dump_json()),
+            *(sys.executable, "-m", "pipelines", "deploy"),
+            *("--set", f"tracking.uri={shop.context.tracking_uri}", "--set", f"deploy.ledger_path={shop.ledger_path}"),
+            *("--set", f"paths.workspace={tmp_path}"),
         ],
         stderr=subprocess.PIPE,
         text=True,
@@ -179,7 +178,7 @@ def test_sigterm_while_the_server_starts_leaves_nothing(shop: Shop, tmp_path: Pa
     finally:
         watchdog.cancel()
     assert process.returncode == 1
-    assert said.splitlines()[-1].startswith("stopped by SIGTERM")
+    assert said.splitlines()[-1].startswith("error: stopped by SIGTERM")
     assert not psutil.wait_procs(children, timeout=1)[1]
     assert shop.crowned == "1"
     assert shop.ledger[-1].reason.startswith("stopped by SIGTERM")

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,7 @@ from kfp.dsl import Dataset as DatasetArtifact
 from sklearn import metrics as reference
 
 from components.artifacts.context import RunContext
-from components.artifacts.evaluation import EVALUATION_JSON, PREDICTIONS_PARQUET, read_evaluation
+from components.artifacts.evaluation import PREDICTIONS_PARQUET, read_evaluation
 from components.evaluate.champion import find_champion
 from components.evaluate.component import evaluate as component
 from components.evaluate.config import EvaluateConfig
@@ -220,43 +218,3 @@ def test_the_component_fills_the_viewers_metrics(
     assert len(viewer["confidenceMetrics"]) == len(found.test.roc)
     json.dumps(viewer, allow_nan=False)
     assert (tmp_path / "report").read_text().startswith("<!doctype html>")
-
-
-def test_the_command_line_evaluates(dataset: Path, toy_bundle: Path, quick: EvaluateConfig, tmp_path: Path) -> None:
-    config = quick.model_copy(update={"robustness": {}})
-    command = [sys.executable, "-m", "components.evaluate", "--bundle", str(toy_bundle), "--dataset", str(dataset)]
-    command += ["--output", str(tmp_path / "out"), "--champion", str(toy_bundle), "--config", config.model_dump_json()]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    found = read_evaluation(tmp_path / "out")
-    assert f"test_accuracy {found.test.metrics['accuracy'].value:.4f}" in done.stdout
-    assert found.champion.identical
-    assert (tmp_path / "out" / "report.html").is_file()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "problem"),
-    [
-        (["--config", '{"epochs": 3}'], "epochs: Extra inputs are not permitted"),
-        (["--config", "{"], "Invalid JSON"),
-        (["--dataset", "nowhere"], "nowhere: no dataset.json"),
-    ],
-)
-def test_the_command_line_names_the_problem_in_one_line(
-    arguments: list[str],
-    problem: str,
-    dataset: Path,
-    toy_bundle: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    from components.evaluate.__main__ import main
-
-    command = ["evaluate", "--bundle", str(toy_bundle), "--dataset", str(dataset), "--output", str(tmp_path / "out")]
-    monkeypatch.setattr(sys, "argv", [*command, *arguments])
-    assert main() == 1
-    error = capsys.readouterr().err
-    assert problem in error
-    assert error.count("\n") == 1
-    assert not (tmp_path / "out" / EVALUATION_JSON).exists()

@@ -1,8 +1,5 @@
 """The stage through its front doors: the function, the command line, the KFP component."""
 
-import json
-import subprocess
-import sys
 from math import nan
 from pathlib import Path
 
@@ -15,6 +12,7 @@ from components.artifacts.verdict import VERDICT_MD, read_verdict
 from components.quality_gate.component import quality_gate as component
 from components.quality_gate.config import GateConfig
 from components.quality_gate.stage import judge_folder, quality_gate
+from pipelines.cli.app import run_app
 from serving.platform.errors import StageError
 from tests.components.quality_gate.evaluations import evaluation, metric, part, scores
 
@@ -111,38 +109,23 @@ def test_the_verdict_goes_to_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("settings", "code", "said"),
     [
         ([], 0, "PASSED: accuracy 94.0 %"),
-        (["--config", '{"min_f1": 0.99}'], 2, "REFUSED: F1 93.0 % (at least 99 %)"),
-        (["--config", '{"min_f1": 2}'], 1, "min_f1: Input should be less than or equal to 1"),
+        (["--set", "gate.min_f1=0.99"], 2, "REFUSED: F1 93.0 % (at least 99 %)"),
+        (["--set", "gate.min_f1=2"], 1, "gate.min_f1: input should be less than or equal to 1"),
+        (["--json"], 0, '"passed": true'),
     ],
 )
-def test_the_command_line_exits_by_the_verdict(arguments: list[str], code: int, said: str, tmp_path: Path) -> None:
-    folder = written(tmp_path / "evaluation", evaluation())
-    command = [sys.executable, "-m", "components.quality_gate", str(folder), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == code, done.stderr
-    assert said in (done.stderr if code == 1 else done.stdout)
-    assert "Traceback" not in done.stderr
-
-
-def test_the_command_line_names_a_missing_evaluation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_verb_exits_by_the_verdict(
+    settings: list[str], code: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from components.quality_gate.__main__ import main
+    folder = written(tmp_path / "evaluation", evaluation())
+    assert run_app(["gate", str(folder), *settings]) == code
+    shown = capsys.readouterr()
+    assert said in (shown.err if code == 1 else shown.out)
 
-    monkeypatch.setattr(sys, "argv", ["quality_gate", str(tmp_path)])
-    assert main() == 1
+
+def test_the_verb_names_a_missing_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_app(["gate", str(tmp_path)]) == 1
     assert "no readable evaluation.json" in capsys.readouterr().err
-
-
-def test_the_command_line_prints_json_on_demand(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from components.quality_gate.__main__ import main
-
-    folder = written(tmp_path / "evaluation", evaluation())
-    monkeypatch.setattr(sys, "argv", ["quality_gate", str(folder), "--json"])
-    assert main() == 0
-    assert json.loads(capsys.readouterr().out)["passed"] is True

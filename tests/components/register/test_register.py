@@ -1,9 +1,6 @@
 """Registering: what a version holds, what is refused, and that a failure leaves nothing."""
 
-import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,7 @@ from components.register import mlflow as mlflow_adapter
 from components.register import stage
 from components.register.config import RegisterConfig
 from components.register.stage import register
+from pipelines.cli.app import run_app
 from serving.detector.bundle import read_manifest, verify
 from serving.platform.errors import StageError
 from serving.registry import resolve
@@ -166,21 +164,12 @@ def test_no_registry_is_said(toy_bundle: Path, tmp_path: Path) -> None:
         registered(tmp_path, toy_bundle, make_context(tmp_path, tracking_uri=""))
 
 
-def test_by_hand_errors_are_one_line(toy_bundle: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "components.register", "--bundle", str(tmp_path / "none")),
-            *("--evaluation", str(tmp_path), "--verdict", str(tmp_path), "--output", str(tmp_path / "out")),
-            *("--context", json.dumps({"run_id": "r", "tracking_uri": f"sqlite:///{tmp_path}/m.db"})),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1
-    assert "no readable manifest.json" in done.stderr
+def test_the_verbs_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["register", "--bundle", str(tmp_path / "none"), "--evaluation", str(tmp_path), "--verdict", str(tmp_path)]
+    assert run_app([*words, "--set", f"paths.workspace={tmp_path}"]) == 1
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert "no readable manifest.json" in error
 
 
 def test_vertex_needs_its_place() -> None:

@@ -12,12 +12,12 @@ from PIL import Image
 from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter
 
-from components.train.__main__ import main
 from components.train.augment import _corruptions, augment, blur, recompress
 from components.train.calibrate import calibrate, choose_threshold
 from components.train.config import AugmentConfig, TrainConfig
 from components.train.dataset import Decoded, batches, epoch_order
 from components.train.model import load_lite0, resize
+from pipelines.cli.app import run_app
 from serving.detector.preprocess import to_input
 from tests.components.train.packed import TINY
 
@@ -168,20 +168,16 @@ def test_wrong_knobs_are_refused(knobs: dict[str, object], message: str) -> None
         TrainConfig.model_validate(knobs)
 
 
-def test_the_command_line_says_errors_in_one_line(
-    toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = ["--dataset", str(toy_data), "--out", str(tmp_path / "b")]
-    file = tmp_path / "config.yaml"
-    file.write_text("train: {epochs: 2, augment: {jpeg_p: 7}}")
+def test_the_verb_says_errors_in_one_line(toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["train", "--dataset", str(toy_data), "-o", str(tmp_path / "b"), "--no-track"]
     cases = {
-        "error: train.augment.jpeg_p: Input should be less than or equal to 1 (got 7)": ["--config", str(file)],
-        "error: train.epochs: Input should be a valid integer": ["--set", "epochs=many"],
-        "error: --set epochs: write KEY=VALUE": ["--set", "epochs"],
-        "error: unknown architecture 'efficientnet_b00'": ["--set", "architecture=efficientnet_b00"],
+        "error: train.augment.jpeg_p: input should be less than or equal to 1 (got 7)": "train.augment.jpeg_p=7",
+        "error: train.epochs: input should be a valid integer": "train.epochs=many",
+        "error: --set 'train.epochs': write it as section.key=value": "train.epochs",
+        "error: unknown architecture 'efficientnet_b00'": "train.architecture=efficientnet_b00",
     }
-    for expected, extra in cases.items():
-        assert main([*command, *extra]) == 1
+    for expected, setting in cases.items():
+        assert run_app([*command, "--set", "train.weights=none", "--set", setting]) == 1
         said = capsys.readouterr().err
         assert said.startswith(expected)
         assert said.count("\n") == 1

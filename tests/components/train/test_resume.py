@@ -23,8 +23,10 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def arguments(dataset: Path, out: Path, **settings: object) -> list[str]:
-    chosen = [f"--set={key}={value}" for key, value in (TINY | settings).items()]
-    return ["-m", "components.train", "--dataset", str(dataset), "--out", str(out), *chosen]
+    file = out.with_suffix(".yaml")
+    file.write_text(json.dumps({"base": {"train": TINY | settings}, "profiles": {"sample": {}}}))
+    words = ["-m", "pipelines", "train", "--dataset", str(dataset), "-o", str(out)]
+    return [*words, "--config", str(file), "--no-track", "--json"]
 
 
 def test_a_killed_training_resumes_to_the_same_weights(toy_data: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Small real datasets in every layout, cut from the shipped sample."""
 
 import io
+import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -52,12 +53,13 @@ def cifake_dir(tmp_path_factory: pytest.TempPathFactory, sample_dir: Path) -> Pa
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., tuple[int, str, Path]]:
-    """Run `python -m components.verify_data` in process: (exit status, standard error, dataset folder)."""
-    from components.verify_data.__main__ import main
+    """Run `aidetect data import` in process: (exit status, standard error, dataset folder)."""
+    from pipelines.cli.app import run_app
 
     def call(uri: Path | str, config: str = "{}") -> tuple[int, str, Path]:
         out = tmp_path / "dataset"
-        status = main([str(uri), "--out", str(out), "--config", config])
+        sets = [part for key, value in json.loads(config).items() for part in ("--set", f"verify_data.{key}={value}")]
+        status = run_app(["data", "import", str(uri), "--output", str(out), *sets])
         return status, capsys.readouterr().err, out
 
     return call
