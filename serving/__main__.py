@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import uvicorn
 
     from serving.served import Served
+
+
+SHUTDOWN_RESERVE_S: Final = 3
+"""Of SHUTDOWN_TIMEOUT_S, for what comes after the last request."""
 
 
 def main() -> int:
@@ -85,7 +89,8 @@ def _prepare(settings: Settings) -> Callable[[], int]:
         log_config=None,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=settings.shutdown_timeout_s,
+        # what is still not answered then is given up, and the slots have a moment to end
+        timeout_graceful_shutdown=max(1, settings.shutdown_timeout_s - SHUTDOWN_RESERVE_S),
     )
     # uvicorn re-raises the signal that stopped it; ours ends the process with 0, as an orderly stop should
     for number in (signal.SIGTERM, signal.SIGINT):

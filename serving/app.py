@@ -81,7 +81,11 @@ def build_service(settings: Settings) -> Service:
     """The working parts, not yet started."""
     telemetry = Telemetry(settings.prometheus_multiproc_dir)
     predictor = Predictor(
-        settings.slots_per_process, settings.queue_length, settings.request_timeout_s, telemetry.queue_depth
+        settings.slots_per_process,
+        settings.queue_length,
+        settings.request_timeout_s,
+        telemetry.queue_depth,
+        settings.decode_timeout_s,
     )
 
     def holder(

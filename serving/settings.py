@@ -39,7 +39,7 @@ class Settings(BaseSettings):
     workers: int = Field(1, ge=1, le=64)
     """Server processes; each has its own model and slots."""
     shutdown_timeout_s: int = Field(30, ge=1)
-    """How long requests in flight may take to finish after SIGTERM."""
+    """From SIGTERM to the end of the process at most; requests in flight may take 3 s less."""
 
     # --- the model ----------------------------------------------------------------------------------------
     model_uri: str = ""
@@ -67,6 +67,8 @@ class Settings(BaseSettings):
     """Jobs that may wait for a slot; 0: four for each slot. Beyond it: 503."""
     request_timeout_s: float = Field(15.0, gt=0.0)
     """From a complete body to the answer."""
+    decode_timeout_s: float = Field(5.0, gt=0.0)
+    """Processor time one image may take; a batch gets a second more for each further one. Beyond it: 422."""
     body_timeout_s: float = Field(30.0, gt=0.0)
     """In each such time, BODY_MIN_RATE times as much of a body has to come, or its end; a slow but steady one may."""
     body_min_rate: int = Field(16 * 1024, ge=1)

@@ -41,6 +41,7 @@ Reason = Literal[
     "corrupt",
     "too_many_pixels",
     "too_small",
+    "decode_timeout",
     # the service
     "rate_limited",
     "internal_error",
@@ -70,6 +71,7 @@ STATUS: Final[dict[Reason, int]] = {
     "corrupt": 422,
     "too_many_pixels": 422,
     "too_small": 422,
+    "decode_timeout": 422,
     "rate_limited": 429,
     "internal_error": 500,
     "not_ready": 503,
@@ -238,6 +240,7 @@ _EXAMPLES: Final[dict[Reason, str]] = {
     "corrupt": "the JPEG data is damaged: image file is truncated",
     "too_many_pixels": "13300x13300 has more than 16,000,000 pixels, the cap for PNG",
     "too_small": "1x1: each side needs at least 16 px",
+    "decode_timeout": "it takes more than 5 s of processor time; send fewer pixels, or a baseline JPEG",
     "rate_limited": "30 requests a minute are allowed here; try again in 12 s",
     "internal_error": "the server failed; its log has this request_id",
     "not_ready": "no model is loaded yet",

@@ -1,5 +1,6 @@
 """Around every request: its id, its metrics, its log line, and a problem document if the application crashed."""
 
+import asyncio
 import re
 import time
 import uuid
@@ -68,6 +69,11 @@ class TelemetryMiddleware:
 
         try:
             await self._app(inner, receive, send_with_id)
+        except asyncio.CancelledError:
+            # the server stops, and this request took longer than it waits for
+            if status:
+                raise
+            await refusal("overloaded", "the server is stopping; try again", scope)(scope, receive, send_with_id)
         except Exception as error:
             self._log.error("unhandled error", exc_info=error)
             if status:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from serving.http.slots import Slots
+from serving.http.slots import JobTimeoutError, Slots
 
 WAIT_S = 5.0
 
@@ -96,17 +97,72 @@ def test_a_dropped_job_frees_its_place_at_once_and_never_runs() -> None:
     run(body)
 
 
-def test_a_dropped_job_that_runs_keeps_its_place_until_it_ends() -> None:
+def test_a_dropped_job_that_runs_gives_its_slot_to_the_next_but_not_without_end() -> None:
     async def body(slots: Slots) -> None:
-        gate = Gate()
-        running = slots.give(gate)
-        await begun(gate)
+        first, second = Gate(), Gate()
+        running = slots.give(first)
+        await begun(first)
         slots.drop([running])
         assert running.result.cancelled()
-        assert slots.unfinished == 1
-        gate.open.set()
-        assert await slots.give(lambda: "next").result == "next"
         assert slots.unfinished == 0
+        # the decoder it is in cannot be stopped; the slot does not wait for it
+        assert await slots.give(lambda: "next").result == "next"
+        stuck = slots.give(second)
+        await begun(second)
+        slots.drop([stuck])
+        assert slots.unfinished == 1, "one thread that goes on is enough for one slot"
+        waiting = slots.give(lambda: "after")
+        await asyncio.sleep(0.1)
+        assert not waiting.result.done()
+        first.open.set()
+        second.open.set()
+        assert await waiting.result == "after"
+        assert slots.unfinished == 0
+
+    run(body)
+
+
+def spin(stop: threading.Event) -> None:
+    while not stop.is_set():
+        sum(range(1000))
+
+
+def test_a_job_that_takes_too_long_is_abandoned_and_its_slot_is_free() -> None:
+    async def body(slots: Slots) -> None:
+        stop = threading.Event()
+        before = threading.active_count()
+        try:
+            with pytest.raises(JobTimeoutError, match=r"0\.2 s of processor time"):
+                await slots.give(partial(spin, stop), cpu_limit_s=0.2).result
+            assert slots.unfinished == 0
+            assert await slots.give(lambda: "next", cpu_limit_s=0.2).result == "next"
+            # one that waits without computing is not meant
+            assert await slots.give(partial(stop.wait, 1.2), cpu_limit_s=0.2).result is False
+        finally:
+            stop.set()
+        async for _ in moments():
+            if threading.active_count() <= before + 1:
+                break
+        else:
+            pytest.fail("the abandoned thread is still there")
+
+    async def patient(slots: Slots) -> None:
+        await asyncio.wait_for(body(slots), 30)
+
+    slots = Slots(1)
+    asyncio.run(patient(slots))
+    slots.close()
+
+
+def test_closing_does_not_wait_for_ever() -> None:
+    async def body(slots: Slots) -> None:
+        gate = Gate()
+        slots.give(gate)
+        await begun(gate)
+        started = time.monotonic()
+        await asyncio.to_thread(slots.close, 0.2)
+        assert time.monotonic() - started < WAIT_S
+        gate.open.set()
 
     run(body)
 

@@ -40,6 +40,7 @@ _EVERY_ROUTE: Final[tuple[Reason, ...]] = (
     "internal_error",
     "not_ready",
     "overloaded",
+    "decode_timeout",
     "deadline_exceeded",
 )
 _OF_THE_PICTURE: Final[tuple[Reason, ...]] = (

@@ -53,6 +53,7 @@ _REASONS: Final[tuple[Reason, ...]] = (
     "internal_error",
     "not_ready",
     "overloaded",
+    "decode_timeout",
     "deadline_exceeded",
 )
 
