@@ -65,6 +65,7 @@ def build_pipeline(placing: Placing) -> Callable[..., None]:
                     bundle=model.outputs["bundle"],
                     evaluation=scores.outputs["evaluation"],
                     verdict=gate.outputs["verdict"],
+                    gate_config=gate_config,
                     config=register_config,
                     context=context,
                     job=job,

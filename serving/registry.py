@@ -29,6 +29,9 @@ SQLITE: Final = "sqlite:///"
 DIGEST_TAG: Final = "digest"
 """Tag of a registered version: the digest of the bundle that passed the gate."""
 
+RELEASE_TAG: Final = "release_digest"
+"""The same of the record that register put beside it (`release_digest`)."""
+
 _KEY_DIGITS: Final = 16
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _RECORD_BYTES: Final = 2**24
@@ -127,6 +130,15 @@ def read_release(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+def release_digest(folder: Path) -> str:
+    """sha256 over the names and contents of a release record's files."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.glob("*") if path.is_file()):
+        with path.open("rb") as file:
+            digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
 def _from_mlflow(uri: str, cache_dir: Path, tracking_uri: str) -> ResolvedModel:
     database = tracking_uri.removeprefix(SQLITE)
     if database != tracking_uri and not Path(database).is_file():
@@ -166,6 +178,12 @@ def _from_mlflow(uri: str, cache_dir: Path, tracking_uri: str) -> ResolvedModel:
 
     def check(folder: Path) -> None:
         _compare(uri, folder, f"version {found.version} was registered with", digest)
+        recorded = found.tags.get(RELEASE_TAG)
+        if recorded and recorded != release_digest(folder / RELEASE):
+            raise BundleError(
+                f"{uri}: the release record of version {found.version} (verdict, evaluation, card) was changed after "
+                "its registration; bring the recorded one back, or register the bundle again"
+            )
 
     folder = _cached(cache_dir / "models" / name / f"{found.version}-{key}", download, check)
     return ResolvedModel(uri, folder, str(found.version), digest, read_release(folder))

@@ -2,13 +2,44 @@
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from components.artifacts.context import RunContext
-from components.artifacts.evaluation import Confusion, Evaluation, Metric, ScoreSet, Slice, write_evaluation
+from components.artifacts.evaluation import (
+    PREDICTIONS_PARQUET,
+    Confusion,
+    Evaluation,
+    Metric,
+    ScoreSet,
+    Slice,
+    write_evaluation,
+)
 from components.artifacts.model_version import ModelVersion
 from components.artifacts.verdict import VERDICT_JSON, Check, GateVerdict
+from components.quality_gate.config import GateConfig
+from components.quality_gate.stage import judge_folder
 from components.register.config import RegisterConfig
-from components.register.stage import register
+from components.register.stage import Passed, register
 from serving.detector.bundle import read_manifest
+
+POLICY = GateConfig(min_test_images=100)
+"""What the toy bundles are held against."""
+
+
+def write_predictions(folder: Path, counts: Confusion) -> None:
+    """A `predictions.parquet` whose verdicts have these counts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cells = {
+        ("real", "real"): counts.true_real,
+        ("real", "ai_generated"): counts.false_ai,
+        ("ai_generated", "real"): counts.false_real,
+        ("ai_generated", "ai_generated"): counts.true_ai,
+    }
+    rows = [cell for cell, n in cells.items() for _ in range(n)]
+    table = {"model": ["candidate"] * len(rows), "split": ["test"] * len(rows)}
+    table |= {"label": [label for label, _ in rows], "prediction": [said for _, said in rows]}
+    pq.write_table(pa.table(table), folder / PREDICTIONS_PARQUET)
 
 
 def make_evaluation(folder: Path, digest: str, caveat: str = "") -> Path:
@@ -19,10 +50,12 @@ def make_evaluation(folder: Path, digest: str, caveat: str = "") -> Path:
     f1 = 2 * counts.true_ai / (2 * counts.true_ai + counts.false_ai + counts.false_real)
     scores = ScoreSet(
         n=200,
+        distinct=200,
         metrics={"accuracy": Metric(value=accuracy, low=0.90, high=0.97), "f1": Metric(value=f1, low=0.9, high=0.97)},
         confusion=counts,
         slices=[Slice(dimension="generator", name="ldm", n=50, accuracy=Metric(value=0.9, low=0.79, high=0.96))],
     )
+    write_predictions(folder, counts)
     write_evaluation(
         folder,
         Evaluation(
@@ -50,7 +83,13 @@ def make_verdict(folder: Path, digest: str, *, passed: bool = True) -> Path:
         sentence="accuracy 94.0 % (at least 85 %)",
     )
     verdict = GateVerdict(
-        run_id="run-1", bundle_digest=digest, passed=passed, headline=f"{word}: accuracy 94.0 %", checks=[check]
+        run_id="run-1",
+        bundle_digest=digest,
+        evaluation_sha256="e" * 64,
+        policy={},
+        passed=passed,
+        headline=f"{word}: accuracy 94.0 %",
+        checks=[check],
     )
     (folder / VERDICT_JSON).write_text(verdict.model_dump_json())
     return folder
@@ -69,12 +108,13 @@ def make_context(folder: Path, **changes: str) -> RunContext:
 
 def registered(folder: Path, bundle: Path, context: RunContext, config: RegisterConfig | None = None) -> ModelVersion:
     """Register `bundle` with an evaluation and a passing verdict of its own, made under `folder`."""
-    digest = read_manifest(bundle).digest
-    return register(
-        bundle,
-        make_evaluation(folder / "evaluation", digest),
-        make_verdict(folder / "verdict", digest),
-        config or RegisterConfig(),
-        context,
-        folder / "model_version",
-    )
+    evaluation = make_evaluation(folder / "evaluation", read_manifest(bundle).digest)
+    passed = Passed(bundle, evaluation, judged(folder / "verdict", evaluation), POLICY)
+    return register(passed, config or RegisterConfig(), context, folder / "model_version")
+
+
+def judged(folder: Path, evaluation: Path, policy: GateConfig = POLICY) -> Path:
+    """The folder of the gate's own verdict of an evaluation."""
+    folder.mkdir(parents=True)
+    (folder / VERDICT_JSON).write_text(judge_folder(evaluation, policy).model_dump_json())
+    return folder

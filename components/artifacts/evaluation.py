@@ -3,13 +3,26 @@
 A folder with `evaluation.json` (this schema), `predictions.parquet` (one row an image and model) and plots.
 """
 
+import hashlib
+import json
+from math import nan
 from pathlib import Path
 from typing import Final
 
+from pydantic import ValidationError
+
+from serving.detector.labels import LABELS
+from serving.platform.errors import StageError, one_line
 from serving.platform.frozen import Frozen
 
 EVALUATION_JSON: Final = "evaluation.json"
 PREDICTIONS_PARQUET: Final = "predictions.parquet"
+CANDIDATE: Final = "candidate"
+TEST: Final = "test"
+
+_COUNTED: Final = ("accuracy", "f1")
+"""The gate's figures that follow from counts alone."""
+_ROUNDING: Final = 1e-9
 
 
 class Metric(Frozen):
@@ -76,6 +89,8 @@ class ScoreSet(Frozen):
     """All figures of one model on one set of images."""
 
     n: int
+    distinct: int
+    """Images whose pixels are those of no other one before; n where there are no copies."""
     metrics: dict[str, Metric]
     """accuracy, precision, recall, f1, roc_auc, pr_auc, tpr_at_1pct_fpr, fpr, fnr, ece, brier."""
     confusion: Confusion
@@ -113,6 +128,8 @@ class Evaluation(Frozen):
     bundle_digest: str
     data_fingerprint: str
     test_fingerprint: str
+    predictions_sha256: str = ""
+    """Of `predictions.parquet`, the verdicts behind the figures."""
     threshold: float
     test: ScoreSet
     unseen_generator: ScoreSet | None = None
@@ -127,12 +144,85 @@ class Evaluation(Frozen):
     """Median engine time per image at batch 1 on this machine, one thread."""
     bundle_bytes: int = 0
 
+    @property
+    def digest(self) -> str:
+        """sha256 over all figures, and through `predictions_sha256` over every verdict behind them."""
+        document = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(document.encode()).hexdigest()
+
 
 def read_evaluation(folder: Path) -> Evaluation:
-    """Read `evaluation.json` of an evaluation folder."""
-    return Evaluation.model_validate_json((folder / EVALUATION_JSON).read_text())
+    """Read `evaluation.json` of an evaluation folder.
+
+    Raises:
+        StageError: there is none, or it is damaged or of another version.
+    """
+    path = folder / EVALUATION_JSON
+    try:
+        return Evaluation.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise StageError(
+            f"{folder}: no readable {EVALUATION_JSON} ({error.strerror}); give the evaluation folder of a run"
+        ) from error
+    except ValidationError as error:
+        raise StageError(f"{path}: damaged or of another version: {one_line(error)}; run evaluate again") from error
 
 
-def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
-    """Write `evaluation.json`."""
-    (folder / EVALUATION_JSON).write_text(evaluation.model_dump_json(indent=1) + "\n")
+def check_evaluation(folder: Path) -> Evaluation:
+    """Read an evaluation and hold it against the verdicts that it was made from.
+
+    Raises:
+        StageError: it is no evaluation, its verdicts are others', or its figures do not follow from them.
+    """
+    found = read_evaluation(folder)
+    path = folder / PREDICTIONS_PARQUET
+    if not path.is_file() or _sha256(path) != found.predictions_sha256:
+        raise StageError(f"{path}: not the verdicts that {EVALUATION_JSON} was made from; run evaluate again")
+    counts = _recount(path)
+    figures = {"n": float(found.test.n), **{k: m.value for k, m in found.test.metrics.items() if k in _COUNTED}}
+    for name, value in _figures(counts).items():
+        # a comparison with a figure that is not a number is false either way
+        if not abs(figures.get(name, value) - value) <= _ROUNDING:
+            raise StageError(
+                f"{folder / EVALUATION_JSON}: {name} {figures.get(name, value):g} does not follow from "
+                f"{PREDICTIONS_PARQUET}, which gives {value:g}: it was edited; run evaluate again"
+            )
+    if counts != found.test.confusion:
+        raise StageError(f"{folder / EVALUATION_JSON}: its confusion counts were edited; run evaluate again")
+    return found
+
+
+def write_evaluation(folder: Path, evaluation: Evaluation) -> Evaluation:
+    """Write `evaluation.json` beside its `predictions.parquet`; returns it with their hash in it."""
+    whole = evaluation.model_copy(update={"predictions_sha256": _sha256(folder / PREDICTIONS_PARQUET)})
+    (folder / EVALUATION_JSON).write_text(whole.model_dump_json(indent=1) + "\n")
+    return whole
+
+
+def _recount(path: Path) -> Confusion:
+    """Confusion counts of the candidate's verdicts on the test split."""
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(
+        path, columns=["label", "prediction"], filters=[("model", "=", CANDIDATE), ("split", "=", TEST)]
+    )
+    counted = rows.group_by(["label", "prediction"]).aggregate([([], "count_all")]).to_pylist()
+    n = {(row["label"], row["prediction"]): row["count_all"] for row in counted}
+    real, ai = LABELS
+    return Confusion(
+        true_real=n.get((real, real), 0),
+        false_ai=n.get((real, ai), 0),
+        false_real=n.get((ai, real), 0),
+        true_ai=n.get((ai, ai), 0),
+    )
+
+
+def _figures(c: Confusion) -> dict[str, float]:
+    n, right = c.true_real + c.false_ai + c.false_real + c.true_ai, c.true_real + c.true_ai
+    said = 2 * c.true_ai + c.false_ai + c.false_real
+    return {"n": float(n), "accuracy": right / n if n else nan, "f1": 2 * c.true_ai / said if said else 0.0}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from components.artifacts.deployment import Deployment
+from components.artifacts.evaluation import read_evaluation
 from components.artifacts.model_version import CHAMPION, ModelVersion, read_release
 from components.artifacts.verdict import VERDICT_JSON, read_verdict
 from components.deploy.config import DeployConfig
@@ -218,6 +219,8 @@ def approved_examples(version: ModelVersion, scratch: Path) -> list[Example]:
     verdict = read_verdict(folder / RELEASE) if (folder / RELEASE / VERDICT_JSON).is_file() else None
     if verdict is None or not verdict.passed:
         raise StageError(f"{version.uri} cannot be deployed: it holds no verdict of the gate that passed")
+    if read_evaluation(folder / RELEASE).digest != verdict.evaluation_sha256:
+        raise StageError(f"{version.uri} cannot be deployed: its verdict is of another evaluation than it holds")
     if {manifest.digest, release.bundle_digest, verdict.bundle_digest} != {version.bundle_digest}:
         raise StageError(f"{version.uri} cannot be deployed: its bundle is not the one that was judged and registered")
     return golden_examples(folder, manifest)

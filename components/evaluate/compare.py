@@ -1,7 +1,8 @@
 """Two models on the same images: paired tests and paired intervals.
 
-Resampling whole images and resampling the counts of what both models said of them is the same experiment, so each
-bootstrap here is one multinomial draw per class: ten thousand draws cost milliseconds at any size of the test set.
+Resampling whole units (an image, or all images of one photograph) and resampling the counts of units of which both
+models said the same is the same experiment, so each bootstrap here is one multinomial draw per composition of classes:
+ten thousand draws cost milliseconds at any size of the test set.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ import numpy as np
 
 from components.artifacts.evaluation import Comparison, Metric
 from components.evaluate.config import EvaluateConfig
-from components.evaluate.intervals import Counts, Floats, interval
+from components.evaluate.intervals import Counts, Floats, interval, strata_of
 from components.evaluate.metrics import Judged, score_set
 from components.evaluate.slices import Group
 
@@ -26,6 +27,7 @@ def compare(
     *,
     champion_version: str,
     identical: bool,
+    distinct: int | None = None,
 ) -> Comparison:
     """Candidate against champion; positive differences favour the candidate."""
     table = paired_table(candidate, champion)
@@ -33,7 +35,7 @@ def compare(
     return Comparison(
         champion_version=champion_version,
         n=len(candidate.positive),
-        champion=score_set(champion, parts, config),
+        champion=score_set(champion, parts, config, distinct),
         accuracy_difference=paired_accuracy(candidate, champion, config),
         f1_difference=paired_f1(candidate, champion, config),
         only_candidate_right=only_candidate,
@@ -56,32 +58,40 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
 
 def paired_table(first: Judged, second: Judged) -> Counts:
     """How many images of each class fall into each cell of the paired table: int64 (2 classes, 4 cells)."""
+    return np.bincount(_cells(first, second), minlength=8).reshape(2, 4)
+
+
+def _cells(first: Judged, second: Judged) -> Counts:
+    """Class and cell of the paired table of each image as one number below 8, (n,)."""
     cells = np.where(
         first.right, np.where(second.right, BOTH, ONLY_FIRST), np.where(second.right, ONLY_SECOND, NEITHER)
     )
-    return np.bincount(first.positive * 4 + cells, minlength=8).reshape(2, 4)
+    return first.positive * 4 + cells
 
 
 def paired_accuracy(first: Judged, second: Judged, config: EvaluateConfig) -> Metric:
     """Accuracy of the first minus that of the second on the same images, with its paired interval."""
-    table = paired_table(first, second)
-    return interval(float(_accuracy_difference(table[:, None, :])[0]), _accuracy_difference(_draws(table, config)))
+    point = _accuracy_difference(paired_table(first, second)[:, None, :])
+    return interval(float(point[0]), _accuracy_difference(_draws(first, second, config)))
 
 
 def paired_f1(first: Judged, second: Judged, config: EvaluateConfig) -> Metric:
     """F1 of the first minus that of the second on the same images, with its paired interval."""
-    table = paired_table(first, second)
-    return interval(float(_f1_difference(table[:, None, :])[0]), _f1_difference(_draws(table, config)))
+    point = _f1_difference(paired_table(first, second)[:, None, :])
+    return interval(float(point[0]), _f1_difference(_draws(first, second, config)))
 
 
-def _draws(table: Counts, config: EvaluateConfig) -> Counts:
-    """Resampled tables, (2 classes, draws, 4 cells): each class keeps its size."""
+def _draws(first: Judged, second: Judged, config: EvaluateConfig) -> Counts:
+    """Resampled tables, (2 classes, draws, 4 cells): each composition of classes keeps its number of units."""
     rng = np.random.default_rng(config.seed)
-    drawn = np.zeros((2, config.paired_draws, 4), dtype=np.int64)
-    for label, counts in enumerate(table):
-        if counts.sum():
-            drawn[label] = rng.multinomial(counts.sum(), counts / counts.sum(), size=config.paired_draws)
-    return drawn
+    unit, strata = strata_of(first.positive, first.units)
+    many = int(unit.max(initial=-1)) + 1
+    tables = np.bincount(unit * 8 + _cells(first, second), minlength=many * 8).reshape(many, 8)
+    drawn = np.zeros((config.paired_draws, 8), dtype=np.int64)
+    for rows in strata:
+        kinds, times = np.unique(tables[rows], axis=0, return_counts=True)
+        drawn += rng.multinomial(len(rows), times / len(rows), size=config.paired_draws) @ kinds
+    return drawn.reshape(-1, 2, 4).transpose(1, 0, 2)
 
 
 def _accuracy_difference(tables: Counts) -> Floats:

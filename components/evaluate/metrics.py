@@ -9,11 +9,9 @@ import numpy.typing as npt
 
 from components.artifacts.evaluation import CalibrationBin, ConfidenceBand, Confusion, Metric, ScoreSet, Slice
 from components.evaluate.config import EvaluateConfig
-from components.evaluate.intervals import Floats, interval, proportion, stratified_counts
+from components.evaluate.intervals import Counts, Floats, Mask, interval, proportion, stratified_counts
 from components.evaluate.slices import Group
 from serving.detector.decision import CONFIDENCES, DecisionRule
-
-Mask = npt.NDArray[np.bool_]
 
 LOW_FPR: Final = 0.01
 ROC_POINTS: Final = 200
@@ -32,10 +30,14 @@ class Judged:
     """Verdict is `ai_generated`, (n,)."""
     confidence: tuple[str, ...]
     threshold: float
+    units: Counts
+    """Which images belong together, (n,): copies of one picture, or pictures from one photograph."""
 
     @classmethod
-    def of(cls, positive: Mask, logits: npt.NDArray[np.floating], rule: DecisionRule) -> "Judged":
-        """Read raw logits (n,) by a decision rule."""
+    def of(
+        cls, positive: Mask, logits: npt.NDArray[np.floating], rule: DecisionRule, units: Counts | None = None
+    ) -> "Judged":
+        """Read raw logits (n,) by a decision rule; without `units` every image stands for itself."""
         probabilities = rule.probabilities(logits)
         verdicts = [rule.verdict(p) for p in probabilities.tolist()]
         return cls(
@@ -45,6 +47,7 @@ class Judged:
             predicted=np.array([v.prediction == "ai_generated" for v in verdicts], dtype=bool),
             confidence=tuple(v.confidence for v in verdicts),
             threshold=rule.threshold,
+            units=np.arange(len(positive)) if units is None else units,
         )
 
     @property
@@ -61,6 +64,7 @@ class Judged:
             predicted=self.predicted[rows],
             confidence=tuple(self.confidence[i] for i in rows.tolist()),
             threshold=self.threshold,
+            units=self.units[rows],
         )
 
     def followed_by(self, other: "Judged") -> "Judged":
@@ -72,6 +76,7 @@ class Judged:
             predicted=np.concatenate([self.predicted, other.predicted]),
             confidence=self.confidence + other.confidence,
             threshold=self.threshold,
+            units=np.concatenate([self.units, other.units + self.units.max(initial=-1) + 1]),
         )
 
 
@@ -85,6 +90,7 @@ class Ranking:
         self.order = np.argsort(-judged.probabilities, kind="stable")
         self.p = judged.probabilities[self.order]
         self.y = judged.positive[self.order]
+        self.units = judged.units[self.order]
         n = len(self.p)
         # images of equal probability cannot be told apart by a threshold: figures are read at the ends of ties
         self.ends = np.append(np.flatnonzero(np.diff(self.p)), n - 1)
@@ -137,13 +143,21 @@ class Ranking:
         return error
 
 
-def score_set(judged: Judged, groups: Sequence[Group], config: EvaluateConfig) -> ScoreSet:
-    """All figures of one model on one set of images; those that need both classes only where both are there."""
+def score_set(judged: Judged, groups: Sequence[Group], config: EvaluateConfig, distinct: int | None = None) -> ScoreSet:
+    """All figures of one model on one set of images; those that need both classes only where both are there.
+
+    Args:
+        judged: the verdicts.
+        groups: parts to look at on their own.
+        config: bins, draws and seed.
+        distinct: images with pixels of their own; None: all of them.
+    """
     confusion = count(judged)
     ranking = Ranking(judged, config.calibration_bins)
     return ScoreSet(
         n=len(judged.positive),
-        metrics=counted(confusion) | ranked(ranking, config),
+        distinct=len(judged.positive) if distinct is None else distinct,
+        metrics=counted(judged) | ranked(ranking, config),
         confusion=confusion,
         calibration=reliability(ranking),
         confidence=bands(judged),
@@ -153,13 +167,15 @@ def score_set(judged: Judged, groups: Sequence[Group], config: EvaluateConfig) -
     )
 
 
-def score_unseen(unseen: Judged, test: Judged, groups: Sequence[Group], config: EvaluateConfig) -> ScoreSet:
+def score_unseen(
+    unseen: Judged, test: Judged, groups: Sequence[Group], config: EvaluateConfig, distinct: int | None = None
+) -> ScoreSet:
     """Figures on images of generators that training never saw.
 
     Such a split often has generated images only. Then what needs both classes is measured against the real images of
     the test split: `roc_auc`, `tpr_at_1pct_fpr` and the ROC points; all else is of the unseen images alone.
     """
-    alone = score_set(unseen, groups, config)
+    alone = score_set(unseen, groups, config, distinct)
     if alone.roc or not unseen.positive.any():
         return alone
     ranking = Ranking(test.take(np.flatnonzero(~test.positive)).followed_by(unseen), config.calibration_bins)
@@ -179,18 +195,23 @@ def count(judged: Judged) -> Confusion:
     )
 
 
-def counted(c: Confusion) -> dict[str, Metric]:
+def counted(judged: Judged) -> dict[str, Metric]:
     """Figures that are proportions of counts, with Wilson intervals; undefined ones are left out.
 
     Precision of a model that never says `ai_generated` is 0, as scikit-learn has it, without an interval.
     """
-    real, ai, said_ai = c.true_real + c.false_ai, c.false_real + c.true_ai, c.false_ai + c.true_ai
+    ai, said_ai = judged.positive, judged.predicted
+
+    def share(hits: Mask, of: Mask) -> Metric | None:
+        return proportion(hits[of], judged.units[of])
+
+    both = bool(ai.any() and not ai.all())
     found = {
-        "accuracy": proportion(c.true_real + c.true_ai, real + ai),
-        "precision": (proportion(c.true_ai, said_ai) or Metric(value=0.0)) if real and ai else None,
-        "recall": proportion(c.true_ai, ai),
-        "fpr": proportion(c.false_ai, real),
-        "fnr": proportion(c.false_real, ai),
+        "accuracy": proportion(judged.right, judged.units),
+        "precision": (share(ai, said_ai) or Metric(value=0.0)) if both else None,
+        "recall": share(said_ai, ai),
+        "fpr": share(said_ai, ~ai),
+        "fnr": share(~said_ai, ai),
     }
     return {name: metric for name, metric in found.items() if metric is not None}
 
@@ -200,7 +221,7 @@ def ranked(ranking: Ranking, config: EvaluateConfig) -> dict[str, Metric]:
     point = {name: float(value[0]) for name, value in ranking.figures(np.ones((1, len(ranking.p)))).items()}
     rng = np.random.default_rng(config.seed)
     draws: dict[str, list[Floats]] = {name: [] for name in point}
-    for weights in stratified_counts(ranking.y, config.bootstrap_draws, rng):
+    for weights in stratified_counts(ranking.y, ranking.units, config.bootstrap_draws, rng):
         for name, values in ranking.figures(weights).items():
             draws[name].append(values)
     return {name: interval(value, np.concatenate(draws[name]), centred=name == "ece") for name, value in point.items()}
@@ -238,15 +259,14 @@ def bands(judged: Judged) -> dict[str, ConfidenceBand]:
     found: dict[str, ConfidenceBand] = {}
     for name in CONFIDENCES:
         rows = said == name
-        n = int(rows.sum())
-        found[name] = ConfidenceBand(n=n, accuracy=proportion(int(judged.right[rows].sum()), n))
+        accuracy = proportion(judged.right[rows], judged.units[rows])
+        found[name] = ConfidenceBand(n=int(rows.sum()), accuracy=accuracy)
     return found
 
 
 def slice_figures(judged: Judged, group: Group) -> Slice:
     """Figures of one part of the images."""
-    part = count(judged.take(group.rows))
-    figures = counted(part)
+    figures = counted(judged.take(group.rows))
     return Slice(
         dimension=group.dimension,
         name=group.name,

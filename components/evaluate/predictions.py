@@ -7,12 +7,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from components.artifacts.evaluation import CANDIDATE as CANDIDATE
 from components.artifacts.evaluation import PREDICTIONS_PARQUET
 from components.evaluate.metrics import Judged
 from components.evaluate.slices import Frame
 from serving.detector.labels import LABELS
 
-CANDIDATE = "candidate"
 CHAMPION = "champion"
 
 

@@ -12,7 +12,7 @@ from components.artifacts.evaluation import CorruptionCell
 from components.evaluate.compare import paired_accuracy
 from components.evaluate.config import CorruptionName, EvaluateConfig
 from components.evaluate.intervals import proportion
-from components.evaluate.metrics import Judged, count, counted
+from components.evaluate.metrics import Judged, counted
 
 SUBSAMPLE_SALT = 1
 """Keeps the choice of images apart from other draws of the same seed."""
@@ -98,9 +98,8 @@ def cell(
         champion: the champion on the corrupted images.
         config: draws and seed of the paired intervals.
     """
-    figures = counted(count(corrupted))
+    figures = counted(corrupted)
     n = len(clean.positive)
-    champion_right = None if champion is None else int(champion.right.sum())
     return CorruptionCell(
         corruption=corruption.name,
         level=corruption.label,
@@ -109,6 +108,6 @@ def cell(
         fpr=figures.get("fpr"),
         flip_rate=float(np.mean(clean.predicted != corrupted.predicted)),
         accuracy_change=paired_accuracy(corrupted, clean, config),
-        champion_accuracy=None if champion_right is None else proportion(champion_right, n),
+        champion_accuracy=None if champion is None else proportion(champion.right, champion.units),
         champion_difference=None if champion is None else paired_accuracy(corrupted, champion, config),
     )

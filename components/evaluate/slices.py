@@ -60,6 +60,17 @@ class Frame:
             shorter_side_px=np.minimum(width, height),
         )
 
+    @property
+    def units(self) -> npt.NDArray[np.int64]:
+        """Which images belong together, (n,): those from one source photograph, and copies of one picture."""
+        keys = [f"of {source}" if source else sha for source, sha in zip(self.source, self.pixel_sha256, strict=True)]
+        return np.unique(np.array(keys, dtype=object).astype(str), return_inverse=True)[1]
+
+    @property
+    def distinct(self) -> int:
+        """Images with pixels of their own."""
+        return len(set(self.pixel_sha256))
+
     def name_of(self, row: int) -> str:
         """How an image is called in messages: its split, row and file name."""
         return f"{self.split}/{row} ({Path(self.path[row]).name or 'unnamed'})"

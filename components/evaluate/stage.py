@@ -77,7 +77,7 @@ def evaluate(
     plots = draw_all(summary, judged, config.calibration_bins)
     mistakes = build_gallery(bench.data, bench.test, judged, bench.candidate, config.gallery_images)
     write_report(report, evaluation, summary, plots, mistakes)
-    write_evaluation(evaluation, summary)
+    summary = write_evaluation(evaluation, summary)
     record(
         context,
         metrics={f"evaluate/{k}": v for k, v in flat_metrics(summary).items()},
@@ -143,11 +143,12 @@ def _summarise(
 ) -> tuple[Evaluation, list[predictions.ModelVerdicts]]:
     manifest = bench.candidate.manifest
     parts = groups(bench.test, config.slice_min_images)
-    candidate = Judged.of(bench.test.positive, scores.test.clean[0], bench.candidate.rule)
+    units, distinct = bench.test.units, bench.test.distinct
+    candidate = Judged.of(bench.test.positive, scores.test.clean[0], bench.candidate.rule, units)
     verdicts = [predictions.ModelVerdicts(predictions.CANDIDATE, bench.test, candidate)]
     comparison = unseen_figures = None
     if bench.champion is not None:
-        champion = Judged.of(bench.test.positive, scores.test.clean[1], bench.champion.detector.rule)
+        champion = Judged.of(bench.test.positive, scores.test.clean[1], bench.champion.detector.rule, units)
         verdicts.append(predictions.ModelVerdicts(predictions.CHAMPION, bench.test, champion))
         comparison = compare(
             candidate,
@@ -156,18 +157,21 @@ def _summarise(
             config,
             champion_version=bench.champion.version,
             identical=identical(manifest, bench.champion.detector.manifest),
+            distinct=distinct,
         )
     if bench.unseen is not None and scores.unseen is not None:
-        unseen = Judged.of(bench.unseen.positive, scores.unseen.clean[0], bench.candidate.rule)
+        unseen = Judged.of(bench.unseen.positive, scores.unseen.clean[0], bench.candidate.rule, bench.unseen.units)
         verdicts.append(predictions.ModelVerdicts(predictions.CANDIDATE, bench.unseen, unseen))
-        unseen_figures = score_unseen(unseen, candidate, groups(bench.unseen, config.slice_min_images), config)
+        unseen_figures = score_unseen(
+            unseen, candidate, groups(bench.unseen, config.slice_min_images), config, bench.unseen.distinct
+        )
     evaluation = Evaluation(
         run_id=context.run_id,
         bundle_digest=manifest.digest,
         data_fingerprint=bench.data.summary.fingerprint,
         test_fingerprint=bench.data.summary.splits[TEST].fingerprint,
         threshold=bench.candidate.rule.threshold,
-        test=score_set(candidate, parts, config),
+        test=score_set(candidate, parts, config, distinct),
         unseen_generator=unseen_figures,
         robustness=_robustness(bench, scores.test, candidate, config),
         robustness_note=robustness.note(len(bench.plan.grid_rows), len(bench.test)) if bench.plan.cells else "",
@@ -182,12 +186,13 @@ def _summarise(
 
 def _robustness(bench: Bench, logits: SplitLogits, candidate: Judged, config: EvaluateConfig) -> list[CorruptionCell]:
     rows = bench.plan.grid_rows
-    positive, clean = bench.test.positive[rows], candidate.take(rows)
+    positive, clean, units = bench.test.positive[rows], candidate.take(rows), bench.test.units[rows]
     rules = [detector.rule for detector in bench.plan.detectors]
     cells = []
     for index, corruption in enumerate(bench.plan.cells):
         judged: Sequence[Judged] = [
-            Judged.of(positive, of_model[index], rule) for of_model, rule in zip(logits.corrupted, rules, strict=True)
+            Judged.of(positive, of_model[index], rule, units)
+            for of_model, rule in zip(logits.corrupted, rules, strict=True)
         ]
         champion = judged[1] if len(judged) > 1 else None
         cells.append(robustness.cell(corruption, clean, judged[0], champion, config))

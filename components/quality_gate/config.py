@@ -18,6 +18,7 @@ OptionalCheck = Literal[
     "champion_accuracy",
     "champion_f1",
     "champion_slices",
+    "test_images",
 ]
 
 
@@ -51,5 +52,5 @@ class GateConfig(Section):
     """Checks that are shown and do not refuse."""
 
     min_test_images: int = Field(1000, ge=0)
-    """A smaller test split is said in the verdict, with what it cannot tell apart."""
+    """Images of the test split, copies of one picture counted once, below which nothing passes."""
     leakage_warning_accuracy: float = Field(0.995, ge=0.0, le=1.0)

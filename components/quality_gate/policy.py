@@ -31,6 +31,8 @@ def judge(evaluation: Evaluation, policy: GateConfig) -> GateVerdict:
     return GateVerdict(
         run_id=evaluation.run_id,
         bundle_digest=evaluation.bundle_digest,
+        evaluation_sha256=evaluation.digest,
+        policy=policy.model_dump(mode="json"),
         passed=not refusals,
         headline=_refused(refusals) if refusals else _passed(evaluation, policy),
         checks=checks,
@@ -229,14 +231,17 @@ def _judged_slices(evaluation: Evaluation, policy: GateConfig) -> list[Slice]:
 
 
 def _test_size(evaluation: Evaluation, policy: GateConfig) -> Check:
-    n = evaluation.test.n
+    n = evaluation.test.distinct
+    limit = _Limit(
+        "test_images", "test images", ">=", float(policy.min_test_images), "test_images" not in policy.report_only
+    )
     return Check(
-        name="test_images",
+        name=limit.name,
         value=float(n),
-        threshold=float(policy.min_test_images),
-        enforced=False,
-        outcome="reported",
-        sentence=f"{n:,} test images (at least {policy.min_test_images:,} wanted)",
+        threshold=limit.threshold,
+        enforced=limit.enforced,
+        outcome=limit.outcome(n),
+        sentence=f"{n:,} different test images (at least {policy.min_test_images:,})",
     )
 
 
@@ -268,14 +273,17 @@ def _standing(comparison: Comparison | None, policy: GateConfig) -> str:
 def _notes(evaluation: Evaluation, policy: GateConfig) -> list[str]:
     notes = [evaluation.caveat, evaluation.champion_note, evaluation.robustness_note]
     accuracy = evaluation.test.metrics.get("accuracy", NOT_MEASURED)
-    n = evaluation.test.n
-    if n < policy.min_test_images:
-        known = (
-            ""
-            if accuracy.low is None or accuracy.high is None
-            else (f": accuracy is known only to lie between {percent(accuracy.low)} and {percent(accuracy.high)}")
+    n, distinct = evaluation.test.n, evaluation.test.distinct
+    if distinct < n:
+        notes.append(
+            f"{n - distinct:,} of the {n:,} test images repeat the pixels of another one; the intervals count what is "
+            "judged once as one. Remove the copies (aidetect data verify names them)."
         )
-        notes.append(f"The test split is small ({n:,} images, {policy.min_test_images:,} wanted){known}.")
+    if distinct < policy.min_test_images and accuracy.low is not None and accuracy.high is not None:
+        notes.append(
+            f"The test split is small: accuracy is known only to lie between {percent(accuracy.low)} and "
+            f"{percent(accuracy.high)}."
+        )
     if accuracy.value >= policy.leakage_warning_accuracy:
         notes.append(
             f"Accuracy {percent(accuracy.value)} is suspiciously high: look for images that train and test share, and "

@@ -2,16 +2,13 @@
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from components.artifacts.context import RunContext
-from components.artifacts.evaluation import EVALUATION_JSON, Evaluation, read_evaluation
+from components.artifacts.evaluation import check_evaluation
 from components.artifacts.verdict import VERDICT_JSON, VERDICT_MD, GateVerdict
 from components.platform.tracking import record
 from components.quality_gate.config import GateConfig
 from components.quality_gate.policy import judge
 from components.quality_gate.wording import markdown
-from serving.platform.errors import StageError, one_line
 
 
 def quality_gate(
@@ -27,7 +24,8 @@ def quality_gate(
         summary: Markdown file to write: the same text as `verdict.md`.
 
     Raises:
-        StageError: the folder holds no readable evaluation, or the tracking server took no figures.
+        StageError: the folder holds no evaluation whose figures follow from its verdicts, or the tracking server took
+            no figures.
     """
     found = judge_folder(evaluation, config)
     text = markdown(found)
@@ -50,19 +48,6 @@ def judge_folder(evaluation: Path, config: GateConfig) -> GateVerdict:
     """Judge an evaluation folder, again or for the first time; writes nothing.
 
     Raises:
-        StageError: the folder holds no readable evaluation.
+        StageError: the folder holds no evaluation whose figures follow from its verdicts.
     """
-    return judge(_read(evaluation), config)
-
-
-def _read(folder: Path) -> Evaluation:
-    try:
-        return read_evaluation(folder)
-    except OSError as error:
-        raise StageError(
-            f"{folder}: no readable {EVALUATION_JSON} ({error.strerror}); give the evaluation folder of a run"
-        ) from error
-    except ValidationError as error:
-        raise StageError(
-            f"{folder / EVALUATION_JSON}: damaged or of another version: {one_line(error)}; run evaluate again"
-        ) from error
+    return judge(check_evaluation(evaluation), config)

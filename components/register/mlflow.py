@@ -10,7 +10,7 @@ from components.artifacts.model_version import Release
 from components.platform.registry import Registry, registry_errors
 from components.platform.tracking import RUN_ID_TAG, find_or_create_run
 from serving.detector.bundle import RELEASE
-from serving.registry import DIGEST_TAG
+from serving.registry import DIGEST_TAG, RELEASE_TAG, release_digest
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -67,7 +67,7 @@ def create(draft: Draft, bundle: Path, release_dir: Path, release: Release) -> s
             registry.name,
             f"runs:/{draft.run_id}/{draft.artifact_path}",
             run_id=draft.run_id,
-            tags=_tags(release),
+            tags={**_tags(release), RELEASE_TAG: release_digest(release_dir)},
         )
         draft.version = str(made.version)
         if client.get_run(draft.run_id).info.status == "RUNNING":

@@ -2,12 +2,11 @@
 
 import tempfile
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from components.artifacts.context import RunContext
-from components.artifacts.evaluation import EVALUATION_JSON, Evaluation, read_evaluation
+from components.artifacts.evaluation import EVALUATION_JSON, Evaluation, check_evaluation
 from components.artifacts.model_version import (
     CHALLENGER,
     CHAMPION,
@@ -19,34 +18,43 @@ from components.artifacts.model_version import (
 from components.artifacts.verdict import VERDICT_JSON, GateVerdict, read_verdict
 from components.platform.registry import Registry
 from components.platform.signals import sigterm_raises
+from components.quality_gate.config import GateConfig
+from components.quality_gate.policy import judge
 from components.register import mlflow, model_card, vertex
 from components.register.config import RegisterConfig
 from serving.detector.bundle import MODEL_CARD, Manifest, verify
 from serving.platform.errors import BundleError, StageError
 
 
-def register(
-    bundle: Path, evaluation: Path, verdict: Path, config: RegisterConfig, context: RunContext, output: Path
-) -> ModelVersion:
-    """Make a version of `bundle` with its release record, alias it `challenger`, and write `output`.
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """What went through the gate, as three folders, and the policy that the gate was given."""
 
-    Registering a bundle that is registered already returns the version that stands.
+    bundle: Path
+    evaluation: Path
+    verdict: Path
+    policy: GateConfig
+
+
+def register(passed: Passed, config: RegisterConfig, context: RunContext, output: Path) -> ModelVersion:
+    """Make a version of a bundle with its release record, alias it `challenger`, and write `output`.
+
+    Nothing is believed: the evaluation is held against its own verdicts and judged again. Registering a bundle that is
+    registered already returns the version that stands.
 
     Raises:
-        StageError: the bundle is damaged, the verdict refuses it or belongs to another bundle, or the registry
-            failed; in every case no version and no alias is left behind.
+        StageError: the bundle is damaged, the verdict refuses it or is not what the gate says of this bundle and
+            evaluation, or the registry failed; in every case no version and no alias is left behind.
     """
     try:
-        return _register(bundle, evaluation, verdict, config, context, output)
+        return _register(passed, config, context, output)
     except OSError as error:
         raise StageError(f"not registered, nothing is left of it: {error}") from error
 
 
-def _register(
-    bundle: Path, evaluation: Path, verdict: Path, config: RegisterConfig, context: RunContext, output: Path
-) -> ModelVersion:
-    manifest, figures, judged = _read(bundle, evaluation, verdict)
-    _refuse_strangers(manifest, figures, judged)
+def _register(passed: Passed, config: RegisterConfig, context: RunContext, output: Path) -> ModelVersion:
+    manifest, figures, judged = _checked(passed)
+    bundle = passed.bundle
     registry = Registry(context.tracking_uri, context.model_name)
     standing = registry.by_digest(manifest.digest)
     with sigterm_raises(), tempfile.TemporaryDirectory() as scratch, ExitStack() as undo:
@@ -70,26 +78,29 @@ def _register(
     return version
 
 
-def _read(bundle: Path, evaluation: Path, verdict: Path) -> tuple[Manifest, Evaluation, GateVerdict]:
+def _checked(passed: Passed) -> tuple[Manifest, Evaluation, GateVerdict]:
+    """The three documents, once it is sure that they belong together and that the gate says so."""
     try:
-        return verify(bundle), read_evaluation(evaluation), read_verdict(verdict)
-    except BundleError as error:
+        manifest, evaluation = verify(passed.bundle), check_evaluation(passed.evaluation)
+        verdict = read_verdict(passed.verdict)
+    except (BundleError, StageError) as error:
         raise StageError(f"not registered: {error}") from error
-    except OSError as error:
-        raise StageError(f"not registered: cannot read {error.filename}: {error.strerror}") from error
-    except ValidationError as error:
-        raise StageError(f"not registered: {error.title} of another schema; run evaluate and the gate again") from error
-
-
-def _refuse_strangers(manifest: Manifest, evaluation: Evaluation, verdict: GateVerdict) -> None:
     for name, digest in (("verdict", verdict.bundle_digest), ("evaluation", evaluation.bundle_digest)):
         if digest != manifest.digest:
             raise StageError(
                 f"not registered: the {name} is of bundle {digest[:12]}, this is {manifest.digest[:12]}; "
                 "evaluate and judge this very bundle"
             )
-    if not verdict.passed:
-        raise StageError(f"not registered: the gate did not pass it ({verdict.headline})")
+    again = judge(evaluation, passed.policy)
+    for name in ("evaluation_sha256", "policy", "passed", "checks", "headline"):
+        if getattr(verdict, name) != getattr(again, name):
+            raise StageError(
+                f"not registered: the verdict's {name} is not what the gate says of this evaluation under this run's "
+                f"policy ({again.headline}); evaluation, verdict or policy were changed: run the gate again"
+            )
+    if not again.passed:
+        raise StageError(f"not registered: the gate did not pass it ({again.headline})")
+    return manifest, evaluation, verdict
 
 
 def write_release(

@@ -94,10 +94,12 @@ def register(
 ) -> None:
     """Register a bundle that passed the gate as the new challenger; `aidetect deploy` brings it into service."""
     config = local_configuration(profile, overrides, config_file)
+    from components.register.stage import Passed
     from components.register.stage import register as run
 
+    passed = Passed(bundle, evaluation, verdict, config.gate)
     with tempfile.TemporaryDirectory() as folder:
-        version = run(bundle, evaluation, verdict, config.register_, _context(config), Path(folder) / "version")
+        version = run(passed, config.register_, _context(config), Path(folder) / "version")
     typer.echo(version.model_dump_json(indent=1) if as_json else f"version {version.version}: {version.uri}")
 
 

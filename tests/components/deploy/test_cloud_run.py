@@ -104,7 +104,7 @@ def test_new_revision_is_tried_without_users_then_canaried_then_promoted_and_unp
     assert done.url == cloud.servers.url(cloud.shop.bundles["2"], "2")
     (entry,) = cloud.shop.ledger
     assert (entry.who, entry.why, entry.from_version, entry.to_version) == ("ada", "better on tools", "1", "2")
-    assert (entry.outcome, entry.target, entry.verdict) == ("promoted", "cloud_run", "PASSED: accuracy 94.0 %")
+    assert (entry.outcome, entry.target, entry.verdict) == ("promoted", "cloud_run", cloud.shop.challenger.headline)
 
 
 def assert_as_before(cloud: Cloud, reason: str) -> None:

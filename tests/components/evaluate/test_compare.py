@@ -99,3 +99,13 @@ def test_the_interval_covers_the_true_difference_as_often_as_it_says() -> None:
         assert metric.high is not None
         covered += metric.low <= truth <= metric.high
     assert 0.91 < covered / 300 < 0.99
+
+
+def test_copies_make_no_difference_surer() -> None:
+    first, second = pair(4, n=300, better=0.4)
+    rows = np.tile(np.arange(300), 10)
+    for figure in (paired_accuracy, paired_f1):
+        once = figure(first, second, CONFIG)
+        often = figure(first.take(rows), second.take(rows), CONFIG)
+        assert often.value == pytest.approx(once.value)
+        assert (often.low, often.high) == pytest.approx((once.low, once.high), abs=0.006)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from components.evaluate.intervals import interval, proportion, stratified_counts, wilson
+from components.evaluate.intervals import interval, proportion, stratified_counts, wilson, worth_of
 
 counts = st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -29,13 +29,15 @@ def test_wilson_of_the_failures_is_its_mirror(case: tuple[int, int]) -> None:
 
 
 def test_a_proportion_of_nothing_is_undefined() -> None:
-    assert proportion(0, 0) is None
+    assert proportion(np.zeros(0, dtype=bool), np.arange(0)) is None
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=60), st.integers(1, 50), st.integers(0, 9))
 def test_every_draw_keeps_the_class_sizes(labels: list[bool], draws: int, seed: int) -> None:
     positive = np.array(labels)
-    drawn = np.concatenate(list(stratified_counts(positive, draws, np.random.default_rng(seed))))
+    drawn = np.concatenate(
+        list(stratified_counts(positive, np.arange(len(positive)), draws, np.random.default_rng(seed)))
+    )
     assert drawn.shape == (draws, len(labels))
     assert (drawn >= 0).all()
     assert (drawn[:, positive].sum(axis=1) == positive.sum()).all()
@@ -44,13 +46,13 @@ def test_every_draw_keeps_the_class_sizes(labels: list[bool], draws: int, seed: 
 
 def test_draws_come_in_chunks_that_fit_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("components.evaluate.intervals.CHUNK_CELLS", 30)
-    chunks = list(stratified_counts(np.array([True, False] * 5), 7, np.random.default_rng(0)))
+    chunks = list(stratified_counts(np.array([True, False] * 5), np.arange(10), 7, np.random.default_rng(0)))
     assert [len(chunk) for chunk in chunks] == [3, 3, 1]
 
 
 def test_each_image_is_drawn_once_on_average() -> None:
     positive = np.arange(40) < 10
-    drawn = np.concatenate(list(stratified_counts(positive, 4000, np.random.default_rng(0))))
+    drawn = np.concatenate(list(stratified_counts(positive, np.arange(40), 4000, np.random.default_rng(0))))
     # the standard error of each mean is below 1 / sqrt(4000) = 0.016
     assert np.abs(drawn.mean(axis=0) - 1.0).max() < 0.08
 
@@ -74,3 +76,51 @@ def test_wilson_covers_the_truth_as_often_as_it_says() -> None:
     drawn = rng.binomial(400, 0.9, 2000)
     covered = np.mean([low <= 0.9 <= high for low, high in (wilson(int(k), 400) for k in drawn)])
     assert 0.93 < covered < 0.97
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=300), st.randoms(use_true_random=False))
+def test_a_share_is_worth_no_more_than_its_images_and_no_less_than_one(hits: list[bool], chance: object) -> None:
+    units = np.array([chance.randrange(len(hits)) for _ in hits])  # type: ignore[attr-defined]
+    worth = worth_of(np.array(hits), units)
+    assert 1.0 <= worth <= len(hits)
+    assert worth_of(np.array(hits), np.arange(len(hits))) == len(hits)
+    metric = proportion(np.array(hits), units)
+    assert metric is not None and metric.low is not None and metric.high is not None
+    assert 0.0 <= metric.low <= metric.value <= metric.high <= 1.0
+
+
+def test_copies_add_nothing() -> None:
+    rng = np.random.default_rng(3)
+    hits, units = rng.random(200) < 0.9, np.arange(200)
+    once = proportion(hits, units)
+    often = proportion(np.tile(hits, 30), np.tile(units, 30))
+    assert once is not None and often is not None
+    assert (often.low, often.high) == pytest.approx((once.low, once.high), abs=0.003)
+    # one picture of each class, sixty times: two right answers, not a hundred and twenty
+    two = proportion(np.ones(120, dtype=bool), np.repeat([0, 1], 60))
+    assert two is not None
+    assert two.low == pytest.approx(wilson(2, 2)[0])
+
+
+def test_intervals_by_photograph_cover_the_truth_where_those_by_image_do_not() -> None:
+    rng = np.random.default_rng(11)
+    units = np.repeat(np.arange(60), 10)
+    by_unit = by_image = 0
+    for _ in range(400):
+        # photographs differ in how hard they are: correlation within one is 1 / (1 + 4 + 0.5)
+        hits = rng.random(600) < np.repeat(rng.beta(4.0, 0.5, 60), 10)
+        for found, which in ((proportion(hits, units), 0), (proportion(hits, np.arange(600)), 1)):
+            assert found is not None and found.low is not None and found.high is not None
+            inside = found.low <= 4.0 / 4.5 <= found.high
+            by_unit, by_image = by_unit + (inside and not which), by_image + (inside and which)
+    assert by_unit / 400 > 0.92
+    assert by_image / 400 < 0.85
+
+
+def test_draws_keep_units_together() -> None:
+    positive = np.array([True, False, True, True, False, False, True, False])
+    units = np.array([5, 5, 7, 7, 9, 9, 2, 3])
+    drawn = np.concatenate(list(stratified_counts(positive, units, 200, np.random.default_rng(1))))
+    for unit in np.unique(units):
+        assert (drawn[:, units == unit] == drawn[:, units == unit][:, :1]).all()
+    assert drawn[:, 2].std() > 0

@@ -13,7 +13,6 @@ from components.evaluate.metrics import (
     Judged,
     Ranking,
     bands,
-    count,
     counted,
     precision_recall_points,
     ranked,
@@ -74,7 +73,7 @@ def test_figures_equal_torchmetrics(seed: int) -> None:
     data = judged(seed, step=0.05)
     y, p = torch.from_numpy(data.positive.astype(np.int64)), torch.from_numpy(data.probabilities)
     found = Ranking(data, 15).figures(np.ones((1, 300)))
-    shares = counted(count(data))
+    shares = counted(data)
     assert found["roc_auc"][0] == pytest.approx(float(torchmetrics.binary_auroc(p, y)), abs=1e-6)
     # verdicts, not probabilities: to torchmetrics a score equal to its threshold is negative, to the rule it is not
     p = torch.from_numpy(data.predicted.astype(np.int64))
@@ -141,7 +140,7 @@ def test_inverted_scores_mirror_the_figures(seed: int) -> None:
     mirrored = Judged.of(data.positive, -data.logits, RULE)
     a, b = Ranking(data, 15).figures(np.ones((1, 300))), Ranking(mirrored, 15).figures(np.ones((1, 300)))
     assert a["roc_auc"][0] == pytest.approx(1 - b["roc_auc"][0])
-    first, second = counted(count(data)), counted(count(mirrored))
+    first, second = counted(data), counted(mirrored)
     assert first["accuracy"].value == pytest.approx(1 - second["accuracy"].value)
 
 

@@ -114,3 +114,23 @@ def test_no_slice_to_compare_is_said() -> None:
     found = check(judge(evaluation(champion=against(metric(0.01, 0.005))), GateConfig()), "champion_slices")
     assert found.outcome == "reported"
     assert "no slice has the 50 images" in found.sentence
+
+
+def test_the_slice_limits_are_bounds_that_still_pass() -> None:
+    def lost(value: float, high: float) -> bool:
+        differences = {"generator=gan": Metric(value=value, low=value - 0.01, high=high)}
+        judged = evaluation(scores(slices=SLICES), champion=against(metric(0.01, 0.005), slices=differences))
+        return not judge(judged, GateConfig(slice_margin=0.0625)).passed
+
+    # a loss of exactly the margin is allowed, and so is one whose interval reaches zero
+    assert not lost(-0.0625, -0.01)
+    assert lost(-0.0626, -0.01)
+    assert not lost(-0.0626, 0.0)
+    assert lost(-0.0626, -1e-9)
+
+
+def test_a_slice_is_judged_from_its_least_number_of_images_on() -> None:
+    for n, judged in ((49, False), (50, True)):
+        small = evaluation(scores(slices=(part("generator", "gan", 0.2, n=n),)))
+        found = check(judge(small, GateConfig(min_worst_slice_accuracy=0.5)), "slice_accuracy")
+        assert (found.value == 0.2) is judged

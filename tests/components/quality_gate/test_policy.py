@@ -226,16 +226,28 @@ def test_many_reasons_are_counted_not_listed() -> None:
     assert verdict.headline.endswith("; and 2 more")
 
 
-def test_a_small_test_split_is_said() -> None:
-    verdict = judge(evaluation(scores(n=120)), GateConfig())
-    assert verdict.passed
-    (note,) = [n for n in verdict.notes if "small" in n]
-    assert note == (
-        "The test split is small (120 images, 1,000 wanted): accuracy is known only to lie between 92.0 % and 96.0 %."
-    )
-    assert check(verdict, "test_images").sentence == "120 test images (at least 1,000 wanted)"
+def test_too_few_test_images_refuse() -> None:
+    verdict = judge(evaluation(scores(n=999)), GateConfig())
+    assert not verdict.passed
+    assert verdict.headline == "REFUSED: 999 different test images (at least 1,000)"
+    assert any("small: accuracy is known only to lie between 92.0 % and 96.0 %." in note for note in verdict.notes)
+    for passing in (
+        judge(evaluation(scores(n=1000)), GateConfig()),
+        judge(evaluation(scores(n=999)), GateConfig(min_test_images=999)),
+        judge(evaluation(scores(n=999)), GateConfig(report_only=("test_images",))),
+    ):
+        assert passing.passed
     bare = judge(evaluation(scores(n=120, accuracy=Metric(value=0.9))), GateConfig())
-    assert "The test split is small (120 images, 1,000 wanted)." in bare.notes
+    assert not any("small" in note for note in bare.notes)
+
+
+def test_copies_of_one_picture_count_once() -> None:
+    copied = scores(n=2000).model_copy(update={"distinct": 2})
+    verdict = judge(evaluation(copied), GateConfig())
+    assert not verdict.passed
+    assert check(verdict, "test_images").value == 2.0
+    assert any(note.startswith("1,998 of the 2,000 test images repeat the pixels") for note in verdict.notes)
+    assert not any("repeat" in note for note in judge(evaluation(), GateConfig()).notes)
 
 
 def test_a_suspiciously_high_score_warns_of_a_leak() -> None:

@@ -15,12 +15,13 @@ from components.quality_gate.stage import judge_folder, quality_gate
 from pipelines.cli.app import run_app
 from serving.platform.errors import StageError
 from tests.components.quality_gate.evaluations import evaluation, metric, part, scores
+from tests.releases import write_predictions
 
 CONTEXT = RunContext(run_id="run-1")
 
 
 def written(folder: Path, found: Evaluation) -> Path:
-    folder.mkdir(parents=True)
+    write_predictions(folder, found.test.confusion)
     write_evaluation(folder, found)
     return folder
 
@@ -47,10 +48,10 @@ def test_a_verdict_without_notes_has_no_list(tmp_path: Path) -> None:
 
 
 def test_a_figure_that_is_not_a_number_survives_the_file_and_refuses(tmp_path: Path) -> None:
-    folder = written(tmp_path / "evaluation", evaluation(scores(accuracy=metric(nan))))
-    verdict = judge_folder(folder, GateConfig())
+    folder = written(tmp_path / "evaluation", evaluation(scores(ece=metric(nan))))
+    verdict = judge_folder(folder, GateConfig(max_ece=0.1))
     assert not verdict.passed
-    assert "accuracy not a number" in verdict.headline
+    assert "ECE not a number" in verdict.headline
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,27 @@
 """Registering: what a version holds, what is refused, and that a failure leaves nothing."""
 
+import hashlib
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from components.artifacts.context import RunContext
+from components.artifacts.evaluation import Confusion, read_evaluation
 from components.artifacts.model_version import RELEASE_FILES, read_model_version, read_release
 from components.platform.registry import Registry, list_models
 from components.register import mlflow as mlflow_adapter
 from components.register import stage
 from components.register.config import RegisterConfig
-from components.register.stage import register
+from components.register.stage import Passed, register
 from pipelines.cli.app import run_app
 from serving.detector.bundle import read_manifest, verify
-from serving.platform.errors import StageError
+from serving.platform.errors import BundleError, StageError
 from serving.registry import resolve
 from tests.bundles import make_bundle
-from tests.releases import make_context, make_evaluation, make_verdict, registered
+from tests.releases import POLICY, judged, make_context, make_evaluation, registered, write_predictions
 
 
 @pytest.fixture
@@ -47,20 +51,15 @@ def test_version_holds_bundle_release_and_lineage(context: RunContext, toy_bundl
 def test_card_says_figures_intervals_and_the_caveat(context: RunContext, toy_bundle: Path, tmp_path: Path) -> None:
     manifest = read_manifest(toy_bundle)
     caveat = "Measured on the shipped sample: it proves the machinery, it is no detector for shop photos."
-    register(
-        toy_bundle,
-        make_evaluation(tmp_path / "evaluation", manifest.digest, caveat),
-        make_verdict(tmp_path / "verdict", manifest.digest),
-        RegisterConfig(),
-        context,
-        tmp_path / "out",
-    )
+    evaluation = make_evaluation(tmp_path / "evaluation", manifest.digest, caveat)
+    passed = Passed(toy_bundle, evaluation, judged(tmp_path / "verdict", evaluation), POLICY)
+    register(passed, RegisterConfig(), context, tmp_path / "out")
     (card,) = (tmp_path / "artifacts").rglob("release/MODEL_CARD.md")
     text = card.read_text()
     assert f"> **{caveat}**" in text
     assert "| accuracy | 0.9400 | 0.9000 to 0.9700 |" in text
     assert "| generator = ldm | 50 | 0.9000 | 0.7900 to 0.9600 |" in text
-    assert "PASSED: accuracy 94.0 %" in text
+    assert "PASSED: accuracy 94.0 %, F1 94.1 % on 200 test images" in text
     assert manifest.digest in text
 
 
@@ -79,29 +78,116 @@ def test_challenger_moves_to_the_newest(context: RunContext, toy_bundle: Path, t
     assert (oldest.version, oldest.aliases) == ("1", ())
 
 
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def flip_the_verdict(passed: Passed) -> Passed:
+    """A refused evaluation whose verdict was flipped by hand."""
+    policy = POLICY.model_copy(update={"min_accuracy": 0.99})
+    shutil.rmtree(passed.verdict)
+    judged(passed.verdict, passed.evaluation, policy)
+    edit(passed.verdict / "verdict.json", '"passed":false', '"passed":true')
+    return replace(passed, policy=policy)
+
+
+def edit_the_policy_too(passed: Passed) -> Passed:
+    """The verdict is what the gate says, but of a policy that is not the run's."""
+    return replace(passed, policy=POLICY.model_copy(update={"min_accuracy": 0.99}))
+
+
+def edit_the_accuracy(passed: Passed) -> Passed:
+    edit(passed.evaluation / "evaluation.json", '"value": 0.94,', '"value": 0.99,')
+    return passed
+
+
+def edit_a_figure_that_no_count_gives(passed: Passed) -> Passed:
+    edit(passed.evaluation / "evaluation.json", '"bundle_bytes": 0', '"bundle_bytes": 1')
+    return passed
+
+
+def swap_the_predictions(passed: Passed) -> Passed:
+    write_predictions(passed.evaluation, Confusion(true_real=100, false_ai=0, false_real=0, true_ai=100))
+    return passed
+
+
+def edit_accuracy_and_predictions_hash(passed: Passed) -> Passed:
+    """Better verdicts and their hash, as whoever knows the format would forge them; the figures stay."""
+    old = read_evaluation(passed.evaluation).predictions_sha256
+    swap_the_predictions(passed)
+    new = hashlib.sha256((passed.evaluation / "predictions.parquet").read_bytes()).hexdigest()
+    edit(passed.evaluation / "evaluation.json", old, new)
+    return passed
+
+
+def evaluation_of_another(passed: Passed) -> Passed:
+    shutil.rmtree(passed.evaluation)
+    make_evaluation(passed.evaluation, "f" * 64)
+    return passed
+
+
+def verdict_of_another(passed: Passed) -> Passed:
+    other = make_evaluation(passed.evaluation.with_name("other"), "f" * 64)
+    shutil.rmtree(passed.verdict)
+    return replace(passed, verdict=judged(passed.verdict, other))
+
+
+def a_sentence_of_its_own(passed: Passed) -> Passed:
+    edit(passed.verdict / "verdict.json", "PASSED: ", "PASSED with honours: ")
+    return passed
+
+
+def half_a_verdict(passed: Passed) -> Passed:
+    path = passed.verdict / "verdict.json"
+    path.write_text(path.read_text()[:-20])
+    return passed
+
+
 @pytest.mark.parametrize(
-    ("verdict_of", "evaluation_of", "passed", "said"),
+    ("forge", "said"),
     [
-        ("other", "this", True, "the verdict is of bundle"),
-        ("this", "other", True, "the evaluation is of bundle"),
-        ("this", "this", False, r"the gate did not pass it \(REFUSED"),
+        (flip_the_verdict, "verdict's passed is not what the gate says .*REFUSED: accuracy 94"),
+        (edit_the_policy_too, "verdict's policy is not what the gate says"),
+        (edit_the_accuracy, "accuracy 0.99 does not follow from predictions.parquet, which gives 0.94"),
+        (edit_a_figure_that_no_count_gives, "verdict's evaluation_sha256 is not what"),
+        (swap_the_predictions, "not the verdicts that evaluation.json was made from"),
+        (edit_accuracy_and_predictions_hash, "accuracy 0.94 does not follow from predictions.parquet, which gives 1"),
+        (evaluation_of_another, "the evaluation is of bundle ffffffffffff"),
+        (verdict_of_another, "the verdict is of bundle ffffffffffff"),
+        (a_sentence_of_its_own, "verdict's headline is not what"),
+        (half_a_verdict, "verdict.json: damaged or of another version"),
     ],
 )
-def test_strangers_and_refused_are_not_registered(
-    context: RunContext, toy_bundle: Path, tmp_path: Path, verdict_of: str, evaluation_of: str, passed: bool, said: str
+def test_what_was_forged_or_edited_is_not_registered(
+    context: RunContext, toy_bundle: Path, tmp_path: Path, forge: Callable[[Passed], Passed], said: str
 ) -> None:
-    digests = {"this": read_manifest(toy_bundle).digest, "other": "f" * 64}
-    with pytest.raises(StageError, match=said):
-        register(
-            toy_bundle,
-            make_evaluation(tmp_path / "evaluation", digests[evaluation_of]),
-            make_verdict(tmp_path / "verdict", digests[verdict_of], passed=passed),
-            RegisterConfig(),
-            context,
-            tmp_path / "out",
-        )
+    evaluation = make_evaluation(tmp_path / "evaluation", read_manifest(toy_bundle).digest)
+    passed = forge(Passed(toy_bundle, evaluation, judged(tmp_path / "verdict", evaluation), POLICY))
+    with pytest.raises(StageError, match=rf"^not registered: .*{said}") as caught:
+        register(passed, RegisterConfig(), context, tmp_path / "out")
+    assert "\n" not in str(caught.value)
     assert list_models(context.tracking_uri, context.model_name) == []
     assert not (tmp_path / "out").exists()
+
+
+def test_a_refused_evaluation_is_not_registered(context: RunContext, toy_bundle: Path, tmp_path: Path) -> None:
+    policy = POLICY.model_copy(update={"min_f1": 0.99})
+    evaluation = make_evaluation(tmp_path / "evaluation", read_manifest(toy_bundle).digest)
+    passed = Passed(toy_bundle, evaluation, judged(tmp_path / "verdict", evaluation, policy), policy)
+    with pytest.raises(StageError, match=r"the gate did not pass it \(REFUSED: F1"):
+        register(passed, RegisterConfig(), context, tmp_path / "out")
+
+
+def test_a_release_record_changed_in_the_registry_is_refused(
+    context: RunContext, toy_bundle: Path, tmp_path: Path
+) -> None:
+    registered(tmp_path, toy_bundle, context)
+    (verdict,) = (tmp_path / "artifacts").rglob("release/verdict.json")
+    edit(verdict, "94.0 %", "99.0 %")
+    with pytest.raises(BundleError, match=r"the release record of version 1 .* was changed after its registration"):
+        resolve(f"models:/{context.model_name}/1", tmp_path / "cache", context.tracking_uri)
 
 
 def test_tampered_bundle_is_not_registered(context: RunContext, toy_bundle: Path, tmp_path: Path) -> None:
