@@ -1,17 +1,18 @@
 """Whether to retrain, why, and once: drift, age and new labels in; at most one started run out."""
 
-import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
-from components.platform.cloud_storage import SCHEME, CloudLines
-from pipelines.retrain_state import NOT_STARTED, STARTING, Reason, Start, open_history
+from pydantic import BaseModel
+
+from components.platform.cloud_storage import open_lines
+from pipelines.retrain_state import NOT_STARTED, STARTING, History, Reason, Start
 from pipelines.settings.operations import RetrainConfig
 from serving.platform.errors import RetrainError
 from serving.platform.frozen import Section
+from serving.platform.jsonlines import documents
 
 DAY_S: Final = 86_400.0
 HTTP_TIMEOUT_S: Final = 10.0
@@ -137,7 +138,7 @@ def retrain(
     Raises:
         RetrainError: the record cannot be read or written.
     """
-    history = open_history(config.state_path)
+    history = History(config.state_path)
     if dry_run:
         return Outcome(decision=decide(evidence, config, history.read(), now()))
     with history.exclusive():
@@ -225,19 +226,17 @@ def _get(url: str, **arguments: Any) -> Any:
         raise RetrainError(f"{url}: no answer ({error}); is it running?") from error
 
 
+class _Label(BaseModel):
+    """What counts of a line of the server's `feedback.jsonl`."""
+
+    at: datetime
+    request_id: str
+    item: int
+
+
 def _labels_since(feedback_path: str, when: float) -> int:
     if not feedback_path:
         return 0
-    labelled = set()
-    try:
-        cloud = feedback_path.startswith(SCHEME)
-        content = CloudLines(feedback_path).read() if cloud else Path(feedback_path).read_bytes()
-        for line in content.splitlines():
-            entry = json.loads(line)
-            if datetime.fromisoformat(entry["at"]).timestamp() > when:
-                labelled.add((entry["request_id"], entry["item"]))
-    except FileNotFoundError:
-        return 0
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RetrainError(f"{feedback_path}: not the server's feedback.jsonl ({error})") from error
-    return len(labelled)
+    lines = open_lines(feedback_path, "set retrain.feedback_path to the server's feedback.jsonl")
+    labels = documents(lines.read(), _Label, lines.where)
+    return len({(label.request_id, label.item) for label in labels if label.at.timestamp() > when})

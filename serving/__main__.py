@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import ValidationError
 
 from serving.detector.collector import lasting
-from serving.platform.errors import AidetectError, StartError
+from serving.platform.errors import AidetectError, StartError, StateError
 from serving.settings import Settings, pin_numerical_threads, share_metrics_between_processes
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _prepare(settings: Settings) -> Callable[[], int]:
         Policy.of(settings)
         # several processes make an application each
         app = "serving.app:create_worker" if several else create_app(settings, served)
-    except ValueError as error:
+    except (StateError, ValueError) as error:
         raise StartError(str(error)) from error
     config = uvicorn.Config(
         app,

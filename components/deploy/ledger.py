@@ -1,34 +1,29 @@
 """The promotion ledger: who put which version into service, when, why and instead of what. Lines are only added."""
 
-import fcntl
-import logging
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from components.artifacts.deployment import Target
-from components.platform.cloud_storage import SCHEME, CloudLines
-from serving.platform.errors import StageError
+from components.platform.cloud_storage import open_lines
+from serving.platform.frozen import Frozen
+from serving.platform.jsonlines import documents
 
 Action = Literal["deploy", "promote", "rollback"]
 Outcome = Literal["promoted", "rolled_back"]
 
-_log = logging.getLogger(__name__)
+_WAIT_S: Final = 0.0
+"""How long a promotion waits for another to end."""
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-class LedgerEntry(BaseModel):
+class LedgerEntry(Frozen):
     """One line."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     schema_version: int = 1
     at: str = Field(default_factory=_now)
@@ -51,15 +46,6 @@ class LedgerEntry(BaseModel):
     """Why it was rolled back."""
     run_id: str = ""
 
-    def line(self) -> bytes:
-        """JSON on one line, with its newline."""
-        return self.model_dump_json().encode() + b"\n"
-
-
-def open_ledger(path: str) -> "LocalLedger | GcsLedger":
-    """The ledger at a local path or a `gs://` object."""
-    return GcsLedger(path) if path.startswith(SCHEME) else LocalLedger(Path(path))
-
 
 def undone_by_rollback(entries: list[LedgerEntry], champion: str) -> LedgerEntry | None:
     """The promotion that a rollback takes back: the latest that brought in `champion`, or an image for it."""
@@ -70,96 +56,28 @@ def undone_by_rollback(entries: list[LedgerEntry], champion: str) -> LedgerEntry
     return None
 
 
-class LocalLedger:
-    """A file of JSON lines."""
+class Ledger:
+    """The promotions at a local path or a `gs://` object."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def check(self) -> None:
-        """Raise StageError when a line could not be added."""
-        with self._open():
-            pass
+    def __init__(self, place: str) -> None:
+        self._lines = open_lines(place, "set deploy.ledger_path")
+        self.check = self._lines.check
+        """Raises StageError when a line could not be added."""
 
     def append(self, entry: LedgerEntry) -> None:
-        """Add one line in one write and flush it to the disk."""
-        with self._open() as descriptor:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            end = os.fstat(descriptor).st_size
-            # a machine that died while writing may have left half a line: it must not swallow this one
-            torn = end > 0 and os.pread(descriptor, 1, end - 1) != b"\n"
-            data = b"\n" * torn + entry.line()
-            if os.write(descriptor, data) != len(data):
-                raise StageError(f"{self.path}: the promotion could not be written whole; is the disk full?")
-            os.fsync(descriptor)
+        """Add one line; it is kept when this returns."""
+        self._lines.append(entry.model_dump_json().encode())
 
     def entries(self) -> list[LedgerEntry]:
         """All lines, oldest first; a line that cannot be read is reported to the log and passed over."""
-        if not self.path.is_file():
-            return []
-        return parse(self.path.read_bytes(), str(self.path))
+        return list(documents(self._lines.read(), LedgerEntry, self._lines.where))
 
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
+    def exclusive(self) -> AbstractContextManager[None]:
         """Hold the ledger for one promotion, so that two cannot move the champion at once.
+
+        In the cloud nothing is held: its own preconditions (etags) keep two rollouts apart.
 
         Raises:
             StageError: another promotion is under way.
         """
-        lock = self.path.with_name(f".{self.path.name}.lock")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with lock.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise StageError(f"another promotion is under way ({lock} is held); wait for it to end") from error
-            yield
-
-    @contextmanager
-    def _open(self) -> Iterator[int]:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise StageError(f"promotion ledger {self.path}: {error.strerror}; set deploy.ledger_path") from error
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
-
-
-class GcsLedger:
-    """An object of JSON lines in Cloud Storage."""
-
-    def __init__(self, uri: str) -> None:
-        self._lines = CloudLines(uri)
-
-    def check(self) -> None:
-        """Raise StageError when the object cannot be read."""
-        self._lines.read()
-
-    def append(self, entry: LedgerEntry) -> None:
-        """Add one line; tried again when another writer was quicker."""
-        self._lines.append(entry.line())
-
-    def entries(self) -> list[LedgerEntry]:
-        """All lines, oldest first."""
-        return parse(self._lines.read(), self._lines.uri)
-
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Nothing to hold: the cloud's own preconditions (etags) keep two rollouts apart."""
-        yield
-
-
-def parse(content: bytes, where: str) -> list[LedgerEntry]:
-    """Entries of a ledger's bytes."""
-    entries = []
-    for number, line in enumerate(content.splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            entries.append(LedgerEntry.model_validate_json(line))
-        except ValidationError:
-            _log.warning("%s: line %d is no promotion record; passed over", where, number)
-    return entries
+        return self._lines.exclusive(_WAIT_S, "another promotion is under way")

@@ -18,7 +18,7 @@ from components.artifacts.evaluation import read_evaluation
 from components.artifacts.model_version import CHAMPION, ModelVersion, read_release
 from components.artifacts.verdict import VERDICT_JSON, read_verdict
 from components.deploy.config import DeployConfig
-from components.deploy.ledger import Action, LedgerEntry, Outcome, open_ledger, undone_by_rollback
+from components.deploy.ledger import Action, Ledger, LedgerEntry, Outcome, undone_by_rollback
 from components.deploy.rollout import Rollout
 from components.deploy.smoke import Example, Prober, SmokeReport, answer_within, golden_examples, smoke
 from components.deploy.vertex_aliases import VertexAliases
@@ -47,7 +47,7 @@ class _Promotion:
     def __init__(self, version: ModelVersion, config: DeployConfig, reason: Reason) -> None:
         self.version, self.config, self.reason = version, config, reason
         self.registry = Registry(version.tracking_uri, version.name)
-        self.ledger = open_ledger(config.ledger_path)
+        self.ledger = Ledger(config.ledger_path)
         self.before: str | None = None
         self.images = ("", "")
         """Serving image before and after."""
@@ -174,7 +174,7 @@ def rollback(tracking_uri: str, name: str, config: DeployConfig, why: str, who: 
     champion = registry.aliased(CHAMPION)
     if champion is None:
         raise StageError(f"{name} has no champion in {tracking_uri}: nothing to roll back")
-    entries = [entry for entry in open_ledger(config.ledger_path).entries() if entry.model == name]
+    entries = [entry for entry in Ledger(config.ledger_path).entries() if entry.model == name]
     undone = undone_by_rollback(entries, champion)
     if undone is None or undone.from_version is None:
         raise StageError(f"the ledger {config.ledger_path} knows no champion of {name} before version {champion}")

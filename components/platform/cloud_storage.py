@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from components.platform.google_cloud import google_errors
+from serving.platform import jsonlines
 from serving.platform.errors import StageError
+from serving.platform.jsonlines import LocalLines
 
 if TYPE_CHECKING:
     from google.cloud.storage import Blob
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 SCHEME: Final = "gs://"
 _PARALLEL: Final = 8
 _ATTEMPTS: Final = 5
+_LINES_BYTES: Final = 256 * 1024 * 1024
 _RETRY_S: Final = 60.0
 SEND_RETRY_S: float = 300.0
 """How long a file whose upload was cut off is tried again, where nobody says otherwise."""
@@ -145,7 +148,7 @@ def send_files(files: Mapping[str, Path], uri: str, timeout_s: float, undo: Exit
 
 
 class CloudLines:
-    """An object of lines, appended by rewriting it on the condition that nobody else did meanwhile."""
+    """`LocalLines` as an object: appended by rewriting it on the condition that nobody else did meanwhile."""
 
     def __init__(self, uri: str) -> None:
         """Name the object.
@@ -155,59 +158,82 @@ class CloudLines:
         """
         if not split(uri)[1]:
             raise StageError(f"{uri!r} must be gs://BUCKET/OBJECT")
-        self.uri = uri
-        self._seen = 0
+        self.where = uri
+        self._content, self._generation = b"", 0
 
-    def read(self) -> bytes:
-        """The whole object; empty when there is none yet.
+    def check(self) -> None:
+        """Raises StageError when the object cannot be read."""
+        self._fetch()
+
+    def read(self) -> Iterator[tuple[int, bytes]]:
+        """As `LocalLines.read`.
 
         Raises:
-            StageError: Google refused.
+            StageError: Google refused, or the object is larger than a record of lines ever is.
         """
-        from google.api_core.exceptions import NotFound
+        self._fetch()
+        return jsonlines.split(self._content, self.where)
 
-        with google_errors(f"read {self.uri}"):
-            blob = _blob(self.uri)
-            try:
-                content = blob.download_as_bytes(retry=_retry(_RETRY_S))
-            except NotFound:
-                self._seen = 0  # generation 0: a write succeeds only if the object still does not exist
-                return b""
-        self._seen = int(blob.generation or 0)
-        return bytes(content)
-
-    def append_unless_changed(self, content: bytes, line: bytes) -> bool:
-        """Write `content + line`; False, and nothing written, when the object changed since `content` was read.
+    def claim(self, line: bytes) -> bool:
+        """Append to what was read last; False, and nothing written, when the object changed since.
 
         Raises:
             StageError: Google refused.
         """
         from google.api_core.exceptions import PreconditionFailed
 
-        with google_errors(f"write {self.uri}"):
+        content = jsonlines.mended(self._content, self.where) + line + b"\n"
+        with google_errors(f"write {self.where}"):
             try:
-                _blob(self.uri).upload_from_string(
-                    content + line,
+                _blob(self.where).upload_from_string(
+                    content,
                     "application/x-ndjson",
-                    if_generation_match=self._seen,
+                    if_generation_match=self._generation,
                     checksum="crc32c",
                     retry=_retry(_RETRY_S),
                 )
             except PreconditionFailed:
                 # also met when an answer was lost and the client sent the same bytes again: then they are there
-                return self.read() == content + line
+                self._fetch()
+                return self._content == content
         return True
 
     def append(self, line: bytes) -> None:
-        """Add one line, again when another writer was quicker.
+        """Add one line, given without its newline; again when another writer was quicker.
 
         Raises:
             StageError: Google refused, or others won every time.
         """
         for _ in range(_ATTEMPTS):
-            if self.append_unless_changed(self.read(), line):
+            self._fetch()
+            if self.claim(line):
                 return
-        raise StageError(f"{self.uri}: other writers won {_ATTEMPTS} times; try again")
+        raise StageError(f"{self.where}: other writers won {_ATTEMPTS} times; try again")
+
+    @contextmanager
+    def exclusive(self, wait_s: float, busy: str) -> Iterator[None]:
+        """Nothing to hold: `claim` tells whether somebody else decided meanwhile."""
+        del wait_s, busy
+        yield
+
+    def _fetch(self) -> None:
+        from google.api_core.exceptions import NotFound
+
+        with google_errors(f"read {self.where}"):
+            blob, retry = _blob(self.where), _retry(_RETRY_S)
+            try:
+                blob.reload(retry=retry)
+                if (blob.size or 0) > _LINES_BYTES:
+                    raise StageError(f"{self.where}: {blob.size:,} bytes; a record has at most {_LINES_BYTES:,}")
+                self._content = bytes(blob.download_as_bytes(retry=retry))
+                self._generation = int(blob.generation or 0)
+            except NotFound:
+                self._content, self._generation = b"", 0  # a write succeeds only if there still is none
+
+
+def open_lines(place: str, setting: str) -> LocalLines | CloudLines:
+    """JSON lines at a path of this disk or at a `gs://` object; `setting` says how to name another place."""
+    return CloudLines(place) if place.startswith(SCHEME) else LocalLines(Path(place), setting)
 
 
 def _blob(uri: str) -> "Blob":

@@ -157,14 +157,14 @@ def _deploy(config: "PipelineConfig", why: str, told: "Summary", as_json: bool) 
 def _candidate(config: "PipelineConfig") -> "ModelVersion":
     """The challenger; for a new image without one, or one that already served and was rolled back, the champion."""
     from components.artifacts.model_version import CHALLENGER, CHAMPION
-    from components.deploy.ledger import open_ledger
+    from components.deploy.ledger import Ledger
     from components.platform.registry import Registry
     from serving.platform.errors import StageError
 
     registry = Registry(config.tracking_uri, config.tracking.model_name)
     challenger, champion = registry.aliased(CHALLENGER), registry.aliased(CHAMPION)
     if config.deploy.image and champion is not None and challenger != champion:
-        entries = open_ledger(config.deploy.ledger_path).entries()
+        entries = Ledger(config.deploy.ledger_path).entries()
         served = {e.to_version for e in entries if e.model == registry.name and e.outcome == "promoted"}
         if challenger is None or challenger in served:
             return registry.describe(champion)

@@ -58,10 +58,6 @@ class SecurityConfigError(StartError):
     """Settings under which the server must not start; names the variable."""
 
 
-class StateError(StartError):
-    """A place where the server keeps what it remembers cannot be used; names the path."""
-
-
 class UnknownPredictionError(AidetectError):
     """No prediction with this request id is remembered."""
 
@@ -71,6 +67,10 @@ class UnknownPredictionError(AidetectError):
 
 class StageError(AidetectError):
     """An expected failure of a stage."""
+
+
+class StateError(StageError):
+    """A record that is kept from run to run, or by the server, cannot be read or written; names the place."""
 
 
 class SmokeError(StageError):

@@ -16,7 +16,7 @@ import pytest
 
 from pipelines.alert_receiver import AlertReceiver
 from pipelines.retrain import Evidence, RetrainConfig, Start, decide, gather, retrain
-from pipelines.retrain_state import open_history
+from pipelines.retrain_state import History
 from serving.platform.errors import RetrainError, StageError
 from tests.fakes.gcs import FakeGcs
 
@@ -79,7 +79,7 @@ def test_two_callers_at_once_start_one_run(config: RetrainConfig) -> None:
     assert len(calls) == 1
     assert calls[0][0] == "drift"
     assert sorted(o.run_id for o in outcomes) == ["", "", "", Run.run_id]
-    (kept,) = open_history(config.state_path).read()
+    (kept,) = History(config.state_path).read()
     assert (kept.run_id, kept.status, kept.reason) == (Run.run_id, "deployed", "drift")
 
 
@@ -98,7 +98,7 @@ def test_a_run_that_could_not_start_may_be_tried_again_and_a_killed_one_not(conf
 
     with pytest.raises(OSError, match="no disk"):
         retrain(config, ALARM, fail)
-    assert open_history(config.state_path).read() == []
+    assert History(config.state_path).read() == []
     assert retrain(config, ALARM, lambda *_: Run()).run_id
 
     # as if the process had been killed in the middle of a run
@@ -113,8 +113,33 @@ def test_a_damaged_record_stops_rather_than_starts(config: RetrainConfig) -> Non
     path = Path(config.state_path)
     path.parent.mkdir()
     path.write_text("{half a li\n")
-    with pytest.raises(RetrainError, match=r"retrain\.jsonl:1: .*repair or move"):
+    with pytest.raises(StageError, match=r"retrain\.jsonl: none of the 1 lines .*repair or move"):
         retrain(config, ALARM, lambda *_: Run())
+
+
+@pytest.mark.parametrize("torn", [b'{"at": 18', b'{"at": 18}{"at":\n', b"\0" * 300, b"\xff\n"])
+def test_a_torn_line_of_a_dead_machine_ends_no_later_retrain(config: RetrainConfig, torn: bytes) -> None:
+    calm = config.model_copy(update={"cool_down_hours": 0.0})
+    assert retrain(calm, ALARM, lambda *_: Run()).run_id
+    with Path(config.state_path).open("ab") as file:
+        file.write(torn)
+    again = retrain(calm, ALARM, lambda *_: Run())
+    assert "already answered" in again.decision.explanation
+    aged = ALARM.model_copy(update={"drift_state": "ok", "champion_age_days": 91.0})
+    assert retrain(calm, aged, lambda *_: Run()).run_id
+    assert [start.reason for start in History(config.state_path).read()] == ["drift", "age"]
+
+
+def test_a_torn_label_costs_that_label_only(tmp_path: Path, served: str) -> None:
+    path = tmp_path / "feedback.jsonl"
+    lines = [{"at": "2099-01-01T00:00:00+00:00", "request_id": f"r{i}", "item": 0, "more": "x"} for i in range(3)]
+    path.write_text("\n".join(map(json.dumps, lines)) + '\n{"at": "2099-01-01T00:0')
+    assert gather(served, feedback_path=str(path)).new_labels == 3
+    path.write_text('{"at": "2099-01-01T00:0{"at"\n' + "\n".join(map(json.dumps, lines)))
+    assert gather(served, feedback_path=str(path)).new_labels == 3
+    path.write_text("not ours\n")
+    with pytest.raises(StageError, match=r"feedback\.jsonl: none of the 1 lines"):
+        gather(served, feedback_path=str(path))
 
 
 def test_a_record_in_a_bucket_is_remembered_by_the_next_runner_and_races_start_one(gcs: FakeGcs) -> None:
@@ -133,7 +158,7 @@ def test_a_record_in_a_bucket_is_remembered_by_the_next_runner_and_races_start_o
         outcomes = list(pool.map(runner, range(3)))
     assert len(calls) == 1
     assert sorted(outcome.run_id for outcome in outcomes) == ["", "", Run.run_id]
-    (kept,) = open_history(config.state_path).read()
+    (kept,) = History(config.state_path).read()
     assert (kept.run_id, kept.status) == (Run.run_id, "deployed")
     assert "cool-down" in retrain(config, ALARM, start).decision.explanation
     assert len(calls) == 1

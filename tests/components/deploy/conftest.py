@@ -12,7 +12,7 @@ import pytest
 
 from components.artifacts.context import RunContext
 from components.artifacts.model_version import CHAMPION, ModelVersion
-from components.deploy.ledger import LedgerEntry, open_ledger
+from components.deploy.ledger import Ledger, LedgerEntry
 from components.platform.registry import Registry
 from tests.bundles import make_bundle
 from tests.fakes.servers import BundleServers
@@ -48,7 +48,7 @@ class Shop:
     @property
     def ledger(self) -> list[LedgerEntry]:
         """Its lines."""
-        return open_ledger(self.ledger_path).entries()
+        return Ledger(self.ledger_path).entries()
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from components.deploy.config import DeployConfig
-from components.deploy.ledger import LedgerEntry, LocalLedger, Outcome, open_ledger, undone_by_rollback
+from components.deploy.ledger import Ledger, LedgerEntry, Outcome, undone_by_rollback
 from serving.platform.errors import StageError
 from tests.fakes.gcs import FakeGcs
 
@@ -29,7 +29,7 @@ def entry(before: str | None, after: str, outcome: Outcome = "promoted", why: st
 
 
 def test_lines_come_back_in_order_whatever_they_say(tmp_path: Path) -> None:
-    ledger = LocalLedger(tmp_path / "new" / "ledger.jsonl")
+    ledger = Ledger(str(tmp_path / "new" / "ledger.jsonl"))
     texts = ["plain", "two\nlines", 'ünïcode \u2028 and \\ "quotes"']
     for text in texts:
         ledger.append(entry(None, "1", why=text))
@@ -37,16 +37,16 @@ def test_lines_come_back_in_order_whatever_they_say(tmp_path: Path) -> None:
 
 
 def test_half_a_line_of_a_dead_machine_does_not_swallow_the_next(tmp_path: Path) -> None:
-    ledger = LocalLedger(tmp_path / "ledger.jsonl")
+    ledger = Ledger(str(tmp_path / "ledger.jsonl"))
     ledger.append(entry(None, "1"))
-    with ledger.path.open("ab") as file:
+    with (tmp_path / "ledger.jsonl").open("ab") as file:
         file.write(b'{"schema_version":1,"at":"20')
     ledger.append(entry("1", "2"))
     assert [line.to_version for line in ledger.entries()] == ["1", "2"]
 
 
 def test_many_writers_lose_nothing(tmp_path: Path) -> None:
-    ledger = LocalLedger(tmp_path / "ledger.jsonl")
+    ledger = Ledger(str(tmp_path / "ledger.jsonl"))
     writers = [threading.Thread(target=ledger.append, args=(entry(None, str(n)),)) for n in range(32)]
     for writer in writers:
         writer.start()
@@ -95,7 +95,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGcs]:
 
 
 def test_ledger_in_a_bucket(bucket: FakeGcs) -> None:
-    ledger = open_ledger("gs://ops/promotions.jsonl")
+    ledger = Ledger("gs://ops/promotions.jsonl")
     ledger.check()
     assert ledger.entries() == []
     ledger.append(entry(None, "1"))
@@ -105,16 +105,16 @@ def test_ledger_in_a_bucket(bucket: FakeGcs) -> None:
 
 def test_two_writers_of_a_bucket_lose_nothing(bucket: FakeGcs) -> None:
     writers = [
-        threading.Thread(target=open_ledger("gs://ops/promotions.jsonl").append, args=(entry(None, str(n)),))
+        threading.Thread(target=Ledger("gs://ops/promotions.jsonl").append, args=(entry(None, str(n)),))
         for n in range(3)
     ]
     for writer in writers:
         writer.start()
     for writer in writers:
         writer.join()
-    assert sorted(line.to_version for line in open_ledger("gs://ops/promotions.jsonl").entries()) == ["0", "1", "2"]
+    assert sorted(line.to_version for line in Ledger("gs://ops/promotions.jsonl").entries()) == ["0", "1", "2"]
 
 
 def test_bucket_without_an_object_is_refused() -> None:
     with pytest.raises(StageError, match="must be gs://BUCKET/OBJECT"):
-        open_ledger("gs://ops")
+        Ledger("gs://ops")

@@ -135,13 +135,13 @@ def test_unknown_version_names_those_there_are(shop: Shop) -> None:
 
 def test_ledger_that_cannot_be_written_stops_before_anything(shop: Shop, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StageError, match=r"promotion ledger .*set deploy.ledger_path"):
+    with pytest.raises(StageError, match=r"ledger\.jsonl: .*set deploy.ledger_path"):
         deploy_version(shop.challenger, config(shop, ledger_path=str(tmp_path / "file" / "ledger.jsonl")), REASON)
     assert shop.crowned == "1"
 
 
 def test_second_promotion_at_the_same_time_is_refused(shop: Shop) -> None:
-    ledger = promotion.open_ledger(shop.ledger_path)
+    ledger = promotion.Ledger(shop.ledger_path)
     with ledger.exclusive(), pytest.raises(StageError, match="another promotion is under way"):
         deploy_version(shop.challenger, config(shop), REASON)
     assert shop.crowned == "1"

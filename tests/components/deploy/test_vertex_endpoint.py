@@ -187,14 +187,14 @@ def test_busy_api_is_asked_again_where_that_is_safe(cloud: Cloud) -> None:
 
 
 def test_ledger_failing_at_the_last_step_gives_all_back(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = ledger.LocalLedger.append
+    write = ledger.Ledger.append
 
-    def full_for_promotions(book: ledger.LocalLedger, entry: ledger.LedgerEntry) -> None:
+    def full_for_promotions(book: ledger.Ledger, entry: ledger.LedgerEntry) -> None:
         if entry.outcome == "promoted":
             raise StageError("the disk is full")
         write(book, entry)
 
-    monkeypatch.setattr(ledger.LocalLedger, "append", full_for_promotions)
+    monkeypatch.setattr(ledger.Ledger, "append", full_for_promotions)
     with pytest.raises(StageError, match="the disk is full"):
         cloud.deploy()
     assert_as_before(cloud, "the disk is full")
