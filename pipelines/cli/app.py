@@ -6,7 +6,20 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from pipelines.cli import data, detector, evidence, init, models, operations, pipeline, runs, schedule, settings, stages
+from pipelines.cli import (
+    data,
+    detector,
+    evidence,
+    init,
+    models,
+    operations,
+    pipeline,
+    runs,
+    schedule,
+    score,
+    settings,
+    stages,
+)
 from serving.platform.errors import AidetectError
 
 app = typer.Typer(
@@ -17,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (init, pipeline, runs, schedule, models, stages, detector, evidence, operations, data, settings):
+for module in (init, pipeline, runs, schedule, models, stages, detector, evidence, score, operations, data, settings):
     module.add_to(app)
 
 

@@ -11,6 +11,7 @@ from pipelines.cli.options import DEFAULT_CONFIG, ConfigFile, Json, Overrides, P
 if TYPE_CHECKING:
     from pipelines.settings.pipeline import PipelineConfig
     from serving.detector.detector import Detector
+    from serving.registry import ResolvedModel
 
 Model = Annotated[str, typer.Option("--model", help="Bundle folder, gs:// or models:/ URI; default: the champion.")]
 
@@ -131,13 +132,23 @@ def _champion(config: "PipelineConfig") -> str:
 
 def _load(model: str, config: "PipelineConfig") -> "tuple[Detector, str]":
     from serving.detector.detector import Detector
+
+    found = resolve_model(model, config)
+    return Detector.load(found.folder, threads=1), found.version
+
+
+def resolve_model(model: str, config: "PipelineConfig") -> "ResolvedModel":
+    """The bundle that `--model` names, or the champion's.
+
+    Raises:
+        ModelNotFoundError: there is none.
+    """
     from serving.platform.errors import ModelNotFoundError
     from serving.registry import resolve
 
     uri = model or _champion(config)
     try:
-        found = resolve(uri, config.paths.workspace.resolve() / "models", config.tracking_uri)
+        return resolve(uri, config.paths.workspace.resolve() / "models", config.tracking_uri)
     except ModelNotFoundError as error:
         hint = "" if model else "; train one with: aidetect run"
         raise ModelNotFoundError(f"{error}{hint}") from error
-    return Detector.load(found.folder, threads=1), found.version

@@ -5,6 +5,7 @@ from typing import Any, Self
 
 from pydantic import Field
 
+from components.catalogue.config import CatalogueConfig
 from components.deploy.config import DeployConfig
 from components.evaluate.config import EvaluateConfig
 from components.quality_gate.config import GateConfig
@@ -62,6 +63,7 @@ class PipelineConfig(Section):
     gate: GateConfig = Field(default_factory=GateConfig)
     register_: RegisterConfig = Field(default_factory=RegisterConfig, alias="register")
     deploy: DeploySection = Field(default_factory=DeploySection)
+    catalogue: CatalogueConfig = CatalogueConfig()
     images: ImagesConfig = ImagesConfig()
     machines: MachinesConfig = MachinesConfig()
     docker: DockerConfig = DockerConfig()

@@ -81,6 +81,25 @@ class NotAnsweringError(AidetectError):
     """No answer, or one that says to come back: worth asking again until the time is up."""
 
 
+# a catalogue: what can stop its scoring as a whole; a single photo never does
+
+
+class CatalogueError(StageError):
+    """The job cannot begin or go on; what was committed stays."""
+
+
+class SourceError(CatalogueError):
+    """The source of a catalogue cannot be read."""
+
+
+class FetchRefusedError(AidetectError):
+    """An address that gave no photo; `reason` is a key of `serving.fetch.REASONS`."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 # the pipeline and the command line
 
 

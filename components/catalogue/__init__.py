@@ -1,0 +1,1 @@
+"""Scores a whole catalogue: a plan of shards, one Parquet part a shard, nothing scored twice and nothing lost."""

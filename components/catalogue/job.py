@@ -1,0 +1,108 @@
+"""The job: plan once, score what has no part yet, commit each shard whole."""
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pyarrow.parquet as pq
+
+from components.catalogue.destination import Destination
+from components.catalogue.entries import Entry
+from components.catalogue.executor import Executor, Shard, score_shards
+from components.catalogue.plan import Job, part_name, read_group, read_job, write_plan
+from components.catalogue.rows import Row, table_of
+from components.catalogue.scoring import Work
+from serving.detector.bundle import Manifest
+from serving.platform.errors import CatalogueError
+
+Listener = Callable[[int, int], None]
+"""Told of photos done and photos in all."""
+
+
+def begin(
+    destination: Destination, source: str, manifest: Manifest, work: Work, entries: Callable[[], Iterator[Entry]]
+) -> tuple[Job, bool]:
+    """The destination's job: the one it was begun for, or a new one; and whether it was there.
+
+    Raises:
+        CatalogueError: it holds another job's results, or files that are none of ours.
+        SourceError: the source cannot be read.
+    """
+    rule, config = manifest.decision, work.config
+    job = Job(
+        source=source,
+        model_version=work.model_version,
+        model_digest=manifest.digest,
+        shard_photos=config.shard_photos,
+        photos=0,
+        shards=0,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        settings={
+            "threshold": rule.threshold,
+            "columns": ",".join(config.columns),
+            "id_column": config.id_column,
+            "max_file_bytes": config.max_file_bytes,
+        },
+    )
+    found = read_job(destination)
+    if found is None:
+        if destination.names("parts"):
+            raise CatalogueError(f"{destination.uri}: holds parts but no job; name an empty folder")
+        return write_plan(destination, entries(), job), False
+    if not found.same_work(job):
+        raise CatalogueError(
+            f"{destination.uri}: holds the results of another job ({found.source}, model version "
+            f"{found.model_version}, shards of {found.shard_photos}); name another folder"
+        )
+    return found, True
+
+
+def missing_shards(destination: Destination, groups: Sequence[int]) -> Iterator[Shard]:
+    """Shards of these groups that have no part yet, each with its photos."""
+    done = destination.names("parts")
+    for group in groups:
+        for shard, entries in read_group(destination, group):
+            if part_name(shard).partition("/")[2] not in done:
+                yield shard, entries
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one call of `score_groups` did."""
+
+    photos: int
+    shards: int
+    already: int
+    """Photos of shards that had a part before."""
+
+
+def score_groups(
+    destination: Destination,
+    job: Job,
+    groups: Sequence[int],
+    work: Work,
+    listener: Listener = lambda _done, _all: None,
+    executor: Executor = score_shards,
+) -> Outcome:
+    """Score every shard of these groups that has no part; each is committed as soon as it is whole.
+
+    Raises:
+        CatalogueError: the plan is damaged.
+        OSError: the destination cannot be written.
+    """
+    finished = len(destination.names("parts"))
+    already = min(job.photos, finished * job.shard_photos)
+    photos = shards = 0
+    for shard, rows in executor(work, missing_shards(destination, groups)):
+        destination.commit(part_name(shard), encode(rows))
+        photos, shards = photos + len(rows), shards + 1
+        listener(already + photos, job.photos)
+    return Outcome(photos, shards, already)
+
+
+def encode(rows: list[Row]) -> bytes:
+    """Rows as one Parquet file."""
+    sink = io.BytesIO()
+    pq.write_table(table_of(rows), sink, compression="zstd")
+    return sink.getvalue()

@@ -1,0 +1,125 @@
+"""The plan: which photo belongs to which shard. Written before anything is scored, read again by every rerun."""
+
+import io
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.catalogue.destination import Destination
+from components.catalogue.entries import Entry
+from serving.platform.errors import CatalogueError
+from serving.platform.frozen import Frozen
+
+JOB_FILE: Final = "job.json"
+GROUP_SHARDS: Final = 64
+"""Shards of one plan file: what one task of the compiled pipeline scores."""
+
+_SCHEMA: Final = pa.schema(
+    [("id", pa.string()), ("uri", pa.string()), ("kind", pa.string()), ("place", pa.binary()), ("row", pa.int64())]
+)
+
+
+class Job(Frozen):
+    """What a destination holds the results of."""
+
+    schema_version: int = 1
+    source: str
+    model_version: str
+    model_digest: str
+    shard_photos: int
+    photos: int
+    shards: int
+    created_at: str
+    settings: dict[str, str | int | float | bool]
+    """Thresholds and columns: what changes a row changes the job."""
+
+    @property
+    def groups(self) -> int:
+        """Plan files."""
+        return -(-self.shards // GROUP_SHARDS)
+
+    def same_work(self, other: "Job") -> bool:
+        """Whether the rows of both would be the same."""
+        ours, theirs = (
+            job.model_dump(include={"schema_version", "source", "model_digest", "shard_photos", "settings"})
+            for job in (self, other)
+        )
+        return ours == theirs
+
+
+def part_name(shard: int) -> str:
+    """File of a shard's rows."""
+    return f"parts/part-{shard:06d}.parquet"
+
+
+def plan_name(group: int) -> str:
+    """File of a group's plan; one row group a shard."""
+    return f"plan/{group:05d}.parquet"
+
+
+def read_job(destination: Destination) -> Job | None:
+    """The job that a destination was begun for; None where there is none.
+
+    Raises:
+        CatalogueError: the file is not one of ours.
+    """
+    content = destination.read(JOB_FILE)
+    if content is None:
+        return None
+    try:
+        return Job.model_validate_json(content)
+    except ValueError as error:
+        raise CatalogueError(
+            f"{destination.uri}/{JOB_FILE}: not a job of `aidetect score`; name another folder"
+        ) from error
+
+
+def write_plan(destination: Destination, entries: Iterable[Entry], job: Job) -> Job:
+    """Cut the photos into shards and write the plan, the job last; memory holds one group.
+
+    Raises:
+        SourceError: the source cannot be read to its end; nothing is begun then.
+        CatalogueError: it holds no photo.
+    """
+    stream = iter(entries)
+    group = photos = shards = 0
+    while part := list(islice(stream, GROUP_SHARDS * job.shard_photos)):
+        # left over from a plan that was never finished: nobody has read it
+        destination.commit(plan_name(group), _encode(part, job.shard_photos), replace=True)
+        group, photos, shards = group + 1, photos + len(part), shards + -(-len(part) // job.shard_photos)
+    if not photos:
+        raise CatalogueError(f"{job.source}: no photos there")
+    job = job.model_copy(update={"photos": photos, "shards": shards})
+    if not destination.commit(JOB_FILE, job.model_dump_json(indent=1).encode()):
+        raise CatalogueError(f"{destination.uri}: another job began there at the same moment; name another folder")
+    return job
+
+
+def _encode(part: list[Entry], shard_photos: int) -> bytes:
+    columns = [[getattr(entry, name) for entry in part] for name in _SCHEMA.names]
+    table = pa.table(dict(zip(_SCHEMA.names, columns, strict=True)), schema=_SCHEMA)
+    sink = io.BytesIO()
+    pq.write_table(table, sink, row_group_size=shard_photos, compression="zstd")
+    return sink.getvalue()
+
+
+def read_group(destination: Destination, group: int) -> Iterator[tuple[int, list[Entry]]]:
+    """`(shard, its photos)` of one group, a shard at a time.
+
+    Raises:
+        CatalogueError: the plan is missing or damaged.
+    """
+    name = plan_name(group)
+    content = destination.read(name)
+    if content is None:
+        raise CatalogueError(f"{destination.uri}/{name}: missing; the plan of this job was deleted")
+    try:
+        with pq.ParquetFile(pa.BufferReader(content)) as file:
+            for index in range(file.num_row_groups):
+                rows = file.read_row_group(index, use_threads=False).to_pylist()
+                yield group * GROUP_SHARDS + index, [Entry(**row) for row in rows]
+    except pa.ArrowException as error:
+        raise CatalogueError(f"{destination.uri}/{name}: damaged ({str(error).splitlines()[0]})") from error

@@ -1,0 +1,84 @@
+"""One worker: a detector, a reader of photos, and the shards it is given."""
+
+import hashlib
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.catalogue.config import CatalogueConfig
+from components.catalogue.entries import Entry
+from components.catalogue.photos import Photos, UnreadPhotoError
+from components.catalogue.rows import Row, refused
+from serving.detector.detector import Detector
+from serving.detector.image import decode
+from serving.detector.preprocess import to_input
+from serving.platform.errors import ImageRefusedError
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every worker of a job is told; small, because it is sent to each process."""
+
+    bundle: Path
+    model_version: str
+    config: CatalogueConfig
+    workers: int
+
+
+class Scorer:
+    """Scores photos in this process; one single-thread engine."""
+
+    def __init__(self, work: Work) -> None:
+        """Load the bundle.
+
+        Raises:
+            BundleError: it cannot be served.
+        """
+        self._work = work
+        self._detector = Detector.load(work.bundle, threads=1)
+        self._photos = Photos(work.config, work.workers)
+
+    def score(self, entries: Sequence[Entry]) -> list[Row]:
+        """A row for each photo, in order.
+
+        A photo that keeps this process longer than `photo_timeout_s` ends it: a decoder in C hears nothing else.
+        """
+        rows = []
+        for entry, data in self._photos.of(entries):
+            _set_alarm(self._work.config.photo_timeout_s)
+            rows.append(self._row(entry, data))
+        _set_alarm(0)
+        return rows
+
+    def _row(self, entry: Entry, data: bytes | UnreadPhotoError) -> Row:
+        if isinstance(data, UnreadPhotoError):
+            return refused(entry.id, entry.uri, data.reason)
+        started = time.perf_counter()
+        try:
+            decoded = decode(data, target_px=self._detector.input_px)
+        except ImageRefusedError as error:
+            return refused(entry.id, entry.uri, error.reason, time.perf_counter() - started)
+        (verdict,) = self._detector.predict([to_input(decoded.rgb, self._detector.input_px)])
+        manifest = self._detector.manifest
+        return {
+            "id": entry.id,
+            "uri": entry.uri,
+            "prediction": verdict.prediction,
+            "probability": verdict.probability,
+            "confidence": verdict.confidence,
+            "threshold": manifest.decision.threshold,
+            "model_version": self._work.model_version,
+            "model_digest": manifest.digest,
+            "image_sha256": hashlib.sha256(data).hexdigest(),
+            "width": decoded.info.width,
+            "height": decoded.info.height,
+            "format": decoded.info.format,
+            "seconds": time.perf_counter() - started,
+        }
+
+
+def _set_alarm(seconds: float) -> None:
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)

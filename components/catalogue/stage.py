@@ -1,0 +1,101 @@
+"""Scoring a catalogue on this machine, from source to summary."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+from components.catalogue.config import CatalogueConfig
+from components.catalogue.destination import Destination, LocalDestination
+from components.catalogue.entries import GS, Entry, entries_of
+from components.catalogue.executor import Executor, score_shards
+from components.catalogue.job import Listener, begin, score_groups
+from components.catalogue.photos import Photos, UnreadPhotoError
+from components.catalogue.plan import GROUP_SHARDS, read_group, read_job
+from components.catalogue.scoring import Work
+from components.catalogue.summary import Summary, write_summary
+from serving.detector.bundle import read_manifest
+from serving.platform.cores import usable_cores
+from serving.platform.errors import CatalogueError
+
+
+def score_catalogue(
+    source: str,
+    output: str,
+    bundle: Path,
+    version: str,
+    config: CatalogueConfig,
+    listener: Listener = lambda _done, _all: None,
+    executor: Executor = score_shards,
+) -> Summary:
+    """Plan (or go on with) a job, score what is missing, and sum up.
+
+    Args:
+        source: folder, glob, Parquet, feed or `gs://` of each.
+        output: folder or `gs://` prefix.
+        bundle: folder of the model.
+        version: its version, for the rows.
+        config: how.
+        listener: told of photos done and in all.
+        executor: what runs the shards.
+
+    Raises:
+        CatalogueError: it cannot begin or go on; what was committed stays, and the same command goes on from it.
+    """
+    work = Work(bundle, version, config, config.workers or usable_cores())
+    with ExitStack() as stack:
+        destination = open_destination(output)
+        if isinstance(destination, LocalDestination):
+            stack.enter_context(destination.alone())
+        job, _ = begin(destination, source, read_manifest(bundle), work, lambda: open_entries(source, config))
+        score_groups(destination, job, range(job.groups), work, listener, executor)
+        return sum_up(destination, work)
+
+
+def open_destination(output: str) -> Destination:
+    """The place of the results.
+
+    Raises:
+        CatalogueError: it is a file, or Google refused.
+    """
+    if output.startswith(GS):
+        from components.catalogue.cloud import CloudDestination
+
+        return CloudDestination(output)
+    folder = Path(output).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise CatalogueError(f"{output}: is a file; name a folder for the results")
+    return LocalDestination(folder)
+
+
+def open_entries(source: str, config: CatalogueConfig) -> Iterator[Entry]:
+    """Every photo of a source, wherever it lies.
+
+    Raises:
+        SourceError: there is none, or it cannot be read.
+    """
+    if source.startswith(GS):
+        from components.catalogue.cloud import entries_in_cloud
+
+        return entries_in_cloud(source, config)
+    return entries_of(source, config)
+
+
+def sum_up(destination: Destination, work: Work) -> Summary:
+    """Figures and page of a job whose shards all have their part.
+
+    Raises:
+        CatalogueError: there is no job, or a part is missing or damaged.
+    """
+    job = read_job(destination)
+    if job is None:
+        raise CatalogueError(f"{destination.uri}: no job there")
+    photos = Photos(work.config, 1)
+
+    def read(shard: int, place: int) -> bytes | None:
+        for number, entries in read_group(destination, shard // GROUP_SHARDS):
+            if number == shard:
+                data = photos.one(entries[place])
+                return None if isinstance(data, UnreadPhotoError) else data
+        return None
+
+    return write_summary(destination, job, read)

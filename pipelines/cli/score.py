@@ -1,0 +1,113 @@
+"""The verb that scores a whole catalogue."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipelines.cli.detector import Model
+from pipelines.cli.options import DEFAULT_CONFIG, ConfigFile, Json, Overrides, Profile, configuration
+
+if TYPE_CHECKING:
+    from components.catalogue.summary import Summary
+
+TOLD_S = 30.0
+"""Between two lines of progress where no terminal listens."""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register this module's verb."""
+    app.command()(score)
+
+
+def score(
+    source: Annotated[str, typer.Argument(help="Folder, glob, Parquet, feed (CSV, TSV, JSONL) or gs://.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder or gs:// prefix of the results.")],
+    model: Model = "",
+    columns: Annotated[
+        list[str], typer.Option("--column", help="Column of a feed with paths or addresses. Repeatable.")
+    ] = [],  # noqa: B006 - Typer reads the default, nothing writes to it
+    id_column: Annotated[str, typer.Option("--id-column", help="Column of a feed that names its rows.")] = "",
+    workers: Annotated[int, typer.Option(help="Processes; 0: one for each core.", min=0)] = 0,
+    profile: Profile = "sample",
+    overrides: Overrides = [],  # noqa: B006 - never changed
+    config_file: ConfigFile = DEFAULT_CONFIG,
+    as_json: Json = False,
+) -> None:
+    """Score every photo of a catalogue into Parquet; run it again to go on where it stopped.
+
+    Exit 0: every photo has its row; 1: it could not begin or go on, or a photo ended the process that looked at it.
+    """
+    config = configuration(profile, overrides, config_file)
+    knobs: dict[str, Any] = {"columns": tuple(columns), "id_column": id_column, "workers": workers}
+    chosen = config.catalogue.model_copy(update={name: value for name, value in knobs.items() if value})
+    from components.catalogue.stage import score_catalogue
+    from pipelines.cli.detector import resolve_model
+
+    found = resolve_model(model, config)
+    with _progress(as_json) as listener:
+        summary = score_catalogue(source, output, found.folder, found.version, chosen, listener)
+    _tell(summary, output, as_json)
+    raise typer.Exit(1 if summary.worker_died else 0)
+
+
+def _tell(summary: "Summary", output: str, as_json: bool) -> None:
+    if as_json:
+        typer.echo(summary.model_dump_json(indent=1))
+        return
+    counted = ", ".join(f"{n:,} {name}" for name, n in summary.decisions.items())
+    typer.echo(f"{summary.photos:,} photos: {counted or 'none scored'}; {summary.refused:,} without a verdict")
+    for reason, n in summary.refusals.items():
+        typer.echo(f"  {n:,} {reason}")
+    typer.echo(f"rows: {output}/parts/*.parquet   page: {output}/summary.html")
+    if summary.worker_died:
+        typer.echo(f"error: {summary.worker_died:,} photos ended their worker: rows with worker_died", err=True)
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Photos done, rate and time left: a bar on a terminal, a line now and then elsewhere."""
+    if not sys.stderr.isatty():
+        yield _lines(quiet)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    with ExitStack() as stack:
+        bar = stack.enter_context(
+            Progress(
+                TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(), console=Console(stderr=True), transient=True,
+            )
+        )  # fmt: skip
+        task = bar.add_task("", total=None, rate="")
+        started, first = time.monotonic(), -1
+
+        def advance(done: int, of: int) -> None:
+            nonlocal first
+            first = done if first < 0 else first
+            rate = (done - first) / max(1e-6, time.monotonic() - started)
+            bar.update(task, completed=done, total=of, rate=f"{rate:,.0f} a second" if done > first else "")
+
+        yield advance
+
+
+def _lines(quiet: bool) -> Callable[[int, int], None]:
+    told = began = time.monotonic()
+    first = -1
+
+    def advance(done: int, of: int) -> None:
+        nonlocal told, first
+        first = done if first < 0 else first
+        now = time.monotonic()
+        if quiet or now - told < TOLD_S:
+            return
+        told = now
+        rate = (done - first) / (now - began)
+        left = f", about {max(1, round((of - done) / rate / 60)):,} min left" if rate else ""
+        typer.echo(f"{done:,} of {of:,} photos, {rate:,.0f} a second{left}", err=True)
+
+    return advance
