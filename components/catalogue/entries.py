@@ -19,6 +19,7 @@ from serving.platform.errors import SourceError
 Kind = Literal["path", "url", "gs", "row"]
 
 GS: Final = "gs://"
+PARQUET: Final = ".parquet"
 FEEDS: Final = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson")
 MERCHANT: Final = ("image_link", "additional_image_link", "lifestyle_image_link")
 """Columns of a Google Merchant feed; each may hold several addresses, separated by commas."""
@@ -60,7 +61,7 @@ def entries_of(source: str, config: CatalogueConfig) -> Iterator[Entry]:
         return _of_tables(parquet, config) if parquet else _of_folder(path)
     if not path.exists():
         raise SourceError(f"{source}: no such folder or file")
-    if path.suffix.lower() == ".parquet":
+    if path.suffix.lower() == PARQUET:
         return _of_tables([path], config)
     if path.suffix.lower() in FEEDS:
         return _of_feed(path, config)

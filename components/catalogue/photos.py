@@ -1,7 +1,9 @@
 """The bytes of a shard's photos, from wherever they lie, a few read or fetched ahead; all bounded."""
 
+import hashlib
 import os
 import stat
+import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.catalogue.config import CatalogueConfig
-from components.catalogue.entries import Entry, image_column
-from serving.fetch import Fetcher, FetchLimits, FetchRefusedError
+from components.catalogue.entries import GS, Entry, image_column
+from serving.fetch import Fetcher, FetchLimits
+from serving.platform.errors import FetchRefusedError, StageError
 
 _AHEAD: Final = 4
 """Photos waiting for each fetching thread; bounds memory at `fetch_threads * _AHEAD * max_file_bytes`."""
@@ -39,7 +42,7 @@ class Photos:
         """
         self._config = config
         self._pool = ThreadPoolExecutor(config.fetch_threads, thread_name_prefix="fetch")
-        self._cloud: Any = None
+        self._scratch = tempfile.TemporaryDirectory(prefix="aidetect-photos-")
         self._fetcher = Fetcher(
             FetchLimits(
                 max_bytes=config.max_file_bytes,
@@ -130,14 +133,18 @@ class Photos:
     def _object(self, place: bytes) -> bytes:
         from components.catalogue.cloud import read_object
 
-        return self._within(read_object(place.decode(), self._config.max_file_bytes + 1))
+        if not place:
+            raise UnreadPhotoError("path_refused")
+        data = read_object(place.decode(), self._config.max_file_bytes + 1)
+        if data is None:
+            raise UnreadPhotoError("not_found")
+        return self._within(data)
 
     def _rows(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes | UnreadPhotoError]]:
         """Rows of one Parquet file: only the row groups that hold them are read, a batch at a time."""
         wanted = {entry.row: entry for entry in entries}
-        path = Path(os.fsdecode(entries[0].place))
         try:
-            with pq.ParquetFile(path) as file:
+            with pq.ParquetFile(self._on_disk(entries[0].place)) as file:
                 column = image_column(file.schema_arrow)
                 start = 0
                 for group in range(file.num_row_groups):
@@ -145,10 +152,23 @@ class Photos:
                     if column is not None and any(start <= row < stop for row in wanted):
                         yield from self._row_group(file, group, start, column, wanted)
                     start = stop
-        except (pa.ArrowException, OSError):
+        except (pa.ArrowException, OSError, StageError):
             pass  # what was not read is told below, row by row
         for entry in wanted.values():
             yield entry, UnreadPhotoError("unreadable")
+
+    def _on_disk(self, place: bytes) -> Path:
+        """A Parquet file as a local one; of a bucket's the last is kept, for shards follow each other in a file."""
+        if not place.startswith(GS.encode()):
+            return Path(os.fsdecode(place))
+        kept = Path(self._scratch.name) / f"{hashlib.sha256(place).hexdigest()}.parquet"
+        if not kept.exists():
+            from components.platform.cloud_storage import fetch_file
+
+            for other in Path(self._scratch.name).iterdir():
+                other.unlink()
+            fetch_file(place.decode(), kept)
+        return kept
 
     def _row_group(
         self, file: pq.ParquetFile, group: int, start: int, column: str, wanted: dict[int, Entry]

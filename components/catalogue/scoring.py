@@ -12,8 +12,6 @@ from components.catalogue.entries import Entry
 from components.catalogue.photos import Photos, UnreadPhotoError
 from components.catalogue.rows import Row, refused
 from serving.detector.detector import Detector
-from serving.detector.image import decode
-from serving.detector.preprocess import to_input
 from serving.platform.errors import ImageRefusedError
 
 
@@ -57,25 +55,23 @@ class Scorer:
             return refused(entry.id, entry.uri, data.reason)
         started = time.perf_counter()
         try:
-            decoded = decode(data, target_px=self._detector.input_px)
+            judged = self._detector.judge(data)
         except ImageRefusedError as error:
             return refused(entry.id, entry.uri, error.reason, time.perf_counter() - started)
-        (verdict,) = self._detector.predict([to_input(decoded.rgb, self._detector.input_px)])
-        manifest = self._detector.manifest
         return {
             "id": entry.id,
             "uri": entry.uri,
-            "prediction": verdict.prediction,
-            "probability": verdict.probability,
-            "confidence": verdict.confidence,
-            "threshold": manifest.decision.threshold,
+            "prediction": judged.verdict.prediction,
+            "probability": judged.verdict.probability,
+            "confidence": judged.verdict.confidence,
+            "threshold": self._detector.rule.threshold,
             "model_version": self._work.model_version,
-            "model_digest": manifest.digest,
+            "model_digest": self._detector.manifest.digest,
             "image_sha256": hashlib.sha256(data).hexdigest(),
-            "width": decoded.info.width,
-            "height": decoded.info.height,
-            "format": decoded.info.format,
-            "seconds": time.perf_counter() - started,
+            "width": judged.info.width,
+            "height": judged.info.height,
+            "format": judged.info.format,
+            "seconds": judged.seconds,
         }
 
 

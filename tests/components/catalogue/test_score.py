@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from components.catalogue import cloud
 from components.catalogue.config import CatalogueConfig
 from components.catalogue.executor import Scored, Shard
 from components.catalogue.scoring import Scorer, Work
@@ -24,6 +25,7 @@ from components.catalogue.stage import score_catalogue
 from components.catalogue.summary import Summary
 from serving.detector.detector import Detector
 from serving.platform.errors import AidetectError
+from tests.fakes.gcs import FakeGcs
 from tests.serving.fetch.shop import Answer, ok, raw, redirect, shop, status
 
 Rows = list[dict[str, object]]
@@ -66,7 +68,7 @@ def here(work: Work, shards: Iterator[Shard]) -> Iterator[Scored]:
 
 
 def score(source: Path | str, output: Path, bundle: Path, **knobs: object) -> Summary:
-    config = CatalogueConfig(**{"shard_photos": 7, "workers": 2, "max_file_bytes": 200_000} | knobs)  # type: ignore[arg-type]
+    config = CatalogueConfig(**{"shard_photos": 7, "workers": 2, "max_file_bytes": 200_000} | knobs)
     return score_catalogue(str(source), str(output), bundle, "7", config, executor=here)
 
 
@@ -87,7 +89,7 @@ def test_a_folder_has_one_row_for_each_file_with_the_verdict_of_the_detector(
     detector = Detector.load(toy_bundle, threads=1)
     for row in rows:
         if row["refused_reason"] is None:
-            (verdict,) = detector.predict([detector.pixels((photos / str(row["id"])).read_bytes())])
+            verdict = detector.judge((photos / str(row["id"])).read_bytes()).verdict
             assert row["probability"] == pytest.approx(verdict.probability, abs=1e-6)
             assert (row["prediction"], row["confidence"]) == (verdict.prediction, verdict.confidence)
             assert (row["width"], row["height"], row["model_version"]) == (48, 48, "7")
@@ -238,7 +240,7 @@ def test_a_feed_of_addresses_has_a_row_for_every_way_a_host_can_fail(
 
 
 def command(source: Path, output: Path, bundle: Path, *more: str) -> list[str]:
-    knobs = ["--set", "catalogue.shard_photos=3", "--workers", "2"]
+    knobs = ["--set", "catalogue.shard_photos=2", "--workers", "2"]
     entry = "import sys; from pipelines.cli import main; main()"
     return [sys.executable, "-c", entry, "score", str(source), "-o", str(output), "--model", str(bundle), *knobs, *more]
 
@@ -254,6 +256,7 @@ hashlib.sha256 = sha256
 """
 
 
+@pytest.mark.system
 def test_a_photo_that_kills_its_worker_costs_its_own_row_only(photos: Path, toy_bundle: Path, tmp_path: Path) -> None:
     shutil.copytree(photos / "c", tmp_path / "in", symlinks=True, ignore=shutil.ignore_patterns("loop"))
     clean = (tmp_path / "in/05.jpg").read_bytes()
@@ -275,6 +278,7 @@ def test_a_photo_that_kills_its_worker_costs_its_own_row_only(photos: Path, toy_
     assert len(rows) == len({row["id"] for row in rows}) == summary["photos"]
 
 
+@pytest.mark.system
 def test_a_job_killed_at_any_moment_goes_on_without_losing_or_doubling_a_row(
     photos: Path, toy_bundle: Path, tmp_path: Path
 ) -> None:
@@ -292,6 +296,7 @@ def test_a_job_killed_at_any_moment_goes_on_without_losing_or_doubling_a_row(
     assert not list((tmp_path / "out/parts").glob("*.tmp"))
 
 
+@pytest.mark.system
 def test_two_jobs_at_once_do_not_disturb_each_other(photos: Path, toy_bundle: Path, tmp_path: Path) -> None:
     jobs = [
         subprocess.Popen(command(photos, tmp_path / "out", toy_bundle), stderr=subprocess.PIPE, text=True)
@@ -311,3 +316,52 @@ def test_a_bundle_that_no_worker_can_load_is_said_and_not_taken_for_poison(
     with pytest.raises(AidetectError, match="no worker"):
         score_catalogue(str(photos), str(tmp_path / "out"), broken, "7", CatalogueConfig(workers=1))
     assert rows_of(tmp_path / "out") == []
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGcs]:
+    fake = FakeGcs()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", fake.url)
+    monkeypatch.setattr(cloud, "_clients", {})
+    yield fake
+    fake.close()
+
+
+def test_a_bucket_is_source_and_destination(photos: Path, toy_bundle: Path, tmp_path: Path, bucket: FakeGcs) -> None:
+    files = sorted((photos / "a").glob("[0-9]*.*"))
+    for path in files:
+        bucket.put(f"gs://shop/in/{path.name}", path.read_bytes())
+    bucket.put("gs://shop/in/.hidden", b"")
+    bucket.put("gs://shop/in/large.jpg", b"\xff\xd8\xff" + bytes(300_000))
+    bucket.put("gs://shop/in/empty.jpg", b"")
+    bucket.put("gs://shop/feed/feed.csv", f"id,path\nx,{files[0].name}\ny,../in/{files[0].name}\n".encode())
+    bucket.put(f"gs://shop/feed/{files[0].name}", files[0].read_bytes())
+    table = pa.table({"image": [{"bytes": path.read_bytes(), "path": path.name} for path in files]})
+    pq.write_table(table, tmp_path / "t.parquet", row_group_size=4)
+    bucket.put("gs://shop/tables/t.parquet", (tmp_path / "t.parquet").read_bytes())
+
+    def rows(result: str) -> dict[object, object]:
+        parts = sorted(name for name in bucket.objects if name.startswith(f"shop/{result}/parts/"))
+        found = [row for name in parts for row in pq.read_table(pa.BufferReader(bucket.objects[name])).to_pylist()]
+        return {row["id"]: row["refused_reason"] or row["probability"] for row in found}
+
+    summary = score("gs://shop/in", "gs://shop/out", toy_bundle)
+    local = score(photos / "a", tmp_path / "out", toy_bundle)
+    expected = {row["id"]: row["probability"] for row in rows_of(tmp_path / "out") if not row["refused_reason"]}
+    assert rows("out") == expected | {"large.jpg": "too_large", "empty.jpg": "empty"}
+    assert summary.decisions == local.decisions
+    assert b"summary" not in b"".join(name.encode() for name in bucket.objects if "parts" in name)
+    score("gs://shop/in/0*", "gs://shop/out2", toy_bundle)
+    assert set(rows("out2")) == {f"in/{path.name}" for path in files if path.name.startswith("0")}
+    score("gs://shop/feed/feed.csv", "gs://shop/out3", toy_bundle)
+    assert rows("out3") == {"x": expected[files[0].name], "y": "path_refused"}
+    score("gs://shop/tables", "gs://shop/out4", toy_bundle)
+    assert list(rows("out4").values()) == [expected[path.name] for path in files]
+    # what is committed is not written again, and a lost part is
+    before = dict(bucket.generations)
+    del bucket.objects["shop/out/parts/part-000001.parquet"]
+    score("gs://shop/in", "gs://shop/out", toy_bundle)
+    changed = {name for name, generation in bucket.generations.items() if before.get(name) != generation}
+    assert {name for name in changed if "/parts/" in name or "/plan/" in name} == {"shop/out/parts/part-000001.parquet"}
+    with pytest.raises(AidetectError, match="no photos"):
+        score("gs://shop/none", "gs://shop/out5", toy_bundle)
