@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from serving.detector.collector import lasting
 from serving.platform.errors import AidetectError, StartError, StateError
-from serving.settings import Settings, pin_numerical_threads, share_metrics_between_processes
+from serving.platform.settings import pin_numerical_threads
+from serving.settings import Settings, share_metrics_between_processes
 
 if TYPE_CHECKING:
     import uvicorn

@@ -185,14 +185,6 @@ class Settings(BaseSettings):
         return self.queue_size or 4 * self.slots_per_process
 
 
-def pin_numerical_threads() -> None:
-    """One thread per call in every numerical library, before any of them loads: slots are the parallelism here."""
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
-    # a bar of MLflow's between the log lines would be no JSON
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-
-
 def share_metrics_between_processes() -> None:
     """Give the worker processes a folder for their metrics, before the metrics library loads."""
     folder = os.environ.setdefault(

@@ -14,6 +14,7 @@ from components.catalogue.entries import Entry
 from components.catalogue.rows import WORKER_DIED, Row, refused
 from components.catalogue.scoring import Scorer, Work
 from serving.platform.errors import CatalogueError
+from serving.platform.settings import pin_numerical_threads
 
 Shard = tuple[int, list[Entry]]
 Scored = tuple[int, list[Row]]
@@ -86,8 +87,6 @@ def score_alone(work: Work, entries: Sequence[Entry], again: bool = True) -> lis
 def _pool(work: Work, workers: int) -> Iterator[ProcessPoolExecutor]:
     # forkserver: a fork of this process could inherit locks held by threads of Arrow or a cloud client
     context = multiprocessing.get_context("forkserver")
-    from serving.settings import pin_numerical_threads
-
     pin_numerical_threads()
     pool = ProcessPoolExecutor(workers, context, initializer=_load, initargs=(work,))
     try:

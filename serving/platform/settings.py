@@ -37,6 +37,14 @@ def quieten_libraries() -> None:
         os.environ["MPLCONFIGDIR"] = str(folder)
 
 
+def pin_numerical_threads() -> None:
+    """One thread per call in every numerical library, before any of them loads: slots are the parallelism here."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    # a bar of MLflow's between the log lines would be no JSON
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+
 def _own_temporary_folder() -> Path | None:
     """A folder that stays for the next process; nothing where somebody else made it, as settings are read from it."""
     folder = Path(os.environ.get("TMPDIR") or "/tmp") / f"aidetect-matplotlib-{os.getuid()}"  # noqa: S108 - see above
