@@ -25,7 +25,7 @@ def send(gcs: FakeGcs, folder: Path, uri: str) -> None:
             gcs.put(f"{uri}/{path.relative_to(folder).as_posix()}", path.read_bytes())
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_from_photos_in_a_bucket_to_a_verdict(
     aidetect: Aidetect, gcs: FakeGcs, settings: list[str], tmp_path: Path, sample_dir: Path
 ) -> None:

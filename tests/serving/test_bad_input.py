@@ -3,7 +3,6 @@
 import io
 import socket
 import struct
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -113,11 +112,11 @@ REFUSED: dict[str, tuple[Callable[[], bytes], int, str]] = {
 def test_refused_with_its_reason(server: Server, name: str) -> None:
     make, status, reason = REFUSED[name]
     data = make()
-    started = time.monotonic()
+    spent = server.cpu_s()
     answer = post(server, data)
     assert (answer.status_code, answer.json().get("reason")) == (status, reason)
     assert answer.headers["content-type"] == "application/problem+json"
-    assert time.monotonic() - started < 3.0
+    assert server.cpu_s() - spent < 3.0
     assert httpx.get(f"{server.url}/readyz").status_code == 200
 
 

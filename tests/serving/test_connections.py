@@ -77,7 +77,8 @@ def test_an_answer_before_the_end_of_its_request_is_not_torn_away(toy_bundle: Pa
             refused_early(stalls, "Connection: close")
             started = time.monotonic()
             assert stalls.recv(1) == b""
-            assert LINGER_S * 0.8 < time.monotonic() - started < LINGER_S + 2
+            # not before, and not only with the client's patience; a loaded machine takes its time
+            assert LINGER_S * 0.8 < time.monotonic() - started < LINGER_S + 8
 
 
 def test_nor_is_it_while_the_server_stops(toy_bundle: Path, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import pytest
 from tests.serving.processes import Server, serve
 
 KEY = "a-key-of-decent-length"
+AT_ONCE_S = 10.0
+"""On a loaded machine, too; who waits for a body that does not come waits three times as long."""
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def server(toy_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 def send_headers(port: int, *lines: str, body: bytes = b"") -> tuple[int, dict[str, object], float]:
     """Send a POST's headers (and `body`) and no more; the answer's status, document, and seconds until it was whole."""
-    with closing(socket.create_connection(("127.0.0.1", port), timeout=10)) as connection:
+    with closing(socket.create_connection(("127.0.0.1", port), timeout=2 * AT_ONCE_S)) as connection:
         started = time.perf_counter()
         head = "\r\n".join([*lines, "Host: x", "Content-Type: multipart/form-data; boundary=b"])
         connection.sendall(head.encode() + b"\r\n\r\n" + body)
@@ -55,7 +57,7 @@ def test_a_client_that_stalls_after_its_headers_gets_its_401_at_once(server: Ser
     status, document, seconds = send_headers(server.port, f"POST {path} HTTP/1.1", "Content-Length: 5000000")
 
     assert (status, document["reason"]) == (401, "unauthorized")
-    assert seconds < 1.0
+    assert seconds < AT_ONCE_S
 
 
 @pytest.mark.parametrize(
@@ -72,7 +74,7 @@ def test_a_client_that_stalls_after_its_headers_gets_its_413_at_once(server: Ser
     status, document, seconds = send_headers(server.port, *lines)
 
     assert (status, document["reason"]) == (413, "request_too_large")
-    assert seconds < 1.0
+    assert seconds < AT_ONCE_S
 
 
 def test_a_client_that_stalls_after_its_headers_gets_its_429_at_once(server: Server) -> None:
@@ -82,7 +84,7 @@ def test_a_client_that_stalls_after_its_headers_gets_its_429_at_once(server: Ser
     status, document, seconds = send_headers(server.port, *lines, "Content-Length: 5000000")
 
     assert (status, document["reason"]) == (429, "rate_limited")
-    assert seconds < 1.0
+    assert seconds < AT_ONCE_S
 
 
 def test_a_stream_without_end_gets_its_413_while_it_is_still_sending(server: Server) -> None:
@@ -102,4 +104,4 @@ def test_a_refused_upload_still_reads_its_answer_when_it_sends_everything_first(
     )
 
     assert (status, document["reason"]) == (413, "request_too_large")
-    assert seconds < 5.0
+    assert seconds < AT_ONCE_S

@@ -54,7 +54,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Iterator
         process.wait(20)
 
 
-@pytest.mark.slow
+@pytest.mark.system
 def test_a_version_over_http_is_whole_found_and_served(server: str, toy_bundle: Path, tmp_path: Path) -> None:
     context = make_context(tmp_path, tracking_uri=server, artifact_root="")
     first = registered(tmp_path / "1", toy_bundle, context)

@@ -1,5 +1,6 @@
 """One trained toy bundle, shared by the tests that only read it."""
 
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from components.train.loop import Fitted, Trainer, prepare_device
 from components.train.model import build
 from components.train.stage import TrainSummary, train
 from tests.components.train.packed import TINY, pack_toy
+from tests.shared import once
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,23 @@ def fit(dataset: Path, scratch: Path, config: TrainConfig) -> Fitted:
 @pytest.fixture(scope="session")
 def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A packed dataset of bright and dark pictures."""
-    return pack_toy(tmp_path_factory.mktemp("train") / "dataset")
+
+    def make(folder: Path) -> None:
+        pack_toy(folder / "dataset")
+
+    return once(tmp_path_factory, "toy-data", make) / "dataset"
 
 
 @pytest.fixture(scope="session")
 def trained(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """The bundle trained on `toy_data`. Read only."""
-    folder = tmp_path_factory.mktemp("train")
     config = TrainConfig.model_validate(TINY)
-    summary = train(toy_data, folder / "bundle", config, RunContext(run_id="toy-run"), folder / "curves.html")
-    assert summary is not None
+
+    def make(folder: Path) -> None:
+        summary = train(toy_data, folder / "bundle", config, RunContext(run_id="toy-run"), folder / "curves.html")
+        assert summary is not None
+        (folder / "summary.pickle").write_bytes(pickle.dumps(summary))
+
+    folder = once(tmp_path_factory, "trained", make)
+    summary = pickle.loads((folder / "summary.pickle").read_bytes())
     return Trained(toy_data, folder / "bundle", folder / "curves.html", config, summary)

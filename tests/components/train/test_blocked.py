@@ -67,9 +67,9 @@ def assert_same(exported: Exported, engine: Engine) -> None:
     ("architecture", "px", "batch"),
     [
         pytest.param("semnasnet_075", 224, 1, marks=pytest.mark.no_cover),  # gates behind ReLU, not in every block
-        pytest.param("regnety_002", ONE_IMAGE_PX, 1, marks=pytest.mark.no_cover),  # gates behind grouped convolutions
-        pytest.param("tf_efficientnet_lite0", 224, "b", marks=pytest.mark.no_cover),  # wide maps, no gates
-        pytest.param("efficientnet_b0", 64, "b", marks=pytest.mark.no_cover),  # gates on maps too small to gain
+        pytest.param("regnety_002", ONE_IMAGE_PX, 1, marks=pytest.mark.system),  # gates behind grouped convolutions
+        pytest.param("tf_efficientnet_lite0", 224, "b", marks=pytest.mark.system),  # wide maps, no gates
+        pytest.param("efficientnet_b0", 64, "b", marks=pytest.mark.system),  # gates on maps too small to gain
         ("resnet18", 224, "b"),  # wide maps that end in a pooling and in residual sums
     ],
 )

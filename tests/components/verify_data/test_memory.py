@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from PIL import Image
 
 from tests.bench.bench_verify_data import growth_kb
@@ -54,6 +55,7 @@ def _measure(root: Path) -> dict[str, float]:
     return result
 
 
+@pytest.mark.system
 def test_one_more_image_costs_next_to_no_memory(tmp_path: Path) -> None:
     few, many = (_measure(_write(tmp_path / str(images), images)) for images in (FEW, MANY))
     assert (few["images"], many["images"]) == (FEW, MANY)
