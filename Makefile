@@ -10,9 +10,9 @@ PORT ?= 8080
 UI_PORT ?= 8501
 MLFLOW_PORT ?= 5000
 # Which tests `make test` runs, and whether they count coverage, e.g. on another Python:
-#   make test PYTHON=python3.12 VENV=.venv312 COVERAGE=
+#   make test PYTHON=python3.12 VENV=.venv312 TESTS="not system and not engine and not slow"
 TESTS ?= not system and not engine
-COVERAGE ?= yes
+COVERAGE ?=
 # Another index for torch, e.g. one with CPU builds (0.2 GB instead of 5.5 GB):  make run TORCH_INDEX=URL
 TORCH_INDEX ?=
 # Arguments of the benchmarks, e.g. BENCH='--only serving --quick', and how long a soak lasts
@@ -24,6 +24,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 export MPLBACKEND := Agg
+# Each of some hundred processes would compile torch, MLflow and KFP anew
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## Show the targets
@@ -96,17 +98,10 @@ compile: $(STAMP) ## Compile the pipeline for Vertex AI to build/pipeline.json
 	@mkdir -p build
 	@$(BIN)/aidetect compile --target vertex -o build/pipeline.json
 
-# Some tests start processes; without its compiled files each would compile torch and MLflow anew
-test coverage test-system: unexport PYTHONDONTWRITEBYTECODE
-
 .PHONY: test
-test: $(STAMP) ## Run the tests; needs no network, no root, no service
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m "not system and not engine"
-
-.PHONY: coverage
-coverage: $(STAMP) ## The same, counting lines (>= 90 %): half as much again
-	@$(BIN)/coverage erase
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m "not system and not engine" --cov --cov-report=term:skip-covered
+test: $(STAMP) ## Run the tests on every core (COVERAGE=yes counts lines, >= 90 %); needs no network, no root, no service
+	@$(if $(COVERAGE),$(BIN)/coverage erase)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m "$(TESTS)" $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
 
 .PHONY: test-system
 test-system: $(addprefix $(VENV)/.with-,load dvc notebook docs) ## Run the tests that need Debian packages: Redis, Prometheus, Chromium; and the load generators (root)
