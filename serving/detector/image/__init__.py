@@ -1,0 +1,21 @@
+"""Untrusted bytes to an upright sRGB image: the only decoder of the project (serving, evaluation and data checks)."""
+
+from serving.detector.image.decoding import DecodedImage, ImageInfo, decode
+from serving.detector.image.jpeg import JPEG_DRAFT_FACTOR
+from serving.detector.image.kinds import ImageFormat, kind_of, sniff
+from serving.detector.image.limits import ImageLimits
+from serving.detector.image.refusal import REASONS, ImageRefusedError, Refusal
+
+__all__ = [
+    "JPEG_DRAFT_FACTOR",
+    "REASONS",
+    "DecodedImage",
+    "ImageFormat",
+    "ImageInfo",
+    "ImageLimits",
+    "ImageRefusedError",
+    "Refusal",
+    "decode",
+    "kind_of",
+    "sniff",
+]

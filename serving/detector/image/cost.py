@@ -1,0 +1,71 @@
+"""What decoding an image costs in memory, judged from its header before a pixel is decoded.
+
+Bytes per decoded pixel are the measured peak of `decode` (growth of the resident set beside the file), rounded up;
+`python -m tests.bench.bench_decode` prints the table in docs/guides.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+_JPEG: Final = {"L": 6.0, "RGB": 8.0, "CMYK": 13.0}
+_COEFFICIENT_BYTES: Final = 2
+
+
+def jpeg_bytes(
+    mode: str, size: tuple[int, int], decoded_px: int, samplings: Sequence[tuple[int, int]], buffered: bool
+) -> int:
+    """Peak memory of a JPEG.
+
+    Args:
+        mode: L, RGB or CMYK.
+        size: width and height of the header.
+        decoded_px: pixels that will really be decoded (fewer than the header's at reduced scale).
+        samplings: horizontal and vertical sampling of each component.
+        buffered: libjpeg must hold all coefficients: progressive, or the first scan lacks components.
+    """
+    pixels = int(decoded_px * _JPEG[mode])
+    if not buffered:
+        return pixels
+    largest = max(1, max(across for across, _ in samplings) * max(down for _, down in samplings))
+    samples = sum(across * down for across, down in samplings) / largest
+    return pixels + int(size[0] * size[1] * samples) * _COEFFICIENT_BYTES
+
+
+_PNG: Final = {"1": 6.0, "L": 6.0, "P": 6.0, "I;16": 9.0, "LA": 13.0, "RGB": 6.0, "RGBA": 9.0}
+_WITH_KEY: Final = 5.0
+_DEEP_COLOUR: Final = 5.0
+
+
+def png_bytes(mode: str, depth: int, has_alpha: bool) -> float:
+    """Peak memory of a PNG in bytes per pixel."""
+    found = _PNG[mode]
+    if has_alpha and mode not in ("LA", "RGBA"):
+        found += _WITH_KEY
+    return found + (_DEEP_COLOUR if depth == 16 and mode in ("RGB", "RGBA") else 0.0)
+
+
+AMPLE_BYTES: Final = 128 * 1024 * 1024
+"""A WebP that takes more at full size is decoded at reduced scale, where the model's input allows it."""
+_WEBP: Final = {"RGB": 8.0, "RGBA": 13.0}
+_WEBP_LOSSLESS: Final = 5.0
+
+
+def webp_bytes(mode: str, decoded_px: int, lossless_px: int) -> int:
+    """Peak memory of a WebP; a lossless one is held whole while it is scaled."""
+    return int(decoded_px * _WEBP[mode] + lossless_px * _WEBP_LOSSLESS)
+
+
+def gif_bytes(px: int) -> int:
+    """Peak memory of a GIF."""
+    return 14 * px
+
+
+def avif_bytes(mode: str, deep: bool, full_chroma: bool) -> float:
+    """Peak memory of an AVIF in bytes per pixel; the planes count twice as deep above 8 bits."""
+    planes = (3.0 if full_chroma else 1.5) * (2 if deep else 1)
+    return {"L": 6.0, "RGB": 9.0, "RGBA": 14.0}.get(mode, 14.0) + planes
+
+
+def heif_bytes(mode: str, deep: bool) -> float:
+    """Peak memory of a HEIC in bytes per pixel."""
+    return {"L": 8.0, "RGB": 12.0, "RGBA": 17.0}.get(mode, 17.0) + (3.0 if deep else 0.0)
