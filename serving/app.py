@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute, iter_route_contexts
 
 from serving.detector.collector import lasting
+from serving.detector.image import ImageLimits
 from serving.drift.monitor import DriftMonitor, DriftPolicy, tell
 from serving.feedback import FeedbackMetrics, FeedbackStore
 from serving.http import problems, security
@@ -80,12 +81,14 @@ def create_worker() -> FastAPI:
 def build_service(settings: Settings) -> Service:
     """The working parts, not yet started."""
     telemetry = Telemetry(settings.prometheus_multiproc_dir)
+    limits = ImageLimits(max_bytes=settings.max_file_bytes)
     predictor = Predictor(
         settings.slots_per_process,
         settings.queue_length,
         settings.request_timeout_s,
         telemetry.queue_depth,
         settings.decode_timeout_s,
+        limits,
     )
 
     def holder(
@@ -112,7 +115,7 @@ def build_service(settings: Settings) -> Service:
     if settings.shadow_model_uri:
         service.challenger = holder(settings.shadow_model_uri, "challenger")
         service.shadow = Shadow(
-            service.challenger, settings.shadow_sample, lambda: predictor.waiting == 0, telemetry.shadow
+            service.challenger, settings.shadow_sample, lambda: predictor.waiting == 0, telemetry.shadow, limits
         )
     return service
 

@@ -37,7 +37,7 @@ PARITY_TOLERANCE: Final = 1e-3
 """Largest accepted difference between an ONNX logit and torch's, relative to the largest logit (at least 1)."""
 _GOLDEN_MARGIN: Final = 0.02
 """A golden example stays this far from the threshold, so that another CPU's rounding cannot turn its verdict."""
-_SUFFIX: Final = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
+_SUFFIX: Final = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "GIF": ".gif", "AVIF": ".avif", "HEIF": ".heic"}
 _ENGINE_BATCH: Final = 32
 _LIBRARIES: Final = ("torch", "timm", "onnx", "onnxruntime", "numpy", "pillow")
 

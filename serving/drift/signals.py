@@ -21,7 +21,7 @@ FEW_VALUES: Final = 20
 MIN_VALUES: Final = 50
 """A signal with fewer values in the window, or in the reference, is not tested."""
 
-FORMATS: Final[tuple[ImageFormat, ...]] = ("JPEG", "PNG", "WEBP")
+FORMATS: Final[tuple[ImageFormat, ...]] = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "HEIF")
 
 SIGNALS: Final[dict[str, Group]] = {
     "mean_probability": "score",

@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, cast, get_args
 
 import orjson
 from fastapi import FastAPI, Request
@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope
 
+from serving.detector.image import REASONS
 from serving.platform.errors import AidetectError
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -101,6 +102,8 @@ class ProblemDocument(BaseModel):
     detail: str
     request_id: str
     reason: str | None = None
+    advice: str | None = None
+    """Of a refused photo: what its owner can do, in plain words."""
 
 
 class ProblemError(AidetectError):
@@ -168,7 +171,11 @@ def problem(
 def refusal(
     reason: Reason, detail: str, scope: Scope, headers: Mapping[str, str] | None = None, **extensions: Any
 ) -> Response:
-    """The problem of a known reason as a response; its status follows from the reason."""
+    """The problem of a known reason as a response; its status follows from the reason, which the log line gets too."""
+    identifier = request_id(scope)
+    scope["state"].setdefault("log", {})["reason"] = reason
+    if (advice := advice_of(reason)) is not None:
+        extensions.setdefault("advice", advice)
     if scope["path"].startswith("/v2/"):
         # Open Inference Protocol clients look for this member
         extensions.setdefault("error", shown(detail, MOST_DETAIL))
@@ -176,7 +183,13 @@ def refusal(
     headers = dict(headers or {})
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers.setdefault("Retry-After", str(RETRY_AFTER_S))
-    return problem(status, detail, request_id=request_id(scope), reason=reason, headers=headers, **extensions)
+    return problem(status, detail, request_id=identifier, reason=reason, headers=headers, **extensions)
+
+
+def advice_of(reason: Reason) -> str | None:
+    """What the photo's owner can do about a refused photo; None where the reason is not the photo's."""
+    sentences = REASONS.get(cast("Any", reason))
+    return None if sentences is None else sentences.seller
 
 
 def responses(*reasons: Reason) -> dict[int | str, dict[str, Any]]:
@@ -192,7 +205,9 @@ def responses(*reasons: Reason) -> dict[int | str, dict[str, Any]]:
             },
         )
         detail = _EXAMPLES.get(reason, HTTPStatus(status).description)
-        example = document(status, detail, "5d0c6ac9a2b84b6c8e3f1f3c7f1d2a90", reason)
+        advice = advice_of(reason)
+        more = {} if advice is None else {"advice": advice}
+        example = document(status, detail, "5d0c6ac9a2b84b6c8e3f1f3c7f1d2a90", reason, **more)
         entry["content"][MEDIA_TYPE]["examples"][reason] = {"value": example}
     return found
 
@@ -235,10 +250,10 @@ _EXAMPLES: Final[dict[Reason, str]] = {
     "invalid_request": "instances: a list of {'b64': ...} is required",
     "missing_file": "no field `file`; the body has: image",
     "too_many_files": "11 files; at most 10 a request",
-    "unsupported_type": "not a JPEG, PNG or WebP image (judged by its bytes)",
+    "unsupported_type": "the file is a TIFF picture (judged by its bytes); save it as JPEG, PNG or WebP and send that",
     "empty": "the file is empty",
-    "corrupt": "the JPEG data is damaged: image file is truncated",
-    "too_many_pixels": "13300x13300 has more than 16,000,000 pixels, the cap for PNG",
+    "corrupt": "the JPEG data is damaged: only 12 % of its rows could be read, 95 % are needed",
+    "too_many_pixels": "13300x13300 has more than 50,000,000 pixels",
     "too_small": "1x1: each side needs at least 16 px",
     "decode_timeout": "it takes more than 5 s of processor time; send fewer pixels, or a baseline JPEG",
     "rate_limited": "30 requests a minute are allowed here; try again in 12 s",

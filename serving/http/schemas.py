@@ -55,6 +55,7 @@ class ItemProblem(_Out):
     reason: str = Field(examples=["corrupt"])
     detail: str
     status: int = Field(description="The status `/predict` would have answered.", examples=[422])
+    advice: str | None = Field(None, description="What the photo's owner can do, in plain words.")
 
 
 class BatchItem(_Out):

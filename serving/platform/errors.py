@@ -6,7 +6,7 @@ neither an `AidetectError` nor an `OSError` is a defect and is shown with its ty
 
 from typing import Final, Literal
 
-Refusal = Literal["empty", "unsupported_type", "corrupt", "too_many_pixels", "too_small"]
+Refusal = Literal["empty", "unsupported_type", "corrupt", "too_many_pixels", "too_small", "file_too_large"]
 """Why bytes are not an acceptable image: stable, for programs."""
 
 _LONGEST: Final = 400
@@ -20,7 +20,10 @@ class AidetectError(Exception):
 
 
 class ImageRefusedError(AidetectError):
-    """Bytes that are not an acceptable image."""
+    """Bytes that are not an acceptable image; no text of a library stands in the message.
+
+    `serving.detector.image.REASONS` has what each reason means, for engineers and for the photo's owner.
+    """
 
     def __init__(self, reason: Refusal, message: str) -> None:
         super().__init__(message)

@@ -76,6 +76,8 @@ def configure_logging(level: str = "INFO", form: Literal["json", "console"] = "j
     handler.addFilter(_Seldom())
     # libraries speak up when something is wrong, not at every request they make
     root.setLevel(max(number, logging.WARNING))
+    # a warning printed between the lines would be no JSON
+    logging.captureWarnings(True)
     for name in ("serving", "uvicorn"):
         logging.getLogger(name).setLevel(number)
 

@@ -95,7 +95,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], int, str]] = {
     "truncated WebP": (lambda: saved(picture((300, 300)), "WEBP")[:1000], 422, "corrupt"),
     "JPEG magic only": (lambda: b"\xff\xd8\xff", 422, "corrupt"),
     "PNG magic only": (lambda: b"\x89PNG\r\n\x1a\n", 422, "corrupt"),
-    "GIF named .jpg": (lambda: saved(picture(), "GIF"), 415, "unsupported_type"),
+    "JPEG XL named .jpg": (lambda: b"\xff\x0a" + bytes(64), 415, "unsupported_type"),
     "BMP named .jpg": (lambda: saved(picture(), "BMP"), 415, "unsupported_type"),
     "TIFF named .jpg": (lambda: saved(picture(), "TIFF"), 415, "unsupported_type"),
     "177 Mpx PNG": (bomb, 422, "too_many_pixels"),

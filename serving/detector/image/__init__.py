@@ -3,18 +3,17 @@
 from serving.detector.image.decoding import DecodedImage, ImageInfo, decode
 from serving.detector.image.jpeg import JPEG_DRAFT_FACTOR
 from serving.detector.image.kinds import ImageFormat, kind_of, sniff
-from serving.detector.image.limits import ImageLimits
-from serving.detector.image.refusal import REASONS, ImageRefusedError, Refusal
+from serving.detector.image.limits import CAPS, ImageLimits
+from serving.detector.image.refusal import REASONS
 
 __all__ = [
+    "CAPS",
     "JPEG_DRAFT_FACTOR",
     "REASONS",
     "DecodedImage",
     "ImageFormat",
     "ImageInfo",
     "ImageLimits",
-    "ImageRefusedError",
-    "Refusal",
     "decode",
     "kind_of",
     "sniff",

@@ -109,9 +109,7 @@ def _apply(image: Image.Image, profile: bytes) -> Image.Image:
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     try:
         source = ImageCms.ImageCmsProfile(BytesIO(profile))
-        found = ImageCms.buildTransform(
-            source, ImageCms.createProfile("sRGB"), mode, mode if mode == "RGBA" else "RGB"
-        )
+        found = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, mode if mode == "RGBA" else "RGB")
         if mode == "CMYK":
             return found
         patches = _patches(mode)

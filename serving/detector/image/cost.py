@@ -7,7 +7,7 @@ Bytes per decoded pixel are the measured peak of `decode` (growth of the residen
 from collections.abc import Sequence
 from typing import Final
 
-_JPEG: Final = {"L": 6.0, "RGB": 8.0, "CMYK": 13.0}
+_JPEG: Final = {"L": 5.5, "RGB": 8.5, "CMYK": 8.5}
 _COEFFICIENT_BYTES: Final = 2
 
 
@@ -31,23 +31,29 @@ def jpeg_bytes(
     return pixels + int(size[0] * size[1] * samples) * _COEFFICIENT_BYTES
 
 
-_PNG: Final = {"1": 6.0, "L": 6.0, "P": 6.0, "I;16": 9.0, "LA": 13.0, "RGB": 6.0, "RGBA": 9.0}
-_WITH_KEY: Final = 5.0
-_DEEP_COLOUR: Final = 5.0
+_PNG: Final = {"1": 7.0, "L": 5.5, "P": 5.5, "I;16": 5.5, "LA": 15.0, "RGB": 5.0, "RGBA": 9.5}
+_WITH_ALPHA: Final = 10.0
+"""At least, where a key colour or a palette has transparency."""
+_DEEP_COLOUR: Final = 10.5
+"""At least: of 16 bits both halves are held."""
+_TURNED: Final = 8.5
+"""At least: the picture and its turned copy."""
 
 
-def png_bytes(mode: str, depth: int, has_alpha: bool) -> float:
+def png_bytes(mode: str, depth: int, has_alpha: bool, turned: bool) -> float:
     """Peak memory of a PNG in bytes per pixel."""
-    found = _PNG[mode]
-    if has_alpha and mode not in ("LA", "RGBA"):
-        found += _WITH_KEY
-    return found + (_DEEP_COLOUR if depth == 16 and mode in ("RGB", "RGBA") else 0.0)
+    return max(
+        _PNG[mode],
+        _WITH_ALPHA if has_alpha and mode not in ("LA", "RGBA") else 0.0,
+        _DEEP_COLOUR if depth == 16 and mode in ("RGB", "RGBA") else 0.0,
+        _TURNED if turned else 0.0,
+    )
 
 
 AMPLE_BYTES: Final = 128 * 1024 * 1024
 """A WebP that takes more at full size is decoded at reduced scale, where the model's input allows it."""
-_WEBP: Final = {"RGB": 8.0, "RGBA": 13.0}
-_WEBP_LOSSLESS: Final = 5.0
+_WEBP: Final = {"RGB": 8.5, "RGBA": 9.5}
+_WEBP_LOSSLESS: Final = 4.0
 
 
 def webp_bytes(mode: str, decoded_px: int, lossless_px: int) -> int:
@@ -57,7 +63,7 @@ def webp_bytes(mode: str, decoded_px: int, lossless_px: int) -> int:
 
 def gif_bytes(px: int) -> int:
     """Peak memory of a GIF."""
-    return 14 * px
+    return 10 * px
 
 
 def avif_bytes(mode: str, deep: bool, full_chroma: bool) -> float:

@@ -13,7 +13,8 @@ from serving.detector.image.jpeg import JpegPicture
 from serving.detector.image.kinds import ImageFormat, kind_of, sniff
 from serving.detector.image.limits import ImageLimits
 from serving.detector.image.png import PngPicture
-from serving.detector.image.refusal import ACCEPTED, ImageRefusedError, damaged
+from serving.detector.image.refusal import ACCEPTED, damaged
+from serving.platform.errors import ImageRefusedError
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ def decode(data: bytes, limits: ImageLimits | None = None, target_px: int | None
     if fmt is None:
         raise _unsupported(data)
     try:
-        picture = _OPENERS[fmt](data)
+        picture = opened(data)
         header = picture.header
         limits.check_size(header.size)
         limits.check_cost(header.size, fmt, picture.need_bytes(target_px))
@@ -112,6 +113,14 @@ def decode(data: bytes, limits: ImageLimits | None = None, target_px: int | None
         # decoders answer damage with nearly any exception; its text is for the log alone
         logger.debug("%s does not decode", fmt, exc_info=True)
         raise damaged(f"the {fmt} data is damaged and cannot be read") from error
+
+
+def opened(data: bytes) -> Picture:
+    """A file of an accepted format with its header read; raises as `decode`."""
+    fmt = sniff(data)
+    if fmt is None:
+        raise _unsupported(data)
+    return _OPENERS[fmt](data)
 
 
 def _unsupported(data: bytes) -> ImageRefusedError:

@@ -79,12 +79,12 @@ class GifPicture:
             format="GIF", size=frame.canvas, mode="P", has_alpha=self._placed or frame.transparent is not None
         )
 
-    def need_bytes(self, target_px: int | None) -> int:
+    def need_bytes(self, target_px: int | None) -> int:  # noqa: ARG002 - one scale only
         """See `Picture`."""
         width, height = self.header.size
         return gif_bytes(width * height)
 
-    def load(self, target_px: int | None) -> Image.Image:
+    def load(self, target_px: int | None) -> Image.Image:  # noqa: ARG002
         """See `Picture`."""
         frame = self._frame
         image, share = Watched(self._open, self._last_row()).load()

@@ -46,14 +46,14 @@ class HeifPicture:
             gain_map=any(name in head for name in _GAIN_MAPS),
         )
 
-    def need_bytes(self, target_px: int | None) -> int:
+    def need_bytes(self, target_px: int | None) -> int:  # noqa: ARG002 - one scale only
         """See `Picture`."""
         width, height = self.header.size
         return int(width * height * heif_bytes(self.header.mode, self._depth > 8))
 
-    def load(self, target_px: int | None) -> Image.Image:
+    def load(self, target_px: int | None) -> Image.Image:  # noqa: ARG002
         """See `Picture`."""
-        image = self._image.to_pillow()
+        image: Image.Image = self._image.to_pillow()
         if image.mode == "RGBa":
             return image.convert("RGBA")
         return rounded_grey(image, None) if image.mode.startswith("I;16") else image

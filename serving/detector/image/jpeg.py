@@ -16,7 +16,8 @@ from PIL import Image
 from serving.detector.image import exif
 from serving.detector.image.cost import jpeg_bytes
 from serving.detector.image.header import Header, Size
-from serving.detector.image.refusal import LEAST_ROWS, ImageRefusedError, damaged, rows_missing
+from serving.detector.image.refusal import LEAST_ROWS, damaged, rows_missing
+from serving.platform.errors import ImageRefusedError
 
 JPEG_DRAFT_FACTOR: Final = 4
 """A JPEG may be decoded at reduced scale only while both sides stay at least this many times the model's input."""
@@ -198,7 +199,7 @@ class JpegPicture:
         return Image.frombuffer(self.header.mode, shape, pixels, "raw", self.header.mode, 0, 1)
 
     def _scaled(self, target_px: int | None) -> Size:
-        """Size after decoding: halves, quarters or eighths while both sides keep `JPEG_DRAFT_FACTOR` times the target."""
+        """Size after decoding: halved while both sides keep `JPEG_DRAFT_FACTOR` times the target, thrice at most."""
         width, height = self.header.size
         if target_px is None:
             return width, height
@@ -208,9 +209,7 @@ class JpegPicture:
 
     def _pixels(self, data: bytes, size: Size, *, strict: bool) -> npt.NDArray[np.uint8]:
         least = {} if size == self.header.size else {"min_width": size[0], "min_height": size[1]}
-        found: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(
-            data, _COLOURS[self.header.mode], strict=strict, **least
-        )
+        found: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(data, _COLOURS[self.header.mode], strict=strict, **least)
         return found
 
     def _share_of_rows(self) -> float:

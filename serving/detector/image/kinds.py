@@ -1,7 +1,7 @@
 """What a file is, judged by its bytes whatever its name or a header claims."""
 
 from dataclasses import dataclass
-from typing import Final, Literal, cast
+from typing import Final, Literal
 
 ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "AVIF", "HEIF"]
 
@@ -116,7 +116,7 @@ def _by_brand(data: bytes) -> ImageFormat | None:
     # a general brand: what it is compatible with decides
     if brands[0] in (b"mif1", b"msf1", b"miaf"):
         found = next((brand for brand in brands if brand in _AVIF or brand in _HEIF), None)
-        return cast("ImageFormat", "AVIF" if found in _AVIF else "HEIF") if found else None
+        return None if found is None else "AVIF" if found in _AVIF else "HEIF"
     return None
 
 

@@ -81,9 +81,7 @@ def decode(frame: bytes, size: tuple[int, int], has_alpha: bool) -> npt.NDArray[
     return pixels
 
 
-def decode_what_is_there(
-    frame: bytes, size: tuple[int, int], has_alpha: bool
-) -> tuple[npt.NDArray[np.uint8], int]:
+def decode_what_is_there(frame: bytes, size: tuple[int, int], has_alpha: bool) -> tuple[npt.NDArray[np.uint8], int]:
     """As `decode`, from data that is cut short: the pixels and how many of their rows could be read."""
     library = _library()
     pixels, config = _target(size, has_alpha)

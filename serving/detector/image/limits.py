@@ -1,13 +1,14 @@
 """What an image may cost: the same caps for the server, the command line and the data checks."""
 
 from dataclasses import dataclass
+from typing import Final
 
-from serving.detector.image.refusal import ImageRefusedError
+from serving.platform.errors import ImageRefusedError
 
-MIB = 1024 * 1024
+MIB: Final = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ImageLimits:
     """Caps on one image. Those on pixels act on the header, before anything is decoded."""
 
@@ -52,3 +53,11 @@ class ImageLimits:
                 f"decoding {size[0]}x{size[1]} pixels of this {name} takes {need // MIB + 1} MiB, more than the "
                 f"{self.max_decode_bytes // MIB} allowed; send it smaller or as a baseline JPEG",
             )
+
+
+CAPS: Final = (
+    f"JPEG, PNG, WebP, AVIF, HEIC or the first frame of a GIF, known by its bytes whatever its name. At most "
+    f"{ImageLimits.max_bytes // MIB} MB and {ImageLimits.max_pixels // 10**6} megapixels, and what decodes within "
+    f"{ImageLimits.max_decode_bytes // MIB} MiB of memory"
+)
+"""The caps in words, for the API's description and the guides."""

@@ -7,7 +7,7 @@ import struct
 import zlib
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,6 @@ _MAX_EXIF: Final = 1 << 20
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _MODES: Final = {0: "L", 2: "RGB", 3: "P", 4: "LA", 6: "RGBA"}
-_LENGTHS: Final = {"tRNS": 2, "gAMA": 4, "cHRM": 32, "sRGB": 1, "cICP": 4}
 _KEPT: Final = frozenset({b"tRNS", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"eXIf"})
 
 
@@ -37,7 +36,7 @@ class Chunks:
     head: bytes = b""
     """IHDR's 13 bytes."""
     palette: bytes = b""
-    data: list[bytes] = field(default_factory=list)
+    data: list[memoryview] = field(default_factory=list)
     """The image data's pieces."""
     other: dict[bytes, bytes] = field(default_factory=dict)
     """The first chunk of each ancillary kind that is used."""
@@ -60,7 +59,7 @@ def walk(data: bytes) -> Chunks:
         body = view[at + 8 : min(at + 8 + length, total)]
         whole = at + 12 + length <= total
         if kind == b"IDAT":
-            found.data.append(body)  # type: ignore[arg-type] # joined later
+            found.data.append(body)
         elif kind == b"IEND" or not whole:
             break
         elif kind in (b"IHDR", b"PLTE"):
@@ -113,12 +112,13 @@ class PngPicture:
             hdr=profiles.is_hdr(code_points[1]) if len(code_points) == 4 else False,
         )
 
-    def need_bytes(self, target_px: int | None) -> int:
+    def need_bytes(self, target_px: int | None) -> int:  # noqa: ARG002 - one scale only
         """See `Picture`."""
         width, height = self.header.size
-        return int(width * height * png_bytes(self.header.mode, self._depth, self.header.has_alpha))
+        bytes_per_pixel = png_bytes(self.header.mode, self._depth, self.header.has_alpha, self.header.orientation != 1)
+        return int(width * height * bytes_per_pixel) + sum(map(len, self._chunks.data))
 
-    def load(self, target_px: int | None) -> Image.Image:
+    def load(self, target_px: int | None) -> Image.Image:  # noqa: ARG002
         """See `Picture`."""
         if self._depth == 16:
             return self._deep()
@@ -161,14 +161,14 @@ class PngPicture:
             ImageRefusedError: `corrupt`, rows are missing.
         """
         chunks = self._chunks
-        parts = [_SIGNATURE, _chunk(b"IHDR", chunks.head)]
+        parts: list[bytes | memoryview] = [_SIGNATURE, _chunk(b"IHDR", chunks.head)]
         if self._kind == 3:
             parts.append(_chunk(b"PLTE", chunks.palette))
             if b"tRNS" in chunks.other:
                 parts.append(_chunk(b"tRNS", chunks.other[b"tRNS"]))
-        data = b"".join(chunks.data)
         # the checksum of the data's own stream is tested by Pillow; the chunk's is not
-        parts += [struct.pack(">I4s", len(data), b"IDAT"), data, b"\0\0\0\0", _chunk(b"IEND", b"")]
+        parts += [struct.pack(">I4s", sum(map(len, chunks.data)), b"IDAT"), *chunks.data, bytes(4)]
+        parts.append(_chunk(b"IEND", b""))
         encoded = b"".join(parts)
         watched = Watched(lambda: self._open(encoded, rawmode), self._last_row())
         image, share = watched.load()
@@ -219,7 +219,7 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
 
 
-_STRIP_ROWS: Final = 256
+_STRIP_ROWS: Final = 32
 """Rows that numpy works on at once, so that its copies stay small."""
 
 
@@ -240,7 +240,7 @@ def _with_key(image: Image.Image, key: tuple[int, ...]) -> Image.Image:
     return image
 
 
-def _rounded(deep: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint8]:
+def _rounded(deep: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return ((deep * 255 + 32895) >> 16).astype(np.uint8)
 
 

@@ -58,7 +58,7 @@ def of_gamma(gamma: int, chromaticities: tuple[int, ...]) -> bytes | None:
     if not 1_000 <= gamma <= 1_000_000 or any(not 0 < y < 1 or not 0 <= x < 1 for x, y in points):
         return None
     try:
-        return _built(points, 100_000 / gamma)  # type: ignore[arg-type] # four of them
+        return _built(points, 100_000 / gamma)
     except np.linalg.LinAlgError:
         return None
 

@@ -1,11 +1,9 @@
 """Why an image is refused: the one table of reasons, each with a sentence for a seller and one for an engineer."""
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
-from serving.platform.errors import AidetectError
-
-Refusal = Literal["empty", "unsupported_type", "corrupt", "too_many_pixels", "too_small", "file_too_large"]
+from serving.platform.errors import ImageRefusedError, Refusal
 
 ACCEPTED: Final = "JPEG, PNG, WebP, AVIF, HEIC or GIF"
 
@@ -46,23 +44,6 @@ REASONS: Final[dict[Refusal, Sentences]] = {
         "the file has more bytes than the cap",
     ),
 }
-
-
-class ImageRefusedError(AidetectError, ValueError):
-    """Bytes that are not an acceptable image.
-
-    `reason` is stable and machine-readable, `str(error)` is for engineers and has the figures, `seller` is what to
-    tell the photo's owner. No text of a library stands in any of them.
-    """
-
-    def __init__(self, reason: Refusal, detail: str) -> None:
-        super().__init__(detail)
-        self.reason: Refusal = reason
-
-    @property
-    def seller(self) -> str:
-        """The table's sentence for somebody who only has the photo."""
-        return REASONS[self.reason].seller
 
 
 def damaged(detail: str) -> ImageRefusedError:

@@ -148,12 +148,14 @@ class WebpPicture:
         body = chunks.image
         if chunks.alpha:
             width, height = self._frame_size
-            flags = struct.pack("<I", _ALPHA_FLAG) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
-            body = b"VP8X" + struct.pack("<I", 10) + flags + chunks.alpha + bytes(len(chunks.alpha) & 1) + body
+            sides = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+            extended = b"VP8X" + struct.pack("<II", 10, _ALPHA_FLAG) + sides
+            body = extended + chunks.alpha + bytes(len(chunks.alpha) & 1) + body
         # the size that a whole file would have, so that one cut short is known to be
         missing = 8 + int.from_bytes(chunks.image[4:8], "little") - len(chunks.image)
-        total = len(body) + max(0, missing)
-        return b"RIFF" + struct.pack("<I", min(4 + total + (total & 1), (1 << 32) - 10)) + b"WEBP" + body + bytes(total & 1)
+        total = 4 + len(body) + max(0, missing)
+        riff = struct.pack("<I", min(total + (total & 1), (1 << 32) - 10))
+        return b"RIFF" + riff + b"WEBP" + body + (b"" if missing > 0 else bytes(len(body) & 1))
 
     def _placed(self, pixels: npt.NDArray[np.uint8]) -> Image.Image:
         mode = "RGBA" if self._has_alpha else "RGB"

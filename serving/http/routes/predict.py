@@ -8,7 +8,8 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from serving.detector.detector import Judgement, Outcome
-from serving.http.problems import STATUS, ProblemError, Reason, request_id, responses
+from serving.detector.image import CAPS
+from serving.http.problems import STATUS, ProblemError, Reason, advice_of, request_id, responses
 from serving.http.routes.direct import DirectRoute
 from serving.http.schemas import (
     BatchItem,
@@ -58,7 +59,7 @@ def _form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}}}
 
 
-_FILE: Final = {"type": "string", "format": "binary", "description": "JPEG, PNG or WebP."}
+_FILE: Final = {"type": "string", "format": "binary", "description": CAPS}
 _ONE: Final = _form("file", _FILE)
 _MANY: Final = _form("files", {"type": "array", "items": _FILE, "minItems": 1, "maxItems": 10})
 
@@ -222,7 +223,7 @@ def _item(
 
 def _failed(service: Service, index: int, upload: Upload, reason: Reason, detail: str) -> BatchItem:
     service.telemetry.rejected(reason)
-    error = ItemProblem(reason=reason, detail=detail, status=STATUS[reason])
+    error = ItemProblem(reason=reason, detail=detail, status=STATUS[reason], advice=advice_of(reason))
     return BatchItem(index=index, filename=upload.filename, error=error)
 
 
