@@ -31,7 +31,7 @@ def jpeg_bytes(
     return pixels + int(size[0] * size[1] * samples) * _COEFFICIENT_BYTES
 
 
-_PNG: Final = {"1": 7.0, "L": 5.5, "P": 5.5, "I;16": 5.5, "LA": 15.0, "RGB": 5.0, "RGBA": 9.5}
+_PNG: Final = {"1": 7.0, "L": 5.5, "P": 5.5, "I;16": 5.5, "LA": 15.0, "RGB": 5.0, "RGBA": 9.1}
 _WITH_ALPHA: Final = 10.0
 """At least, where a key colour or a palette has transparency."""
 _DEEP_COLOUR: Final = 10.5
