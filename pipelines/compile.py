@@ -3,6 +3,7 @@
 import json
 import tempfile
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +19,48 @@ def compile_pipeline(target: Target) -> dict[str, Any]:
     Raises:
         CompileError: an image that the target must not be given, or a spec that KFP's protos do not accept.
     """
+    from pipelines.training import build_pipeline
+
+    spec = _compile(build_pipeline(target.place), stage_parameters(target.config))
+    missing = [
+        stage for stage in STAGES if f"exec-{stage.replace('_', '-')}" not in spec["deploymentSpec"]["executors"]
+    ]
+    if missing:
+        raise CompileError(f"the compiled spec has no executor for {', '.join(missing)}")
+    return spec
+
+
+def compile_catalogue(target: Target, source: str, destination: str, model_uri: str = "") -> dict[str, Any]:
+    """Compile the DAG that scores a catalogue; its tasks run where the light stages do.
+
+    Raises:
+        CompileError: an image that the target must not be given, or a spec that KFP's protos do not accept.
+    """
+    from pipelines.catalogue import build_catalogue
+
+    config = target.config
+    parameters = {
+        "source": source,
+        "destination": destination,
+        "model_uri": model_uri or f"models:/{config.tracking.model_name}@champion",
+        "tracking_uri": config.tracking_uri,
+        "config": config.catalogue.model_dump(mode="json"),
+    }
+    place = partial(target.place, "verify_data")
+    return _compile(build_catalogue(place, config.catalogue.parallel_tasks), parameters)
+
+
+def _compile(pipeline: Any, parameters: dict[str, Any]) -> dict[str, Any]:
     from kfp import compiler
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         # kfp warns of every image whose name does not contain the word "python"
         warnings.filterwarnings("ignore", message=".*base image.*")
         # Vertex AI's client reads JSON, and only JSON is refused when a feature of another platform slips in
         warnings.filterwarnings("ignore", message="Compiling to JSON is deprecated")
-        from pipelines.training import build_pipeline
-
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "pipeline.json"
-            compiler.Compiler().compile(
-                build_pipeline(target.place), str(path), pipeline_parameters=stage_parameters(target.config)
-            )
-            spec: dict[str, Any] = json.loads(path.read_text())
+        path = Path(folder) / "pipeline.json"
+        compiler.Compiler().compile(pipeline, str(path), pipeline_parameters=parameters)
+        spec: dict[str, Any] = json.loads(path.read_text())
     check_spec(spec)
     return spec
 
@@ -55,7 +83,7 @@ def check_spec(spec: dict[str, Any]) -> None:
     """Parse the spec and each executor strictly; a misspelt field would otherwise be dropped in silence.
 
     Raises:
-        CompileError: a field the protos do not know, or a stage without its own executor.
+        CompileError: a field the protos do not know.
     """
     from google.protobuf import json_format
     from kfp.pipeline_spec import pipeline_spec_pb2 as pb
@@ -67,6 +95,3 @@ def check_spec(spec: dict[str, Any]) -> None:
             json_format.ParseDict(executor, pb.PipelineDeploymentConfig.ExecutorSpec())
     except json_format.ParseError as error:
         raise CompileError(f"the compiled spec is not a valid pipeline: {error}") from error
-    missing = [stage for stage in STAGES if f"exec-{stage.replace('_', '-')}" not in executors]
-    if missing:
-        raise CompileError(f"the compiled spec has no executor for {', '.join(missing)}")

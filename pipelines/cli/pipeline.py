@@ -63,20 +63,25 @@ def run(
 def compile_(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the spec is written (.json).")],
     target: Annotated[TargetOption, typer.Option(help="Place the spec is for.")] = "vertex",
+    catalogue: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="SOURCE DESTINATION", help="Compile the pipeline that scores a catalogue instead."),
+    ] = None,
     profile: Profile = "production",
     overrides: Overrides = [],  # noqa: B006 - never changed
     config_file: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
     """Compile the pipeline to the spec that a target takes, and check it."""
     config = configuration(profile, overrides, config_file)
-    from pipelines.compile import compile_pipeline
-    from pipelines.settings.names import STAGES
+    from pipelines.compile import compile_catalogue, compile_pipeline
     from pipelines.settings.places import NEVER_PUSHED
     from pipelines.targets.registry import open_target
 
-    spec = compile_pipeline(open_target(target, config))
+    place = open_target(target, config)
+    spec = compile_catalogue(place, *catalogue) if catalogue else compile_pipeline(place)
     output.write_text(json.dumps(spec, indent=1, sort_keys=True) + "\n")
-    typer.echo(f"{output}: {len(STAGES)} stages for {target}, checked against KFP's protos")
+    executors = len(spec["deploymentSpec"]["executors"])
+    typer.echo(f"{output}: {executors} stages for {target}, checked against KFP's protos")
     unpushed = [name for name, image in config.images.model_dump().items() if image.endswith(NEVER_PUSHED)]
     if unpushed:
         names = ", images.".join(unpushed)
