@@ -26,14 +26,24 @@ STAMP := $(VENV)/.installed
 export MPLBACKEND := Agg
 # Each of some hundred processes would compile torch, MLflow and KFP anew
 unexport PYTHONDONTWRITEBYTECODE
+# as serving/platform/settings.py tells our own processes
+export DO_NOT_TRACK := true
+export DVC_NO_ANALYTICS := true
+export HF_HUB_DISABLE_TELEMETRY := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export ORT_DISABLE_TELEMETRY := 1
+export RAY_USAGE_STATS_ENABLED := 0
+export STREAMLIT_BROWSER_GATHER_USAGE_STATS := false
 
 .PHONY: help
 help: ## Show the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(STAMP): pyproject.toml $(LOCK) infra/install.sh
-	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; assert (3,11) <= sys.version_info[:2] <= (3,12), "use Python 3.11 or 3.12: make PYTHON=python3.11"'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; assert (3,11) <= sys.version_info[:2] <= (3,12), "use Python 3.11 or 3.12: make PYTHON=python3.11"'
+	@$(PYTHON) -m venv $(VENV)
+
+$(STAMP): pyproject.toml $(LOCK) infra/install.sh | $(BIN)/python
 	@echo "installing into $(VENV) (3 GB the first time; TORCH_INDEX=URL takes a smaller torch)"
 	@TORCH_INDEX=$(TORCH_INDEX) infra/install.sh $(BIN)/python --editable $(EXTRAS)
 	@touch $@
@@ -44,7 +54,8 @@ $(VENV)/.with-%: $(STAMP)
 	@touch $@
 
 .PHONY: lock
-lock: $(STAMP) ## Compile infra/requirements.txt from pyproject.toml; UPGRADE=NAME takes its newest, UPGRADE=1 that of all
+lock: | $(BIN)/python ## Compile infra/requirements.txt from pyproject.toml; UPGRADE=NAME takes its newest, UPGRADE=1 that of all
+	@infra/install.sh $(BIN)/python
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11.5 --all-extras --generate-hashes --no-annotate \
 	  --custom-compile-command 'make lock' $(if $(filter 1,$(UPGRADE)),--upgrade,$(addprefix --upgrade-package ,$(UPGRADE))) \
 	  --output-file $(LOCK) pyproject.toml
@@ -87,7 +98,7 @@ serve: $(STAMP) ## Serve the champion on http://127.0.0.1:8080
 
 .PHONY: ui
 ui: $(STAMP) ## Open the page of the service on http://127.0.0.1:8501 (needs `make serve`)
-	@$(BIN)/streamlit run serving/ui/app.py --server.address 127.0.0.1 --server.port $(UI_PORT) --server.headless true --browser.gatherUsageStats false
+	@$(BIN)/streamlit run serving/ui/app.py --server.address 127.0.0.1 --server.port $(UI_PORT) --server.headless true
 
 .PHONY: mlflow
 mlflow: $(STAMP) ## Browse runs and models on http://127.0.0.1:5000
@@ -157,6 +168,10 @@ check-terraform: ## Validate and test the Terraform code
 .PHONY: check-workflows
 check-workflows: $(STAMP) ## Rehearse the GitHub workflows with act
 	@infra/ci/act.sh
+
+.PHONY: check-security
+check-security: ## Look every package of the lock up among the known vulnerabilities
+	@infra/ci/security.sh
 
 .PHONY: up
 up: ## Start API, UI, MLflow, Prometheus, Grafana with Docker Compose

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what extras of pyproject.toml bring, from infra/requirements.txt: those versions, and nothing whose hash it does not name.
-#   infra/install.sh PYTHON [--editable] EXTRA...    into the environment of PYTHON; --editable: and this project itself
+#   infra/install.sh PYTHON [--editable] EXTRA...    into the environment of PYTHON; --editable: and this project
+#   itself; no extra: nothing but uv
 #
 # TORCH_INDEX=URL takes torch and torchvision from another package index (its CPU build: 0.2 GB instead of 5.5 GB). Another
 # build has other hashes and its own libraries of CUDA, so of these the version is checked and the hash is not. TORCH_SPEC and
@@ -29,6 +30,7 @@ if [ -z "$uv" ]; then
   "$python" -m pip install --quiet --disable-pip-version-check --require-hashes --requirement "$work/uv"
   uv=$(dirname "$python")/uv
 fi
+[ $# -gt 0 ] || exit 0
 install() { "$uv" pip install --quiet --python "$python" --build-constraints "$lock" "$@"; }
 
 arguments=(--require-hashes --constraints "$lock" --requirements pyproject.toml)

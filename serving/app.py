@@ -18,7 +18,7 @@ from serving.http import problems, security
 from serving.http.openapi import describe
 from serving.http.predictor import Predictor
 from serving.http.problems import ProblemError, refusal
-from serving.http.routes import feedback, ops, predict, protocols
+from serving.http.routes import documentation, feedback, ops, predict, protocols
 from serving.http.service import Service
 from serving.http.uploads import BodyBudget
 from serving.lifecycle import LifecycleMetrics, ModelName
@@ -51,6 +51,9 @@ def create_app(settings: Settings | None = None, served: Served | None = None) -
         generate_unique_id_function=_operation_id,
         lifespan=_lifespan,
         redirect_slashes=False,
+        # serving.http.routes.documentation has them, without a CDN
+        docs_url=None,
+        redoc_url=None,
         # spans and metrics are serving.telemetry's; FastAPI's own would look for a collector at every request
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
@@ -61,6 +64,7 @@ def create_app(settings: Settings | None = None, served: Served | None = None) -
         app.include_router(predict.router, prefix=prefix)
         app.include_router(feedback.router, prefix=prefix)
         app.include_router(ops.router, prefix=prefix)
+    app.include_router(documentation.router)
     app.include_router(protocols.v2)
     app.include_router(protocols.vertex_router(settings.aip_predict_route, settings.aip_health_route))
     _refuse_ambiguous_routes(app)

@@ -78,6 +78,10 @@ case " $* " in *" --json "*) echo '{"url": "https://pr-7---service.test"}';; esa
 GH = """#!/usr/bin/env bash
 echo "gh $*" >> "$CALLS"
 """
+SUDO = """#!/usr/bin/env bash
+while [[ $1 == -* ]]; do shift; done
+exec "$@"
+"""
 CHECK_FLAGS = '''"""Fails when a verb or flag of the call is not in `aidetect VERB --help`."""
 import subprocess, sys
 real, verb, *arguments = sys.argv[1:]
@@ -162,7 +166,7 @@ def prepare(work: Path, real_aidetect: str) -> tuple[list[str], dict[str, str]]:
     git(repo, "remote", "add", "origin", "https://github.com/owner/repo.git")
     git(repo, "add", ".")
     git(repo, "commit", "-q", "-m", "rehearsal")
-    for name, text in {"make": MAKE, "aidetect": AIDETECT, "gh": GH}.items():
+    for name, text in {"make": MAKE, "aidetect": AIDETECT, "gh": GH, "sudo": SUDO}.items():
         (commands / name).write_text(text)
         (commands / name).chmod(0o755)
     (work / "check_flags.py").write_text(CHECK_FLAGS)

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import streamlit as st
 
@@ -11,10 +12,13 @@ from serving.ui.client import Client
 from serving.ui.memory import Memory, remembered
 from serving.ui.settings import UiSettings, read_settings
 
+ICON: Final = Path(__file__).with_name("icon.png")
+"""A file: a browser would ask a font's host for a named one."""
+
 
 def main() -> None:
     """Draw the sidebar and the chosen page."""
-    st.set_page_config(page_title="AI Product Photo Detector", page_icon=":material/image_search:", layout="wide")
+    st.set_page_config(page_title="AI Product Photo Detector", page_icon=str(ICON), layout="wide")
     # no button of a hosting service that this page does not use
     st.set_option("client.toolbarMode", "viewer")
     memory = remembered(_client(read_settings()))

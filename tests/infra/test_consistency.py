@@ -12,6 +12,7 @@ from components.register.config import RegisterConfig
 from pipelines.settings.names import Stage
 from pipelines.settings.pipeline import PipelineConfig
 from pipelines.settings.places import ImagesConfig
+from serving.platform.settings import QUIET
 from serving.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,7 +21,7 @@ PROJECT = "ai-product-photo-detector"
 API_PORT, UI_PORT, MLFLOW_PORT = 8080, 8501, 5000
 SETTINGS = {name.upper() for name in Settings.model_fields}
 # read by the process or its libraries, not by Settings
-OF_THE_PLATFORM = {"PYTHONPATH", "GIT_SHA", "HOME"}
+OF_THE_PLATFORM = {"PYTHONPATH", "GIT_SHA", "HOME"} | set(QUIET)
 # made by hand where they are used: nothing in Terraform knows them
 BY_HAND = {"MLFLOW_TRACKING_URI", "TORCH_CPU_INDEX", "TORCH_CUDA_INDEX"}
 
@@ -281,6 +282,12 @@ def test_workflows_hold_no_expression_in_a_shell_and_no_wide_permission() -> Non
             for name, job in document["jobs"].items():
                 assert "write-all" not in str(job.get("permissions")), f"{file}: {name}"
                 assert "permissions" in job, f"{file}: {name}"
+
+
+def test_what_starts_without_our_code_is_told_to_keep_to_itself_in_the_same_words() -> None:
+    makefile = dict(re.findall(r"^export (\w+) := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for said in (makefile, stage_environment("base")):
+        assert {name: said.get(name) for name in QUIET} == QUIET
 
 
 def test_images_install_extras_that_exist() -> None:

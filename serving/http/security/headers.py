@@ -18,7 +18,15 @@ _API: Final[Headers] = (
 )
 _TLS: Final = (b"strict-transport-security", b"max-age=31536000; includeSubDomains")
 _DOCS: Final = ("/docs", "/redoc")
-"""Pages that load their scripts from a CDN."""
+_PAGES: Final[Headers] = (
+    *_ALWAYS,
+    (
+        b"content-security-policy",
+        b"default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+        b"img-src 'self' data: blob:; worker-src 'self' blob:; frame-ancestors 'none'",
+    ),
+)
+"""For the pages that describe the API: scripts of this server and their own few lines, nothing from elsewhere."""
 
 
 class SecurityHeadersMiddleware:
@@ -32,7 +40,7 @@ class SecurityHeadersMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        wanted = _ALWAYS if scope["path"].startswith(_DOCS) else _API
+        wanted = _PAGES if scope["path"].startswith(_DOCS) else _API
         if scope["scheme"] == "https":
             wanted = (*wanted, _TLS)
 

@@ -155,6 +155,27 @@ def test_a_person_judges_photos(browser: Any, toy_bundle: Path, tmp_path: Path) 
         assert page.get_by_text("▲ AI-generated").count() == 0
 
 
+def test_no_page_asks_anybody_but_its_own_server(browser: Any, toy_bundle: Path, tmp_path: Path) -> None:
+    with (
+        serve(toy_bundle, tmp_path / "api.log", API_KEYS="right", REQUIRE_AUTH="true") as api,
+        interface(api.url, "right", tmp_path / "ui.log") as url,
+    ):
+        for address, words in (
+            (url, "Real or AI-generated?"),
+            (f"{api.url}/docs", "/predict/explain"),
+            (f"{api.url}/redoc", "AI Product Photo Detector"),
+        ):
+            page = browser.new_page()
+            asked: list[str] = []
+            page.on("request", lambda request, asked=asked: asked.append(request.url))
+            page.goto(address)
+            see(page, words)
+            page.wait_for_load_state("networkidle")
+            hosts = {httpx.URL(one).host for one in asked if one.startswith(("http", "ws"))}
+            assert hosts == {"127.0.0.1"}, asked
+            page.close()
+
+
 def sample_photos() -> list[dict[str, Any]]:
     """A real and a generated photo of the sample's test split."""
     table = pq.read_table(ROOT / "data/sample/test.parquet", columns=["image", "label"])
