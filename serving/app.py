@@ -22,7 +22,7 @@ from serving.http.routes import documentation, feedback, ops, predict, protocols
 from serving.http.service import Service
 from serving.http.uploads import BodyBudget
 from serving.lifecycle import LifecycleMetrics, ModelName
-from serving.platform.errors import ImageRefusedError
+from serving.platform.errors import ImageRefusedError, NotReadyError
 from serving.served import ModelHolder, Served
 from serving.settings import Settings
 from serving.shadow import Shadow
@@ -184,7 +184,13 @@ def _install_errors(app: FastAPI, telemetry: Telemetry) -> None:
         telemetry.rejected(error.reason)
         return refusal(error.reason, str(error), request.scope)
 
+    async def on_not_ready(request: Request, error: Exception) -> Response:
+        assert isinstance(error, NotReadyError)
+        telemetry.rejected("not_ready")
+        return refusal("not_ready", str(error), request.scope)
+
     app.add_exception_handler(ProblemError, on_problem)
+    app.add_exception_handler(NotReadyError, on_not_ready)
     app.add_exception_handler(ImageRefusedError, on_refused_image)
 
 

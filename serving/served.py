@@ -10,8 +10,7 @@ from typing import Any, Final
 
 from serving.detector.detector import Detector
 from serving.detector.statistics import Reference, read_reference
-from serving.http.problems import ProblemError
-from serving.platform.errors import AidetectError, BundleError, one_line
+from serving.platform.errors import AidetectError, BundleError, NotReadyError, one_line
 from serving.registry import ResolvedModel, resolve
 
 SETTLE_AFTER_S: Final = 5.0
@@ -78,10 +77,10 @@ class ModelHolder:
         """The model to answer with.
 
         Raises:
-            ProblemError: `not_ready`, nothing is loaded.
+            NotReadyError: nothing is loaded.
         """
         if self._served is None:
-            raise ProblemError("not_ready", "no model is loaded yet")
+            raise NotReadyError("no model is loaded yet")
         return self._served
 
     @property

@@ -74,7 +74,8 @@ class Service:
         """An account for a body that is worth reading, in the name of the request's caller.
 
         Raises:
-            ProblemError: `not_ready`, `overloaded`.
+            NotReadyError: no model is loaded.
+            ProblemError: `overloaded`.
         """
         _ = self.champion.current
         self.predictor.refuse_if_full()

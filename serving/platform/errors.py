@@ -61,6 +61,10 @@ class SecurityConfigError(StartError):
     """Settings under which the server must not start; names the variable."""
 
 
+class NotReadyError(AidetectError):
+    """No model is loaded yet; ask again."""
+
+
 class UnknownPredictionError(AidetectError):
     """No prediction with this request id is remembered."""
 

@@ -11,6 +11,7 @@ from serving.http.problems import ProblemError, responses
 from serving.http.routes.predict import json_response
 from serving.http.schemas import About, Health, ModelDescription, ModelStatus, Privacy, Probe
 from serving.http.service import Service, service_of
+from serving.platform.errors import NotReadyError
 from serving.served import ModelHolder
 
 router = APIRouter(tags=["operations"])
@@ -151,7 +152,7 @@ async def drift(request: Request) -> Response:
 def _status(holder: ModelHolder) -> ModelStatus:
     try:
         served = holder.current
-    except ProblemError:
+    except NotReadyError:
         return ModelStatus(loaded=False, uri=holder.uri)
     manifest = served.detector.manifest
     return ModelStatus(

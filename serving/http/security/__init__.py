@@ -8,9 +8,9 @@ from starlette.middleware.cors import CORSMiddleware
 from serving.http.security.gate import GateMiddleware
 from serving.http.security.headers import SecurityHeadersMiddleware
 from serving.http.security.policy import Policy
+from serving.http.telemetry import install as install_telemetry
 from serving.platform.errors import SecurityConfigError
 from serving.settings import Settings
-from serving.telemetry import install as install_telemetry
 from serving.telemetry.metrics import Telemetry
 
 __all__ = ["SecurityConfigError", "install"]

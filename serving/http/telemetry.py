@@ -7,10 +7,12 @@ import uuid
 from typing import Any, Final
 
 import structlog
+from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.http.paths import Paths
 from serving.http.problems import refusal
+from serving.settings import Settings
 from serving.telemetry.clients import client_address
 from serving.telemetry.logs import trace_fields
 from serving.telemetry.metrics import Telemetry
@@ -132,3 +134,14 @@ class TelemetryMiddleware:
 def _text(headers: dict[bytes, bytes], name: bytes) -> str | None:
     value = headers.get(name)
     return value.decode("latin-1") if value is not None else None
+
+
+def install(app: FastAPI, settings: Settings, telemetry: Telemetry) -> None:
+    """Put request ids, HTTP metrics, the access log and the answer to crashes around what was added before."""
+    app.add_middleware(
+        TelemetryMiddleware,
+        telemetry=telemetry,
+        project=settings.google_cloud_project,
+        trusted_proxies=settings.trusted_proxies,
+        root_path=settings.root_path,
+    )
