@@ -1,0 +1,1 @@
+"""A hostile client: everything that has been seen to stop the server, from loopback addresses of its own."""
