@@ -67,8 +67,8 @@ class Settings(BaseSettings):
     """Jobs that may wait for a slot; 0: four for each slot. Beyond it: 503."""
     request_timeout_s: float = Field(15.0, gt=0.0)
     """From a complete body to the answer."""
-    decode_timeout_s: float = Field(5.0, gt=0.0)
-    """Processor time one image may take; a batch gets a second more for each further one. Beyond it: 422."""
+    decode_timeout_s: float = Field(4.0, gt=0.0)
+    """Processor time one image may take. Beyond it: 422."""
     body_timeout_s: float = Field(30.0, gt=0.0)
     """In each such time, BODY_MIN_RATE times as much of a body has to come, or its end; a slow but steady one may."""
     body_min_rate: int = Field(16 * 1024, ge=1)

@@ -22,6 +22,17 @@ from serving.platform.errors import BundleError, ImageRefusedError
 
 
 @dataclass(frozen=True, slots=True)
+class Prepared:
+    """One image as the model takes it."""
+
+    info: ImageInfo
+    pixels: Pixels
+    """uint8 (input_px, input_px, 3)."""
+    seconds: float
+    """Spent on decoding."""
+
+
+@dataclass(frozen=True, slots=True)
 class Judgement:
     """What the model said of one image, and what is needed to watch it."""
 
@@ -136,24 +147,37 @@ class Detector:
 
         Of each picture only the model's input is kept while the others are decoded.
         """
-        outcomes: list[Outcome | None] = [None] * len(images)
-        ready: list[tuple[int, ImageInfo, Pixels, float]] = []
-        for index, data in enumerate(images):
-            started = time.perf_counter()
+        prepared: list[Prepared | ImageRefusedError] = []
+        for data in images:
             try:
-                decoded = decode(data, limits, target_px=self.input_px)
-                pixels = to_input(decoded.rgb, self.input_px)
-                ready.append((index, decoded.info, pixels, time.perf_counter() - started))
-                del decoded
+                prepared.append(self.prepare(data, limits))
             except ImageRefusedError as error:
-                outcomes[index] = error
-        if ready:
-            started = time.perf_counter()
-            logits = self.logits(as_batch([pixels for _, _, pixels, _ in ready])).tolist()
-            share = (time.perf_counter() - started) / len(ready)
-            for (index, info, pixels, seconds), logit in zip(ready, logits, strict=True):
-                outcomes[index] = Judgement(self.rule.decide(logit), logit, info, pixels, seconds + share)
-        return [outcome for outcome in outcomes if outcome is not None]
+                prepared.append(error)
+        judged = iter(self.score([one for one in prepared if isinstance(one, Prepared)]))
+        return [next(judged) if isinstance(one, Prepared) else one for one in prepared]
+
+    def prepare(self, data: bytes, limits: ImageLimits | None = None) -> "Prepared":
+        """Decode one encoded image; of the picture only the model's input is kept.
+
+        Raises:
+            ImageRefusedError: the bytes are no acceptable image.
+        """
+        started = time.perf_counter()
+        decoded = decode(data, limits, target_px=self.input_px)
+        pixels = to_input(decoded.rgb, self.input_px)
+        return Prepared(decoded.info, pixels, time.perf_counter() - started)
+
+    def score(self, prepared: Sequence["Prepared"]) -> list[Judgement]:
+        """Judge prepared images in one engine call; order is kept."""
+        if not prepared:
+            return []
+        started = time.perf_counter()
+        logits = self.logits(as_batch([one.pixels for one in prepared])).tolist()
+        share = (time.perf_counter() - started) / len(prepared)
+        return [
+            Judgement(self.rule.decide(logit), logit, one.info, one.pixels, one.seconds + share)
+            for one, logit in zip(prepared, logits, strict=True)
+        ]
 
     def explain(self, data: bytes, limits: ImageLimits | None = None, side_px: int | None = None) -> Explanation:
         """Judge one encoded image and say where the score of its predicted class came from.

@@ -4,21 +4,20 @@ Everything that costs processor time (decoding included) runs in a slot's thread
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from itertools import pairwise
 from typing import Final, TypeVar
 
-from serving.detector.detector import Detector, Explanation, Judgement, Outcome
+from serving.detector.detector import Detector, Explanation, Judgement, Outcome, Prepared
 from serving.detector.image import ImageLimits
 from serving.http.problems import ProblemError
-from serving.http.slots import JobTimeoutError, Slots
+from serving.http.slots import DisplacedError, JobTimeoutError, Slots
 from serving.platform.errors import ImageRefusedError
 
 T = TypeVar("T")
 
-FURTHER_IMAGE_CPU_S: Final = 1.0
-"""What a further image of a batch adds to the processor time allowed."""
 EXPLAIN_CPU_S: Final = 20.0
 """What an explanation adds: the first one loads torch."""
 CLOSE_S: Final = 2.0
@@ -54,68 +53,92 @@ class Predictor:
         """Jobs that wait for a slot."""
         return max(0, self._slots.unfinished - self.slots)
 
-    def refuse_if_full(self) -> None:
+    def refuse_if_full(self, client: str = "") -> None:
         """Refuse before a body is read where its job could not be queued anyway.
 
         Raises:
             ProblemError: `overloaded`.
         """
-        self._refuse_unless_free(1)
+        if not self._has_room(1) and not self._slots.may_displace(client):
+            raise self._overloaded()
 
-    async def predict(self, detector: Detector, data: bytes) -> Judgement:
+    async def predict(self, detector: Detector, data: bytes, client: str = "") -> Judgement:
         """Judge one image.
 
         Raises:
-            ImageRefusedError: the bytes are no acceptable image.
+            ImageRefusedError: the bytes are no acceptable image, or cost too much.
             ProblemError: `overloaded` or `deadline_exceeded`.
         """
-        (outcome,) = await self.predict_many(detector, [data])
-        if isinstance(outcome, ImageRefusedError):
-            raise outcome
-        return outcome
+        async with self._admitted(1, client):
+            return await self._do(partial(detector.judge, data, self._limits), client)
 
-    async def predict_many(self, detector: Detector, images: Sequence[bytes]) -> list[Outcome]:
+    async def predict_many(self, detector: Detector, images: Sequence[bytes], client: str = "") -> list[Outcome]:
         """Judge several images: one chunk for each slot, one engine call for each chunk; order is kept.
+
+        Images are decoded one by one: between two of them a slot does what others wait for.
 
         Raises:
             ProblemError: `overloaded` or `deadline_exceeded`.
         """
         chunks = _split(images, min(self.slots, len(images)))
-        limit_s = self._cpu_limit_s + FURTHER_IMAGE_CPU_S * (max(map(len, chunks)) - 1)
-        results = await self._run([partial(detector.judge_all, chunk, self._limits) for chunk in chunks], limit_s)
-        return [outcome for result in results for outcome in result]
+        async with self._admitted(len(chunks), client), asyncio.TaskGroup() as group:
+            judged = [group.create_task(self._judge_chunk(detector, chunk, client)) for chunk in chunks]
+        return [outcome for chunk in judged for outcome in chunk.result()]
 
-    async def explain(self, detector: Detector, data: bytes) -> Explanation:
+    async def explain(self, detector: Detector, data: bytes, client: str = "") -> Explanation:
         """Judge and explain one image; raises as `predict`."""
-        (explained,) = await self._run(
-            [partial(detector.explain, data, self._limits)], self._cpu_limit_s + EXPLAIN_CPU_S
-        )
-        return explained
+        async with self._admitted(1, client):
+            return await self._do(partial(detector.explain, data, self._limits), client, EXPLAIN_CPU_S)
 
-    async def aside(self, work: Callable[[], T]) -> T:
-        """Do other work of a request in a slot; raises as `_run` and whatever the work raises."""
-        (result,) = await self._run([work], self._cpu_limit_s)
-        return result
+    async def aside(self, work: Callable[[], T], client: str = "") -> T:
+        """Do other work of a request in a slot; raises as `predict` and whatever the work raises."""
+        async with self._admitted(1, client):
+            return await self._do(work, client)
 
-    async def _run(self, work: Sequence[Callable[[], T]], cpu_limit_s: float) -> list[T]:
-        self._refuse_unless_free(len(work))
-        jobs = [self._slots.give(piece, cpu_limit_s) for piece in work]
+    async def _judge_chunk(self, detector: Detector, chunk: Sequence[bytes], client: str) -> list[Outcome]:
+        if len(chunk) == 1:
+            return await self._do(partial(detector.judge_all, chunk, self._limits), client)
+        prepared: list[Prepared | ImageRefusedError] = []
+        for data in chunk:
+            try:
+                prepared.append(await self._do(partial(detector.prepare, data, self._limits), client))
+            except ImageRefusedError as error:
+                prepared.append(error)
+        ready = [one for one in prepared if isinstance(one, Prepared)]
+        judged = iter(await self._do(partial(detector.score, ready), client) if ready else ())
+        return [next(judged) if isinstance(one, Prepared) else one for one in prepared]
+
+    async def _do(self, work: Callable[[], T], client: str, more_cpu_s: float = 0.0) -> T:
+        """One job from its place in the queue to its result."""
+        job = self._slots.give(work, client, self._cpu_limit_s + more_cpu_s)
         self._tell_depth()
         try:
-            async with asyncio.timeout(self._timeout_s):
-                return [await job.result for job in jobs]
+            return await job.result
         except JobTimeoutError as error:
-            detail = f"{error}; send fewer pixels, or a baseline JPEG"
-            raise ProblemError("decode_timeout", detail) from error
-        except TimeoutError as error:
-            raise ProblemError("deadline_exceeded", f"no answer within {self._timeout_s:g} s; try again") from error
+            raise ImageRefusedError("decode_timeout", f"{error}; send fewer pixels, or a baseline JPEG") from error
+        except DisplacedError as error:
+            raise self._overloaded() from error
         finally:
-            self._slots.drop(jobs)
+            self._slots.drop([job])
             self._tell_depth()
 
-    def _refuse_unless_free(self, jobs: int) -> None:
-        if self._slots.unfinished + jobs > self.slots + self.queue_size:
-            raise self._overloaded()
+    @asynccontextmanager
+    async def _admitted(self, jobs: int, client: str) -> AsyncIterator[None]:
+        """Room for so many jobs at a time, and `timeout_s` to do them."""
+        while not self._has_room(jobs):
+            if not self._slots.displace(client):
+                raise self._overloaded()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                yield
+        except TimeoutError as error:
+            raise ProblemError("deadline_exceeded", f"no answer within {self._timeout_s:g} s; try again") from error
+        except BaseExceptionGroup as group:
+            # of a batch's chunks the first that failed
+            raise group.exceptions[0] from None
+
+    def _has_room(self, jobs: int) -> bool:
+        return self._slots.unfinished + jobs <= self.slots + self.queue_size
 
     def _tell_depth(self) -> None:
         if (depth := self.waiting) != self._told_depth:

@@ -78,8 +78,9 @@ class Service:
             ProblemError: `overloaded`.
         """
         _ = self.champion.current
-        self.predictor.refuse_if_full()
-        with self.budget.account(request.scope["state"].get("caller", "")) as account:
+        client: str = request.scope["state"].get("caller", "")
+        self.predictor.refuse_if_full(client)
+        with self.budget.account(client) as account:
             yield account
 
     async def upload(self, request: Request, account: BodyAccount) -> bytes:
@@ -116,7 +117,7 @@ class Service:
             return work()
         # the images are copies; the body goes with the work
         del body
-        return await self.predictor.aside(work)
+        return await self.predictor.aside(work, account.client)
 
     def too_large_detail(self) -> str:
         """Says the file limit."""

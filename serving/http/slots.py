@@ -5,10 +5,11 @@ import math
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any, Final, Generic, TypeVar
 
 from serving.platform.errors import AidetectError
@@ -17,6 +18,11 @@ T = TypeVar("T")
 
 WATCH_S: Final = 0.5
 """How often running jobs are looked at."""
+HALF_LIFE_S: Final = 10.0
+MOST_CLIENTS: Final = 4096
+"""Whose use is remembered."""
+MUCH_MORE_S: Final = 1.0
+"""Processor time by which a client has had more than another, where both have about as much waiting."""
 LOWEST: Final = 19
 """Niceness of a thread whose job was abandoned."""
 
@@ -24,10 +30,11 @@ LOWEST: Final = 19
 class Job(Generic[T]):
     """Work in a slot's queue; `result` is awaited on the event loop that gave it."""
 
-    __slots__ = ("abandoned", "cpu_limit_s", "cpu_started_s", "loop", "result", "thread", "waiting", "work")
+    __slots__ = ("abandoned", "client", "cpu_limit_s", "cpu_started_s", "loop", "result", "thread", "waiting", "work")
 
-    def __init__(self, work: Callable[[], T], cpu_limit_s: float) -> None:
+    def __init__(self, work: Callable[[], T], client: str, cpu_limit_s: float) -> None:
         self.work = work
+        self.client = client
         self.cpu_limit_s = cpu_limit_s
         self.loop = asyncio.get_running_loop()
         self.result: asyncio.Future[T] = self.loop.create_future()
@@ -61,8 +68,15 @@ class JobTimeoutError(AidetectError):
     """A job took more processor time than it may; it was abandoned."""
 
 
+class DisplacedError(AidetectError):
+    """A waiting job made room for one of a client that had less."""
+
+
 class Slots:
     """`count` threads behind one queue; they start with the first job.
+
+    Of the jobs that wait, the next is of the client that has had the least processor time of late, and its oldest. So
+    one who sends a picture now and then waits for no one's pile of costly ones.
 
     A thread inside a decoder cannot be stopped. A job that takes too long, or that nobody waits for any more, is
     abandoned: its thread goes on at the lowest priority and ends with it, and another one takes its slot at once. No
@@ -74,7 +88,11 @@ class Slots:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._queue: SimpleQueue[Job[Any] | None] = SimpleQueue()
+        self._wake: SimpleQueue[bool] = SimpleQueue()
+        """True for each job given, False for each thread to end."""
+        self._waiting: dict[str, deque[Job[Any]]] = {}
+        """By client, each oldest first."""
+        self._used = Usage()
         self._threads: set[threading.Thread] = set()
         self._running: set[Job[Any]] = set()
         self._lock = threading.Lock()
@@ -88,11 +106,12 @@ class Slots:
         """Jobs that wait or run."""
         return self._unfinished
 
-    def give(self, work: Callable[[], T], cpu_limit_s: float = math.inf) -> Job[T]:
+    def give(self, work: Callable[[], T], client: str = "", cpu_limit_s: float = math.inf) -> Job[T]:
         """Queue work for the next free slot.
 
         Args:
             work: what to do.
+            client: in whose name.
             cpu_limit_s: processor time it may take; then its result is a `JobTimeoutError`.
 
         Raises:
@@ -100,10 +119,11 @@ class Slots:
         """
         if self._closed:
             raise RuntimeError("the slots are closed")
-        job = Job(work, cpu_limit_s)
+        job = Job(work, client, cpu_limit_s)
         with self._lock:
             self._unfinished += 1
-        self._queue.put(job)
+            self._waiting.setdefault(client, deque()).append(job)
+        self._wake.put(True)
         if not self._threads:
             for _ in range(self.count):
                 self._start()
@@ -115,30 +135,79 @@ class Slots:
     def drop(self, jobs: Iterable[Job[Any]]) -> None:
         """Give up what nobody waits for: what has not begun frees its place now, what runs is abandoned."""
         for job in jobs:
-            if self._claim(job):
-                self._leave()
-                # its place in the queue stays until a slot comes to it; its image must not
-                del job.work
-            elif not job.result.done():
+            if not self._take_back(job) and not job.result.done():
                 self._abandon(job)
             job.result.cancel()
+
+    def may_displace(self, client: str) -> bool:
+        """Whether a job of `client` would take another's place in a full queue."""
+        with self._lock:
+            return self._victim(client) is not None
+
+    def displace(self, client: str) -> bool:
+        """Let the newest job of the client with the most waiting make room; False where `client` has as much."""
+        with self._lock:
+            victim = self._victim(client)
+            job = self._waiting[victim][-1] if victim is not None else None
+        if job is None or not self._take_back(job):
+            return False
+        job.fail(DisplacedError("others had less"))
+        return True
 
     def close(self, timeout_s: float = math.inf) -> None:
         """Drop what waits, let what runs end within `timeout_s`, and end the threads."""
         self._closed = True
         until = time.monotonic() + timeout_s
-        with suppress(Empty):
-            while (job := self._queue.get_nowait()) is not None:
-                if self._claim(job):
-                    self._leave()
-                    _tell(job, job.result.cancel)
         with self._lock:
+            waiting = [job for jobs in self._waiting.values() for job in jobs]
             threads = list(self._threads)
+        for job in waiting:
+            if self._take_back(job):
+                _tell(job, job.result.cancel)
         for _ in threads:
-            self._queue.put(None)
+            self._wake.put(False)
         for thread in threads:
             # what does not end is a daemon: it does not keep the process
             thread.join(None if timeout_s == math.inf else max(0.0, until - time.monotonic()))
+
+    def _victim(self, client: str) -> str | None:
+        own = len(self._waiting.get(client, ()))
+        used = self._used.of(client)
+        greediest = max(self._waiting, key=lambda name: (len(self._waiting[name]), self._used.of(name)), default=client)
+        more = len(self._waiting.get(greediest, ())) - own
+        return greediest if more > 1 or (more == 1 and self._used.of(greediest) > used + MUCH_MORE_S) else None
+
+    def _take_back(self, job: Job[Any]) -> bool:
+        """Whether the job had not begun, and now never will."""
+        with self._lock:
+            if not job.waiting:
+                return False
+            job.waiting = False
+            self._remove(job)
+            self._unfinished -= 1
+        # its caller may hold it for a while; its image must not be held
+        del job.work
+        return True
+
+    def _remove(self, job: Job[Any]) -> None:
+        of_client = self._waiting[job.client]
+        of_client.remove(job)
+        if not of_client:
+            del self._waiting[job.client]
+
+    def _next(self) -> Job[Any] | None:
+        """The job to do now; None where what was given has been dropped again."""
+        with self._lock:
+            if not self._waiting:
+                return None
+            client = next(iter(self._waiting)) if len(self._waiting) == 1 else min(self._waiting, key=self._used.of)
+            job = self._waiting[client][0]
+            job.waiting = False
+            self._remove(job)
+            job.cpu_started_s = time.thread_time()
+            job.thread = threading.current_thread()
+            self._running.add(job)
+            return job
 
     def _start(self) -> None:
         # daemons: an application that was never started does not keep its process alive
@@ -171,6 +240,10 @@ class Slots:
             thread = job.thread
             assert thread is not None
             self._threads.discard(thread)
+            spent_s = job.cpu_s()
+            self._used.add(job.client, spent_s)
+            # what it takes from now on is counted at its end
+            job.cpu_started_s += spent_s
         if thread.native_id is not None:
             # on Linux a niceness belongs to the thread
             with suppress(OSError):
@@ -180,8 +253,9 @@ class Slots:
         return True
 
     def _serve(self) -> None:
-        while (job := self._queue.get()) is not None:
-            goes_on = self._do(job) if self._claim(job) else True
+        while self._wake.get():
+            job = self._next()
+            goes_on = job is None or self._do(job)
             # no image is held while waiting for the next one
             del job
             if not goes_on:
@@ -189,16 +263,14 @@ class Slots:
 
     def _do(self, job: Job[Any]) -> bool:
         """Run it; False where it was abandoned meanwhile, and this thread is no slot's any more."""
-        job.cpu_started_s = time.thread_time()
-        job.thread = threading.current_thread()
-        with self._lock:
-            self._running.add(job)
         try:
             tell = partial(job.succeed, job.work())
         except BaseException as error:  # noqa: BLE001 - whatever it is, somebody waits for it; a slot must outlive it
             tell = partial(job.fail, error)
+        spent_s = time.thread_time() - job.cpu_started_s
         job.thread = None
         with self._lock:
+            self._used.add(job.client, spent_s)
             self._running.discard(job)
             if job.abandoned:
                 self._gone_on -= 1
@@ -209,15 +281,26 @@ class Slots:
         del tell, job
         return True
 
-    def _claim(self, job: Job[Any]) -> bool:
-        """Whether the job is the caller's to run or drop; it is only one caller's."""
-        with self._lock:
-            claimed, job.waiting = job.waiting, False
-            return claimed
 
-    def _leave(self) -> None:
-        with self._lock:
-            self._unfinished -= 1
+class Usage:
+    """Processor time by client, of late: halved every `HALF_LIFE_S`."""
+
+    def __init__(self) -> None:
+        self._spent: dict[str, tuple[float, float]] = {}
+
+    def of(self, client: str) -> float:
+        """Seconds."""
+        spent, at = self._spent.get(client, (0.0, 0.0))
+        return spent * 0.5 ** ((time.monotonic() - at) / HALF_LIFE_S) if spent else 0.0
+
+    def add(self, client: str, seconds: float) -> None:
+        """Count more."""
+        total = self.of(client) + seconds
+        # the latest stand last
+        self._spent.pop(client, None)
+        self._spent[client] = (total, time.monotonic())
+        if len(self._spent) > MOST_CLIENTS:
+            del self._spent[next(iter(self._spent))]
 
 
 def _tell(job: Job[Any], what: Callable[[], object]) -> None:

@@ -6,7 +6,9 @@ neither an `AidetectError` nor an `OSError` is a defect and is shown with its ty
 
 from typing import Final, Literal
 
-Refusal = Literal["empty", "unsupported_type", "corrupt", "too_many_pixels", "too_small", "file_too_large"]
+Refusal = Literal[
+    "empty", "unsupported_type", "corrupt", "too_many_pixels", "too_small", "file_too_large", "decode_timeout"
+]
 """Why bytes are not an acceptable image: stable, for programs."""
 
 _LONGEST: Final = 400

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from serving.http.slots import JobTimeoutError, Slots
+from serving.http.slots import DisplacedError, JobTimeoutError, Slots
 
 WAIT_S = 5.0
 
@@ -250,3 +250,48 @@ async def moments() -> AsyncIterator[None]:
     for _ in range(100):
         yield
         await asyncio.sleep(0.01)
+
+
+def test_who_has_had_less_of_late_comes_first() -> None:
+    async def body(slots: Slots) -> None:
+        order: list[str] = []
+
+        def work(name: str) -> None:
+            until = time.thread_time() + (0.05 if name.startswith("greedy") else 0.0)
+            order.append(name)
+            while time.thread_time() < until:
+                pass
+
+        gate = Gate()
+        jobs = [slots.give(gate, "greedy"), *(slots.give(partial(work, f"greedy {n}"), "greedy") for n in range(4))]
+        await begun(gate)
+        slots._used.add("greedy", 0.1)
+        jobs += [slots.give(partial(work, "modest"), "modest"), slots.give(partial(work, "new"), "new")]
+        gate.open.set()
+        await asyncio.gather(*(job.result for job in jobs))
+        assert sorted(order[:2]) == ["modest", "new"]
+        assert order[2:] == [f"greedy {n}" for n in range(4)]
+
+    run(body)
+
+
+def test_a_full_queue_makes_room_for_who_has_less_in_it() -> None:
+    async def body(slots: Slots) -> None:
+        gate = Gate()
+        running = slots.give(gate, "greedy")
+        await begun(gate)
+        waiting = [slots.give(lambda: "done", "greedy") for _ in range(3)]
+        assert not slots.may_displace("greedy")
+        assert not slots.displace("greedy")
+        assert slots.may_displace("modest")
+        assert slots.displace("modest")
+        with pytest.raises(DisplacedError):
+            await waiting[-1].result
+        modest = slots.give(lambda: "served", "modest")
+        assert not slots.displace("modest"), "now it has nearly as much"
+        gate.open.set()
+        assert await modest.result == "served"
+        assert [await job.result for job in (running, *waiting[:-1])] == ["through", "done", "done"]
+        assert slots.unfinished == 0
+
+    run(body)

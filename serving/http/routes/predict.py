@@ -78,7 +78,7 @@ async def predict(request: Request) -> Response:
         data = await service.upload(request, account)
         started = time.perf_counter()
         served = service.champion.current
-        judgement = await service.predictor.predict(served.detector, data)
+        judgement = await service.predictor.predict(served.detector, data, account.client)
         service.observe(served, judgement, data, time.perf_counter() - started, request_id(request.scope))
         return json_response(Prediction(**_prediction(served, judgement, request)))
 
@@ -98,7 +98,9 @@ async def predict_batch(request: Request) -> Response:
         started = time.perf_counter()
         served = service.champion.current
         accepted = [(index, upload) for index, upload in enumerate(uploads) if not upload.too_large]
-        outcomes = await service.predictor.predict_many(served.detector, [upload.data for _, upload in accepted])
+        outcomes = await service.predictor.predict_many(
+            served.detector, [upload.data for _, upload in accepted], account.client
+        )
         seconds = time.perf_counter() - started
         items = {
             index: _item(service, served, index, upload, outcome, seconds, request_id(request.scope))
@@ -138,7 +140,7 @@ async def predict_explain(request: Request) -> Response:
         data = await service.upload(request, account)
         started = time.perf_counter()
         served = service.champion.current
-        explained = await service.predictor.explain(served.detector, data)
+        explained = await service.predictor.explain(served.detector, data, account.client)
         service.observe(served, explained.judgement, data, time.perf_counter() - started, request_id(request.scope))
         return json_response(
             Explanation(
@@ -166,9 +168,9 @@ async def predict_compare(request: Request) -> Response:
         data = await service.upload(request, account)
         started = time.perf_counter()
         ours, theirs = service.champion.current, service.challenger.current
-        champion = await service.predictor.predict(ours.detector, data)
+        champion = await service.predictor.predict(ours.detector, data, account.client)
         service.telemetry.prediction(champion.verdict, time.perf_counter() - started)
-        challenger = await service.predictor.predict(theirs.detector, data)
+        challenger = await service.predictor.predict(theirs.detector, data, account.client)
         agree = champion.verdict.prediction == challenger.verdict.prediction
         service.telemetry.shadow(agree)
         return json_response(

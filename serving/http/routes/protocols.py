@@ -88,7 +88,7 @@ async def vertex_predict(request: Request) -> Response:
     with service.admitted(request) as account:
         images = await service.decoded(request, account, decode_vertex)
         served = service.champion.current
-        judgements = await _judge(service, served, images)
+        judgements = await _judge(service, served, images, account.client)
         predictions = [VertexPrediction(**verdict_fields(j), **model_fields(served)) for j in judgements]
         return json_response(VertexResponse(predictions=predictions))
 
@@ -165,7 +165,7 @@ async def infer(request: Request, name: str, version: str | None = None) -> Resp
     with service.admitted(request) as account:
         decode = partial(decode_v2, header_length=request.headers.get(HEADER_LENGTH))
         asked, images = await service.decoded(request, account, decode)
-        judgements = await _judge(service, served, images)
+        judgements = await _judge(service, served, images, account.client)
         head = {"model_name": name, "model_version": served.version, **({"id": asked.id} if asked.id else {})}
         content, json_bytes = encode_v2(head, asked, [j.verdict for j in judgements])
         if json_bytes is None:
@@ -182,9 +182,9 @@ def _served(request: Request, name: str, version: str | None) -> Served:
     return served
 
 
-async def _judge(service: Service, served: Served, images: Sequence[bytes]) -> list[Judgement]:
+async def _judge(service: Service, served: Served, images: Sequence[bytes], client: str) -> list[Judgement]:
     started = time.perf_counter()
-    outcomes = await service.predictor.predict_many(served.detector, images)
+    outcomes = await service.predictor.predict_many(served.detector, images, client)
     judgements: list[Judgement] = []
     for index, outcome in enumerate(outcomes):
         if isinstance(outcome, ImageRefusedError):
