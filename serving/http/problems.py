@@ -242,7 +242,7 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
 _EXAMPLES: Final[dict[Reason, str]] = {
     "malformed_request": "the multipart body is damaged: no closing boundary",
     "unauthorized": "send a valid API key in the header X-API-Key",
-    "body_timeout": "the body did not arrive within 30 s",
+    "body_timeout": "less than 491,520 bytes of the body came within 30 s",
     "no_challenger": "no challenger is loaded; set SHADOW_MODEL_URI to a model that exists",
     "request_too_large": "the body has more than 52,428,800 bytes, the limit for this route",
     "file_too_large": "the file has more than 10,485,760 bytes, the limit",
@@ -255,12 +255,12 @@ _EXAMPLES: Final[dict[Reason, str]] = {
     "corrupt": "the JPEG data is damaged: only 12 % of its rows could be read, 95 % are needed",
     "too_many_pixels": "13300x13300 has more than 50,000,000 pixels",
     "too_small": "1x1: each side needs at least 16 px",
-    "decode_timeout": "it takes more than 5 s of processor time; send fewer pixels, or a baseline JPEG",
-    "rate_limited": "30 requests a minute are allowed here; try again in 12 s",
+    "decode_timeout": "it takes more than 4 s of processor time; send fewer pixels, or a baseline JPEG",
+    "rate_limited": "30 per 1 minute are allowed here; try again in 12 s",
     "internal_error": "the server failed; its log has this request_id",
     "not_ready": "no model is loaded yet",
-    "overloaded": "all 2 slots are busy and the queue of 8 is full",
-    "deadline_exceeded": "no slot became free within 15 s",
+    "overloaded": "all 2 slots are busy and the queue of 8 is full; try again",
+    "deadline_exceeded": "no answer within 15 s; try again",
 }
 
 assert set(STATUS) == set(get_args(Reason))

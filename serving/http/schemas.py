@@ -145,6 +145,14 @@ class ModelDescription(_Out):
     manifest: dict[str, Any]
 
 
+class Limits(_Out):
+    """What a request may hold."""
+
+    max_file_bytes: int
+    max_batch_files: int
+    max_batch_bytes: int = Field(description="All files of a batch together.")
+
+
 class About(_Out):
     """Answer of `/`."""
 
@@ -153,6 +161,7 @@ class About(_Out):
     documentation: str
     privacy: str
     model_version: str | None
+    limits: Limits
 
 
 class Privacy(_Out):

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from serving.drift.report import DriftReport
 from serving.http.problems import ProblemError, responses
 from serving.http.routes.predict import json_response
-from serving.http.schemas import About, Health, ModelDescription, ModelStatus, Privacy, Probe
+from serving.http.schemas import About, Health, Limits, ModelDescription, ModelStatus, Privacy, Probe
 from serving.http.service import Service, service_of
 from serving.platform.errors import NotReadyError
 from serving.served import ModelHolder
@@ -41,6 +41,11 @@ async def about(request: Request) -> Response:
             documentation="/docs",
             privacy="/privacy",
             model_version=version,
+            limits=Limits(
+                max_file_bytes=service.settings.max_file_bytes,
+                max_batch_files=service.settings.max_batch_files,
+                max_batch_bytes=service.settings.max_batch_bytes,
+            ),
         )
     )
 
@@ -75,6 +80,12 @@ async def health(request: Request) -> Response:
         drift=_drift_summary(service),
     )
     return json_response(answer, 200 if loaded else 503)
+
+
+@router.get("/livez", summary="Liveness", response_model=Probe)
+async def livez() -> Response:
+    """As `/healthz`, which Cloud Run answers itself to whoever asks from outside."""
+    return json_response(Probe(status="alive"))
 
 
 @router.get("/healthz", summary="Liveness", response_model=Probe)

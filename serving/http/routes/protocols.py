@@ -120,46 +120,60 @@ async def ready(request: Request) -> Response:
     return json_response(V2Ready(ready=True))
 
 
-@v2.get("/models/{name}", response_model=V2ModelMetadata, responses=responses("not_found", "not_ready"))
-@v2.get(
-    "/models/{name}/versions/{version}", response_model=V2ModelMetadata, responses=responses("not_found", "not_ready")
-)
-async def model_metadata(request: Request, name: str, version: str | None = None) -> Response:
+_describes: Final[dict[str, Any]] = {
+    "response_model": V2ModelMetadata,
+    "responses": responses("not_found", "not_ready"),
+}
+_tells_ready: Final[dict[str, Any]] = {"response_model": V2Ready, "responses": responses("not_found", "not_ready")}
+_infers: Final[dict[str, Any]] = {
+    "response_model": V2Response,
+    "responses": responses(*_REASONS, "not_found"),
+    "openapi_extra": _json_body(V2Request),
+}
+
+
+# a path's parameter is always there: each path has a function of its own, so that generated clients have both
+
+
+@v2.get("/models/{name}", **_describes)
+async def model_metadata(request: Request, name: str) -> Response:
     """Tensors of the model: encoded images in, verdicts out."""
-    served = _served(request, name, version)
-    return json_response(
-        V2ModelMetadata(
-            name=name,
-            versions=[served.version],
-            platform="onnxruntime_onnx",
-            inputs=[TensorMetadata(name=INPUT, datatype=BYTES, shape=[-1])],
-            outputs=[TensorMetadata(name=n, datatype=kind, shape=[-1]) for n, kind in OUTPUTS.items()],
-        )
-    )
+    return _metadata(_served(request, name))
 
 
-@v2.get("/models/{name}/ready", response_model=V2Ready, responses=responses("not_found", "not_ready"))
-@v2.get(
-    "/models/{name}/versions/{version}/ready", response_model=V2Ready, responses=responses("not_found", "not_ready")
-)
-async def model_ready(request: Request, name: str, version: str | None = None) -> Response:
+@v2.get("/models/{name}/versions/{version}", **_describes)
+async def version_metadata(request: Request, name: str, version: str) -> Response:
+    """Tensors of this version of the model."""
+    return _metadata(_served(request, name, version))
+
+
+@v2.get("/models/{name}/ready", **_tells_ready)
+async def model_ready(request: Request, name: str) -> Response:
     """200 while this model answers."""
+    _ = _served(request, name)
+    return json_response(V2Ready(ready=True, name=name))
+
+
+@v2.get("/models/{name}/versions/{version}/ready", **_tells_ready)
+async def version_ready(request: Request, name: str, version: str) -> Response:
+    """200 while this version of the model answers."""
     _ = _served(request, name, version)
     return json_response(V2Ready(ready=True, name=name))
 
 
-_infer_route = partial(
-    v2.post,
-    response_model=V2Response,
-    responses=responses(*_REASONS, "not_found"),
-    openapi_extra=_json_body(V2Request),
-)
-
-
-@_infer_route("/models/{name}/infer")
-@_infer_route("/models/{name}/versions/{version}/infer")
-async def infer(request: Request, name: str, version: str | None = None) -> Response:
+@v2.post("/models/{name}/infer", **_infers)
+async def infer(request: Request, name: str) -> Response:
     """Judge the encoded images of the BYTES tensor `image`, in base64 or as raw binary data."""
+    return await _infer(request, name)
+
+
+@v2.post("/models/{name}/versions/{version}/infer", **_infers)
+async def infer_by_version(request: Request, name: str, version: str) -> Response:
+    """Judge the encoded images of the BYTES tensor `image` by this version of the model."""
+    return await _infer(request, name, version)
+
+
+async def _infer(request: Request, name: str, version: str | None = None) -> Response:
     service = service_of(request)
     served = _served(request, name, version)
     with service.admitted(request) as account:
@@ -173,7 +187,19 @@ async def infer(request: Request, name: str, version: str | None = None) -> Resp
         return Response(content, headers={HEADER_LENGTH: str(json_bytes)}, media_type="application/octet-stream")
 
 
-def _served(request: Request, name: str, version: str | None) -> Served:
+def _metadata(served: Served) -> Response:
+    return json_response(
+        V2ModelMetadata(
+            name=served.detector.manifest.name,
+            versions=[served.version],
+            platform="onnxruntime_onnx",
+            inputs=[TensorMetadata(name=INPUT, datatype=BYTES, shape=[-1])],
+            outputs=[TensorMetadata(name=n, datatype=kind, shape=[-1]) for n, kind in OUTPUTS.items()],
+        )
+    )
+
+
+def _served(request: Request, name: str, version: str | None = None) -> Served:
     served = service_of(request).champion.current
     manifest = served.detector.manifest
     if name != manifest.name or version not in (None, served.version):
