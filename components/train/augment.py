@@ -25,6 +25,7 @@ _KERNELS: Final = (
 _BLUR_REFERENCE_PX: Final = 32
 _BLUR_GROWTH: Final = 0.68
 """Exponent between the two published recipes: sigma up to 0.8 px on 32 px images, up to 3 px on 224 px ones."""
+_TURNS: Final = (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
 _SUBSAMPLINGS: Final = (0, 2)
 """Pillow's codes of 4:4:4 and 4:2:0."""
 
@@ -46,6 +47,7 @@ def augment(batch: Pixels, rng: np.random.Generator, config: AugmentConfig) -> P
     n = len(images)
     flipped = rng.random(n) < config.flip_p
     images[flipped] = images[flipped, :, ::-1]
+    _frame(images, rng, config)
     if config.brightness > 0:
         _brighten(images, rng, config.brightness)
     resampled, blurred, noisy, compressed = (np.flatnonzero(row) for row in _corruptions(n, rng, config))
@@ -87,6 +89,50 @@ def blur(images: Pixels, sigmas_px: npt.NDArray[np.floating]) -> Pixels:
             window = padded[:, tap : tap + side] if axis == 1 else padded[:, :, tap : tap + side]
             result += kernels[:, tap, None, None, None] * window
     return np.rint(result).clip(0, 255).astype(np.uint8)
+
+
+def _frame(images: Pixels, rng: np.random.Generator, config: AugmentConfig) -> None:
+    """Turn, crop, repeat and shrink photos in their own arrays, as screenshots, galleries and editors do."""
+    n = len(images)
+    quarters = np.where(rng.random(n) < config.turn_p, rng.integers(1, 4, n), 0)
+    # one draw a photo: it is cropped, or repeated, or set on a canvas
+    bounds = np.cumsum([config.crop_p, config.collage_p, config.canvas_p])
+    ways = np.searchsorted(bounds, rng.random(n), side="right")
+    for i in np.flatnonzero((quarters > 0) | (ways < len(bounds))).tolist():
+        image = Image.fromarray(images[i])
+        if quarters[i]:
+            image = image.transpose(_TURNS[quarters[i] - 1]).resize(image.size, Image.Resampling.BILINEAR)
+        if ways[i] < len(bounds):
+            image = (_crop, _collage, _canvas)[ways[i]](image, rng, config)
+        images[i] = np.asarray(image)
+
+
+def _crop(image: Image.Image, rng: np.random.Generator, config: AugmentConfig) -> Image.Image:
+    width, height = (side * float(rng.uniform(config.crop_min, 1.0)) for side in image.size)
+    left, top = float(rng.random()) * (image.width - width), float(rng.random()) * (image.height - height)
+    return image.resize(image.size, Image.Resampling.BILINEAR, box=(left, top, left + width, top + height))
+
+
+def _collage(image: Image.Image, rng: np.random.Generator, config: AugmentConfig) -> Image.Image:
+    del rng, config
+    tile = image.resize((max(1, image.width // 2), max(1, image.height // 2)), Image.Resampling.BILINEAR)
+    collage = Image.new("RGB", image.size)
+    for left in (0, image.width - tile.width):
+        for top in (0, image.height - tile.height):
+            collage.paste(tile, (left, top))
+    return collage
+
+
+def _canvas(image: Image.Image, rng: np.random.Generator, config: AugmentConfig) -> Image.Image:
+    share = float(rng.uniform(config.canvas_min, 1.0))
+    photo = image.resize((max(1, round(image.width * share)), max(1, round(image.height * share))), _KERNELS[2])
+    red, green, blue = rng.integers(0, 256, 3).tolist()
+    canvas = Image.new("RGB", image.size, (red, green, blue))
+    canvas.paste(
+        photo,
+        (int(rng.integers(image.width - photo.width + 1)), int(rng.integers(image.height - photo.height + 1))),
+    )
+    return canvas
 
 
 def _corruptions(n: int, rng: np.random.Generator, config: AugmentConfig) -> npt.NDArray[np.bool_]:

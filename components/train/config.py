@@ -20,6 +20,18 @@ class AugmentConfig(Section):
 
     enabled: bool = True
     flip_p: float = Field(0.5, ge=0, le=1)
+    turn_p: float = Field(0.3, ge=0, le=1)
+    """Share of images turned by 90, 180 or 270 degrees."""
+    crop_p: float = Field(0.2, ge=0, le=1)
+    """Share of images of which only a part is kept, stretched to the whole."""
+    crop_min: float = Field(0.6, gt=0, le=1)
+    """Smallest part kept of each side."""
+    collage_p: float = Field(0.05, ge=0, le=1)
+    """Share of images repeated two by two."""
+    canvas_p: float = Field(0.05, ge=0, le=1)
+    """Share of images set on a canvas of one colour: what the trimming of borders does not recognise as one."""
+    canvas_min: float = Field(0.5, gt=0, le=1)
+    """Smallest share of the canvas's side that the photo takes."""
     brightness: float = Field(0.1, ge=0, le=0.5)
     """Largest relative change of brightness and of contrast."""
     most_corruptions: int = Field(4, ge=0, le=4)

@@ -14,6 +14,7 @@ from PIL import Image
 from components.artifacts.dataset import TRAIN, VAL, Dataset
 from components.train.augment import augment
 from components.train.config import AugmentConfig, TrainConfig
+from serving.detector.framing import content_box
 from serving.detector.image import ImageLimits, decode
 from serving.detector.labels import LABELS
 from serving.detector.preprocess import Pixels, to_input
@@ -31,7 +32,8 @@ class Decoded:
     """A split in memory-mapped arrays, in stored order."""
 
     pixels: Pixels
-    """uint8 (n, height, width, 3): native size when all images share a small one, else `cache_px` squared."""
+    """uint8 (n, height, width, 3), uniform borders off: of native size when all images share a small one, else `cache_px`
+    squared."""
     labels: npt.NDArray[np.float32]
     """(n,), 1 is ai_generated."""
 
@@ -182,9 +184,11 @@ def _cache_shape(dataset: Dataset, split: str, cache_px: int) -> tuple[int, int]
 
 def _cached(data: bytes, height: int, width: int) -> Pixels:
     rgb = decode(data, _LIMITS, target_px=max(height, width)).rgb
-    if rgb.size == (width, height):
+    box = content_box(rgb)
+    if box is None and rgb.size == (width, height):
         return np.asarray(rgb, dtype=np.uint8)
-    return np.asarray(rgb.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0), dtype=np.uint8)
+    size = (width, height)
+    return np.asarray(rgb.resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=2.0), dtype=np.uint8)
 
 
 def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap[tuple[int, ...], np.dtype[np.uint8]]:

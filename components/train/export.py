@@ -159,7 +159,9 @@ def _corrupted_logits(engine: Engine, validation: Validation, config: TrainConfi
     for start in range(0, len(validation.native), _ENGINE_BATCH):
         rng = np.random.default_rng([config.seed, start])
         changed = augment(validation.native[start : start + _ENGINE_BATCH], rng, config.augment)
-        logits.append(engine.logits(np.stack([to_input(Image.fromarray(c), config.input_px) for c in changed])))
+        logits.append(
+            engine.logits(np.stack([to_input(Image.fromarray(c), config.input_px, trim=False) for c in changed]))
+        )
     return np.concatenate(logits)
 
 

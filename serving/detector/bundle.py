@@ -16,7 +16,7 @@ from pydantic import Field, field_validator
 
 from serving.detector.decision import DecisionRule
 from serving.detector.labels import LABELS, Label
-from serving.detector.preprocess import PREPROCESSING
+from serving.detector.preprocess import PREPROCESSING, WITHOUT_TRIM, trims
 from serving.platform.errors import BundleError, one_line
 from serving.platform.frozen import Frozen
 
@@ -93,6 +93,11 @@ class Manifest(Frozen):
         return rule
 
     @property
+    def trims(self) -> bool:
+        """Whether the model was trained on photos without their uniform borders."""
+        return trims(self.preprocessing)
+
+    @property
     def digest(self) -> str:
         """sha256 over the manifest, and through `files` over the whole bundle: the model's content address."""
         return hashlib.sha256(_canonical(self.model_dump(mode="json"))).hexdigest()
@@ -139,7 +144,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise BundleError(f"{path}: its contents do not match its seal; the bundle was changed after training")
     if manifest.labels != LABELS:
         raise BundleError(f"{path}: labels {manifest.labels} are not {LABELS}; verdicts would be inverted")
-    if manifest.preprocessing != PREPROCESSING:
+    if manifest.preprocessing not in (PREPROCESSING, WITHOUT_TRIM):
         raise BundleError(
             f"{path}: trained with preprocessing {manifest.preprocessing}, this code does {PREPROCESSING}"
         )

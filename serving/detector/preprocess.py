@@ -1,11 +1,13 @@
 """RGB image to model input: the one resize that training, evaluation and serving share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+
+from serving.detector.framing import content_box
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -19,19 +21,34 @@ PREPROCESSING: Final[dict[str, str | float]] = {
     "reducing_gap": REDUCING_GAP,
     "jpeg_draft_factor": 4.0,
     "dtype": "uint8",
+    "trim": "uniform borders",
 }
-"""Written into every manifest; a bundle made under another recipe is refused."""
+"""Written into every manifest; a bundle made under another recipe is refused, except that older ones do not trim."""
+
+WITHOUT_TRIM: Final = {name: value for name, value in PREPROCESSING.items() if name != "trim"}
+"""What bundles did before framing was looked at; they are served as they were trained."""
 
 
-def to_input(rgb: Image.Image, input_px: int) -> Pixels:
-    """Resize an RGB image to the model's square input.
+def trims(recipe: Mapping[str, str | float]) -> bool:
+    """Whether a manifest's preprocessing takes uniform borders off."""
+    return "trim" in recipe
 
-    The whole picture is kept (both sides scaled independently), so a heatmap covers all of it and no border is
-    lost; padding would add an edge the model could read. Returns uint8 of shape (input_px, input_px, 3); the
-    network normalises inside its graph.
+
+def to_input(rgb: Image.Image, input_px: int, trim: bool = True) -> Pixels:
+    """Resize what stands inside an RGB image's uniform borders to the model's square input.
+
+    All of the photo is kept (both sides scaled independently), so a heatmap covers all of it; padding would add an
+    edge the model could read, and a canvas of the sender's own does. Returns uint8 of shape (input_px, input_px, 3);
+    the network normalises inside its graph.
+
+    Args:
+        rgb: the picture.
+        input_px: side of the input in pixels.
+        trim: False for models trained before borders were taken off.
     """
-    if rgb.size != (input_px, input_px):
-        rgb = rgb.resize((input_px, input_px), Image.Resampling.BILINEAR, reducing_gap=REDUCING_GAP)
+    box = content_box(rgb) if trim else None
+    if box is not None or rgb.size != (input_px, input_px):
+        rgb = rgb.resize((input_px, input_px), Image.Resampling.BILINEAR, box=box, reducing_gap=REDUCING_GAP)
     return np.asarray(rgb, dtype=np.uint8)
 
 

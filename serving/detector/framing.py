@@ -1,0 +1,57 @@
+"""Where the photo stands in its picture: uniform borders are found, so that a canvas does not hide what it frames."""
+
+from typing import Final
+
+from PIL import Image, ImageChops
+
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels; right and bottom are outside."""
+
+TOLERANCE: Final = 16
+"""Levels by which a border's pixels may differ from its colour: compression makes no more of a flat one."""
+SMALLEST_SHARE: Final = 0.125
+"""A box with a side of less than this share of the picture's is a speck on a plain picture, which is left alone."""
+ROUNDS: Final = 4
+"""Colours of borders that are taken off, one after the other: a letterbox on a canvas has two."""
+SEARCH_PX: Final = 256
+"""Borders are looked for on the picture shrunk to about this smaller side; what is found is at most a cell too little."""
+
+_BEYOND: Final = ([0] * (TOLERANCE + 1) + [255] * (255 - TOLERANCE)) * 3
+
+
+def content_box(rgb: Image.Image) -> Box | None:
+    """The part of an RGB picture inside its uniform borders; None where there are none, or nothing else.
+
+    The usual photo costs four lines of pixels: without a uniform edge nothing more is looked at.
+    """
+    colour = _edge_colour(rgb)
+    if colour is None:
+        return None
+    width, height = rgb.size
+    factor = max(1, min(width, height) // SEARCH_PX)
+    picture = rgb.reduce(factor) if factor > 1 else rgb
+    left = top = 0
+    for _ in range(ROUNDS):
+        border = Image.new("RGB", picture.size, colour)
+        inner = ImageChops.difference(picture, border).point(_BEYOND).getbbox()
+        if inner is None:
+            return None
+        left, top = left + inner[0], top + inner[1]
+        picture = picture.crop(inner)
+        colour = _edge_colour(picture)
+        if colour is None:
+            break
+    right, bottom = min(width, (left + picture.width) * factor), min(height, (top + picture.height) * factor)
+    box = (left * factor, top * factor, right, bottom)
+    worth_it = box != (0, 0, width, height) and right - box[0] >= SMALLEST_SHARE * width
+    return box if worth_it and bottom - box[1] >= SMALLEST_SHARE * height else None
+
+
+def _edge_colour(rgb: Image.Image) -> tuple[int, int, int] | None:
+    """Colour of the first edge line whose pixels all lie within the tolerance of it."""
+    width, height = rgb.size
+    for edge in ((0, 0, width, 1), (0, height - 1, width, height), (0, 0, 1, height), (width - 1, 0, width, height)):
+        (r0, r1), (g0, g1), (b0, b1) = rgb.crop(edge).getextrema()
+        if max(r1 - r0, g1 - g0, b1 - b0) <= 2 * TOLERANCE:
+            return (r0 + r1) // 2, (g0 + g1) // 2, (b0 + b1) // 2
+    return None
