@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from components.train.config import TrainConfig
+from components.train.config import DecisionConfig, TrainConfig
+from serving.detector.conclusion import DecisionBands
 from serving.detector.decision import DecisionRule
 from serving.detector.engine import Floats
 
@@ -18,6 +19,7 @@ class Calibration:
     """The rule, and the log-loss of the images it was fitted on without and with it."""
 
     rule: DecisionRule
+    bands: DecisionBands
     log_loss_before: float
     log_loss_after: float
 
@@ -35,9 +37,11 @@ def calibrate(logits: Floats, labels: Floats, corrupted_logits: Floats, config: 
     z = np.concatenate([logits, corrupted_logits]).astype(np.float64)
     y = np.tile(labels, repeats).astype(np.float64)
     fitted = _fit(z, y)
-    threshold = choose_threshold(fitted.probabilities(logits), labels, config)
+    probabilities = fitted.probabilities(logits)
+    threshold = choose_threshold(probabilities, labels, config)
     rule = DecisionRule(temperature=fitted.temperature, bias=fitted.bias, threshold=threshold)
-    return Calibration(rule, log_loss(z, y), log_loss(z / rule.temperature + rule.bias, y))
+    bands = choose_bands(probabilities, labels, threshold, config.decision)
+    return Calibration(rule, bands, log_loss(z, y), log_loss(z / rule.temperature + rule.bias, y))
 
 
 def log_loss(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.float64]) -> float:
@@ -69,6 +73,30 @@ def choose_threshold(probabilities: npt.NDArray[np.float64], labels: npt.ArrayLi
     best = int(np.argmax(np.where(last, f1, -1.0)))
     below = candidates[best + 1] if best + 1 < len(candidates) else 0.0
     return float((candidates[best] + below) / 2)
+
+
+def choose_bands(
+    probabilities: npt.NDArray[np.float64], labels: npt.ArrayLike, threshold: float, config: DecisionConfig
+) -> DecisionBands:
+    """The two thresholds of a decision, by class-conditional split conformal prediction (V. Vovk, 2012).
+
+    A new real photo scores at or above `ai_from` with a chance of at most `alpha_real`, a new generated one below
+    `real_below` with one of at most `alpha_ai`. Neither crosses the threshold of the prediction, so that a decision
+    never contradicts it; that only makes both rarer. Too few photos for a promise leave its decision out altogether.
+    """
+    y = np.asarray(labels) == 1
+    real, ai = np.sort(probabilities[~y]), np.sort(probabilities[y])
+    # the smallest threshold that at most alpha of the n + 1 exchangeable scores can reach
+    kept = int(np.ceil((1.0 - config.alpha_real) * (len(real) + 1)))
+    ai_from = float(np.nextafter(real[kept - 1], 2.0)) if kept <= len(real) else 1.0
+    lost = int(np.floor(config.alpha_ai * (len(ai) + 1)))
+    real_below = float(ai[lost - 1]) if lost >= 1 else 0.0
+    return DecisionBands(
+        real_below=min(real_below, threshold),
+        ai_from=min(1.0, max(ai_from, threshold)),
+        alpha_real=config.alpha_real,
+        alpha_ai=config.alpha_ai,
+    )
 
 
 def _fit(z: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> DecisionRule:

@@ -10,6 +10,7 @@ from components.train.config import TrainConfig
 if TYPE_CHECKING:
     from components.train.calibrate import Calibration
     from components.train.loop import Fitted
+    from serving.detector.domain import TrainedDomain
 
 
 def model_card(
@@ -18,6 +19,7 @@ def model_card(
     data: DatasetSummary,
     fitted: "Fitted",
     calibration: "Calibration",
+    domain: "TrainedDomain",
     parity: float,
 ) -> str:
     """MODEL_CARD.md of a freshly trained bundle; test figures come later, from evaluate and register."""
@@ -35,6 +37,8 @@ def model_card(
         best=best,
         epochs=len(fitted.history),
         rule=calibration.rule,
+        bands=calibration.bands,
+        domain=domain,
         calibration=calibration,
         parity=parity,
     )

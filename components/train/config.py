@@ -56,6 +56,19 @@ class AugmentConfig(Section):
         return self
 
 
+class DecisionConfig(Section):
+    """Errors that the decisions `likely_real` and `likely_ai` may make; what lies between their thresholds is `review`.
+
+    The thresholds are class-conditional split-conformal quantiles of val, so the shares hold for new photos of the same
+    kind, not only for these.
+    """
+
+    alpha_real: float = Field(0.02, gt=0, lt=0.5)
+    """Largest share of real photos called `likely_ai`."""
+    alpha_ai: float = Field(0.05, gt=0, lt=0.5)
+    """Largest share of generated photos called `likely_real`."""
+
+
 class TrainConfig(Section):
     """Section `train` of pipeline_config.yaml; the defaults are those of production (CIFAKE on one T4)."""
 
@@ -96,6 +109,7 @@ class TrainConfig(Section):
     false_positive_cost: float = Field(1.0, gt=0)
     false_negative_cost: float = Field(1.0, gt=0)
     target_fpr: float = Field(0.01, gt=0, lt=1)
+    decision: DecisionConfig = DecisionConfig()
 
     device: str = "auto"
     amp: Literal["auto", "off", "fp16", "bf16"] = "auto"

@@ -32,8 +32,7 @@ class Decoded:
     """A split in memory-mapped arrays, in stored order."""
 
     pixels: Pixels
-    """uint8 (n, height, width, 3), uniform borders off: of native size when all images share a small one, else `cache_px`
-    squared."""
+    """uint8 (n, height, width, 3), borders off: native size when all images share a small one, else `cache_px`."""
     labels: npt.NDArray[np.float32]
     """(n,), 1 is ai_generated."""
 

@@ -23,6 +23,7 @@ from serving.detector import bundle
 from serving.detector.bundle import GoldenExample, Manifest, Provenance
 from serving.detector.decision import DecisionRule
 from serving.detector.detector import Detector
+from serving.detector.domain import TrainedDomain, detail, trained_domain
 from serving.detector.engine import Engine, Floats
 from serving.detector.image import sniff
 from serving.detector.labels import LABELS
@@ -89,9 +90,10 @@ def export_bundle(
     calibration = calibrate(logits, validation.labels, _corrupted_logits(engine, validation, config), config)
     reference = build_reference(logits, calibration.rule, validation.qualities, config.seed)
     (folder / bundle.REFERENCE).write_text(reference.model_dump_json())
+    domain = _domain(validation, config)
     golden = _write_golden(folder, dataset, validation, logits, calibration.rule)
     (folder / bundle.MODEL_CARD).write_text(
-        model_card(config, context, dataset.summary, fitted, calibration, parity), encoding="utf-8"
+        model_card(config, context, dataset.summary, fitted, calibration, domain, parity), encoding="utf-8"
     )
     manifest = bundle.seal(
         folder,
@@ -99,6 +101,8 @@ def export_bundle(
         architecture=config.architecture,
         input_px=config.input_px,
         decision=calibration.rule,
+        bands=calibration.bands,
+        domain=domain,
         golden=golden,
         provenance=Provenance(
             run_id=context.run_id,
@@ -163,6 +167,11 @@ def _corrupted_logits(engine: Engine, validation: Validation, config: TrainConfi
             engine.logits(np.stack([to_input(Image.fromarray(c), config.input_px, trim=False) for c in changed]))
         )
     return np.concatenate(logits)
+
+
+def _domain(validation: Validation, config: TrainConfig) -> TrainedDomain:
+    lowest = float(config.augment.jpeg_quality_min) if config.augment.enabled and config.augment.jpeg_p > 0 else None
+    return trained_domain(validation.qualities, [detail(pixels) for pixels in validation.inputs], lowest)
 
 
 def _write_golden(

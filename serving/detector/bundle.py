@@ -14,7 +14,9 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, field_validator
 
+from serving.detector.conclusion import DecisionBands
 from serving.detector.decision import DecisionRule
+from serving.detector.domain import TrainedDomain
 from serving.detector.labels import LABELS, Label
 from serving.detector.preprocess import PREPROCESSING, WITHOUT_TRIM, trims
 from serving.platform.errors import BundleError, one_line
@@ -72,6 +74,10 @@ class Manifest(Frozen):
     labels: tuple[Label, ...] = LABELS
     preprocessing: dict[str, str | float] = PREPROCESSING
     decision: DecisionRule
+    bands: DecisionBands | None = None
+    """The two thresholds of a decision; None in bundles made before there were three outcomes."""
+    domain: TrainedDomain | None = None
+    """What the training's photos were like; None in bundles made before that was looked at."""
     golden: tuple[GoldenExample, ...] = Field(min_length=2)
     provenance: Provenance
     files: dict[str, str]
@@ -100,7 +106,8 @@ class Manifest(Frozen):
     @property
     def digest(self) -> str:
         """sha256 over the manifest, and through `files` over the whole bundle: the model's content address."""
-        return hashlib.sha256(_canonical(self.model_dump(mode="json"))).hexdigest()
+        # what a manifest of an earlier version did not say is no part of its address
+        return hashlib.sha256(_canonical(self.model_dump(mode="json", exclude_unset=True))).hexdigest()
 
 
 def seal(folder: Path, **fields: Any) -> Manifest:
@@ -113,7 +120,7 @@ def seal(folder: Path, **fields: Any) -> Manifest:
     if missing:
         raise BundleError(f"{folder}: cannot seal a bundle without {', '.join(missing)}")
     files = {path: _sha256(folder / path) for path in _content(folder)}
-    manifest = Manifest(files=files, **fields)
+    manifest = Manifest.model_validate(Manifest(files=files, **fields).model_dump(mode="json"))
     document = {"digest": manifest.digest, **manifest.model_dump(mode="json")}
     (folder / MANIFEST).write_bytes(_canonical(document))
     return manifest

@@ -3,22 +3,29 @@
 `judge`, `judge_all` and `explain` take encoded bytes: the one path of the server, the command line and the reports.
 """
 
+import hashlib
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from PIL import Image
 
 from serving.detector import bundle, gradcam
 from serving.detector.bundle import GOLDEN_TOLERANCE, Manifest
+from serving.detector.conclusion import Conclusion, DecisionBands, Policy, conclude
 from serving.detector.decision import Verdict
+from serving.detector.domain import Domain, measure
 from serving.detector.engine import Engine, Floats
-from serving.detector.image import ImageInfo, ImageLimits, decode
+from serving.detector.framing import content_box, whole_grid
+from serving.detector.image import DecodedImage, ImageInfo, ImageLimits, decode
 from serving.detector.labels import Label
 from serving.detector.preprocess import Pixels, as_batch, to_input
 from serving.platform.errors import BundleError, ImageRefusedError
+from serving.provenance.inspect import inspect
+from serving.provenance.record import Provenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +35,11 @@ class Prepared:
     info: ImageInfo
     pixels: Pixels
     """uint8 (input_px, input_px, 3)."""
+    domain: Domain
+    provenance: Provenance
+    image_sha256: str
     seconds: float
-    """Spent on decoding."""
+    """Spent on decoding and on the file's evidence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +47,8 @@ class Judgement:
     """What the model said of one image, and what is needed to watch it."""
 
     verdict: Verdict
+    """The pixels' alone, except that its confidence is low outside the trained domain."""
+    conclusion: Conclusion
     logit: float
     info: ImageInfo
     pixels: Pixels
@@ -52,7 +64,7 @@ class Explanation:
     judgement: Judgement
     explained_class: Label
     grid: Floats
-    """Signed, float32 (rows, columns): positive cells spoke for `explained_class`."""
+    """Signed, float32 (rows, columns) over the whole picture: positive cells spoke for `explained_class`."""
     picture: Image.Image
     """The photo as RGB at the size of the overlay."""
     overlay_png: bytes
@@ -60,6 +72,8 @@ class Explanation:
 
 
 Outcome = Judgement | ImageRefusedError
+BY_THE_BUNDLE: Final = Policy()
+"""Decides by the bundle's own thresholds, and trusts no signer."""
 
 
 class Detector:
@@ -121,7 +135,11 @@ class Detector:
         Raises:
             ImageRefusedError: the bytes are no acceptable image.
         """
-        return to_input(decode(data, limits, target_px=self.input_px).rgb, self.input_px)
+        return self.input_of(decode(data, limits, target_px=self.input_px).rgb)
+
+    def input_of(self, rgb: Image.Image) -> Pixels:
+        """The model's input of a decoded picture, as this model was trained to see it."""
+        return to_input(rgb, self.input_px, self.manifest.trims)
 
     def logits(self, batch: Pixels) -> Floats:
         """Raw logits (n,) of a uint8 batch (n, input_px, input_px, 3)."""
@@ -131,18 +149,20 @@ class Detector:
         """Raw logits (n,) and feature maps (n, channels, rows, columns)."""
         return self._engine.logits_and_features(batch)
 
-    def judge(self, data: bytes, limits: ImageLimits | None = None) -> Judgement:
-        """Decode and score one encoded image.
+    def judge(self, data: bytes, limits: ImageLimits | None = None, policy: Policy = BY_THE_BUNDLE) -> Judgement:
+        """Decode and score one encoded image, and decide.
 
         Raises:
             ImageRefusedError: the bytes are no acceptable image.
         """
-        (outcome,) = self.judge_all([data], limits)
+        (outcome,) = self.judge_all([data], limits, policy)
         if isinstance(outcome, ImageRefusedError):
             raise outcome
         return outcome
 
-    def judge_all(self, images: Sequence[bytes], limits: ImageLimits | None = None) -> list[Outcome]:
+    def judge_all(
+        self, images: Sequence[bytes], limits: ImageLimits | None = None, policy: Policy = BY_THE_BUNDLE
+    ) -> list[Outcome]:
         """Decode each image and score those that are accepted in one engine call; order is kept.
 
         Of each picture only the model's input is kept while the others are decoded.
@@ -150,24 +170,22 @@ class Detector:
         prepared: list[Prepared | ImageRefusedError] = []
         for data in images:
             try:
-                prepared.append(self.prepare(data, limits))
+                prepared.append(self.prepare(data, limits, policy))
             except ImageRefusedError as error:
                 prepared.append(error)
-        judged = iter(self.score([one for one in prepared if isinstance(one, Prepared)]))
+        judged = iter(self.score([one for one in prepared if isinstance(one, Prepared)], policy))
         return [next(judged) if isinstance(one, Prepared) else one for one in prepared]
 
-    def prepare(self, data: bytes, limits: ImageLimits | None = None) -> "Prepared":
-        """Decode one encoded image; of the picture only the model's input is kept.
+    def prepare(self, data: bytes, limits: ImageLimits | None = None, policy: Policy = BY_THE_BUNDLE) -> "Prepared":
+        """Decode one encoded image and gather its evidence; of the picture only the model's input is kept.
 
         Raises:
             ImageRefusedError: the bytes are no acceptable image.
         """
         started = time.perf_counter()
-        decoded = decode(data, limits, target_px=self.input_px)
-        pixels = to_input(decoded.rgb, self.input_px)
-        return Prepared(decoded.info, pixels, time.perf_counter() - started)
+        return self._prepared(data, decode(data, limits, target_px=self.input_px), policy, started)
 
-    def score(self, prepared: Sequence["Prepared"]) -> list[Judgement]:
+    def score(self, prepared: Sequence["Prepared"], policy: Policy = BY_THE_BUNDLE) -> list[Judgement]:
         """Judge prepared images in one engine call; order is kept."""
         if not prepared:
             return []
@@ -175,32 +193,61 @@ class Detector:
         logits = self.logits(as_batch([one.pixels for one in prepared])).tolist()
         share = (time.perf_counter() - started) / len(prepared)
         return [
-            Judgement(self.rule.decide(logit), logit, one.info, one.pixels, one.seconds + share)
-            for one, logit in zip(prepared, logits, strict=True)
+            self._judged(one, logit, one.seconds + share, policy) for one, logit in zip(prepared, logits, strict=True)
         ]
 
-    def explain(self, data: bytes, limits: ImageLimits | None = None, side_px: int | None = None) -> Explanation:
+    def explain(
+        self,
+        data: bytes,
+        limits: ImageLimits | None = None,
+        side_px: int | None = None,
+        policy: Policy = BY_THE_BUNDLE,
+    ) -> Explanation:
         """Judge one encoded image and say where the score of its predicted class came from.
 
         Args:
             data: the file's bytes.
             limits: what the image may cost; None: the defaults.
             side_px: longer side of the overlay; None keeps the photo's own within bounds.
+            policy: how to decide.
 
         Raises:
             ImageRefusedError: the bytes are no acceptable image.
         """
         started = time.perf_counter()
         decoded = decode(data, limits, target_px=self.input_px)
-        pixels = to_input(decoded.rgb, self.input_px)
-        logits, features = self.logits_and_features(pixels[None])
+        one = self._prepared(data, decoded, policy, started)
+        logits, features = self.logits_and_features(one.pixels[None])
         logit = float(logits[0])
-        verdict = self.rule.decide(logit)
-        grid = self.head().explain(features[0], verdict.prediction)
+        explained = self.rule.decide(logit).prediction
+        box = content_box(decoded.rgb) if self.manifest.trims else None
+        grid = whole_grid(self.head().explain(features[0], explained), box, decoded.rgb.size)
         picture = gradcam.shown(decoded.rgb, side_px)
         png = gradcam.encode_png(gradcam.overlay(picture, grid))
-        judgement = Judgement(verdict, logit, decoded.info, pixels, time.perf_counter() - started)
-        return Explanation(judgement, verdict.prediction, grid, picture, png)
+        judgement = self._judged(one, logit, time.perf_counter() - started, policy)
+        return Explanation(judgement, explained, grid, picture, png)
+
+    def bands(self, policy: Policy = BY_THE_BUNDLE) -> DecisionBands:
+        """The thresholds by which this model decides under a deployment's policy."""
+        return policy.bands(self.rule, self.manifest.bands)
+
+    def _prepared(self, data: bytes, decoded: DecodedImage, policy: Policy, started: float) -> "Prepared":
+        pixels = self.input_of(decoded.rgb)
+        return Prepared(
+            decoded.info,
+            pixels,
+            measure(self.manifest.domain, decoded.info, pixels),
+            inspect(data, policy.verifier),
+            hashlib.sha256(data).hexdigest(),
+            time.perf_counter() - started,
+        )
+
+    def _judged(self, one: "Prepared", logit: float, seconds: float, policy: Policy) -> Judgement:
+        verdict = self.rule.decide(logit)
+        if not one.domain.inside:
+            verdict = replace(verdict, confidence="low")
+        found = conclude(verdict, self.bands(policy), one.domain, one.provenance, one.image_sha256)
+        return Judgement(verdict, found, logit, one.info, one.pixels, seconds)
 
     def head(self) -> gradcam.PoolingHead:
         """The pooling head for Grad-CAM, read on first use."""

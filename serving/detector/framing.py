@@ -1,11 +1,17 @@
 """Where the photo stands in its picture: uniform borders are found, so that a canvas does not hide what it frames."""
 
-from typing import Final
+from typing import Final, cast
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageChops
+
+Floats = npt.NDArray[np.float32]
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; right and bottom are outside."""
+
+Extrema = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 TOLERANCE: Final = 16
 """Levels by which a border's pixels may differ from its colour: compression makes no more of a flat one."""
@@ -14,7 +20,10 @@ SMALLEST_SHARE: Final = 0.125
 ROUNDS: Final = 4
 """Colours of borders that are taken off, one after the other: a letterbox on a canvas has two."""
 SEARCH_PX: Final = 256
-"""Borders are looked for on the picture shrunk to about this smaller side; what is found is at most a cell too little."""
+"""Borders are looked for on the picture shrunk to about this smaller side, to within a cell of it."""
+
+MOST_CELLS: Final = 64
+"""Rows and columns of a map enlarged to the whole picture, at most."""
 
 _BEYOND: Final = ([0] * (TOLERANCE + 1) + [255] * (255 - TOLERANCE)) * 3
 
@@ -47,11 +56,31 @@ def content_box(rgb: Image.Image) -> Box | None:
     return box if worth_it and bottom - box[1] >= SMALLEST_SHARE * height else None
 
 
+def whole_grid(grid: Floats, box: Box | None, size: tuple[int, int]) -> Floats:
+    """A map of the photo inside `box` as a map of the whole picture, with cells of about the same size; 0 outside.
+
+    Args:
+        grid: float32 (rows, columns) over the box.
+        box: from `content_box`; None: the grid covers the picture already.
+        size: of the picture, width and height in pixels.
+    """
+    if box is None:
+        return grid
+    rows, columns = grid.shape
+    height = min(MOST_CELLS, round(rows * size[1] / (box[3] - box[1])))
+    width = min(MOST_CELLS, round(columns * size[0] / (box[2] - box[0])))
+    y = ((np.arange(height) + 0.5) / height * size[1] - box[1]) / (box[3] - box[1]) * rows
+    x = ((np.arange(width) + 0.5) / width * size[0] - box[0]) / (box[2] - box[0]) * columns
+    inside = ((y >= 0) & (y < rows))[:, None] & ((x >= 0) & (x < columns))[None]
+    near = grid[np.ix_(y.clip(0, rows - 1).astype(int), x.clip(0, columns - 1).astype(int))]
+    return np.where(inside, near, np.float32(0.0)).astype(np.float32)
+
+
 def _edge_colour(rgb: Image.Image) -> tuple[int, int, int] | None:
     """Colour of the first edge line whose pixels all lie within the tolerance of it."""
     width, height = rgb.size
     for edge in ((0, 0, width, 1), (0, height - 1, width, height), (0, 0, 1, height), (width - 1, 0, width, height)):
-        (r0, r1), (g0, g1), (b0, b1) = rgb.crop(edge).getextrema()
+        (r0, r1), (g0, g1), (b0, b1) = cast("Extrema", rgb.crop(edge).getextrema())
         if max(r1 - r0, g1 - g0, b1 - b0) <= 2 * TOLERANCE:
             return (r0 + r1) // 2, (g0 + g1) // 2, (b0 + b1) // 2
     return None

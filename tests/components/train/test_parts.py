@@ -83,7 +83,8 @@ def test_no_image_gets_more_corruptions_than_allowed(most: int, n: int, seed: in
 
 def test_augmentation_keeps_to_the_number_of_corruptions() -> None:
     batch = np.random.default_rng(1).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
-    every = {"flip_p": 0, "brightness": 0, "resample_p": 1, "blur_p": 1, "noise_p": 1, "jpeg_p": 1}
+    unframed = {"turn_p": 0, "crop_p": 0, "collage_p": 0, "canvas_p": 0}
+    every = {**unframed, "flip_p": 0, "brightness": 0, "resample_p": 1, "blur_p": 1, "noise_p": 1, "jpeg_p": 1}
     untouched, changed = (
         augment(batch, np.random.default_rng(0), AugmentConfig.model_validate({**every, "most_corruptions": most}))
         for most in (0, 1)
