@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute, iter_route_contexts
 
 from serving.detector.collector import lasting
+from serving.detector.conclusion import Policy
 from serving.detector.image import ImageLimits
 from serving.drift.monitor import DriftMonitor, DriftPolicy, tell
 from serving.feedback import FeedbackMetrics, FeedbackStore
@@ -23,6 +24,7 @@ from serving.http.service import Service
 from serving.http.uploads import BodyBudget
 from serving.lifecycle import LifecycleMetrics, ModelName
 from serving.platform.errors import ImageRefusedError, NotReadyError
+from serving.provenance.credentials import Verifier
 from serving.served import ModelHolder, Served
 from serving.settings import Settings
 from serving.shadow import Shadow
@@ -86,6 +88,7 @@ def build_service(settings: Settings) -> Service:
     """The working parts, not yet started."""
     telemetry = Telemetry(settings.prometheus_multiproc_dir)
     limits = ImageLimits(max_bytes=settings.max_file_bytes)
+    policy = Policy(Verifier(settings.trust_lists), settings.decision_real_below, settings.decision_ai_from)
     predictor = Predictor(
         settings.slots_per_process,
         settings.queue_length,
@@ -93,6 +96,7 @@ def build_service(settings: Settings) -> Service:
         telemetry.queue_depth,
         settings.decode_timeout_s,
         limits,
+        policy=policy,
     )
 
     def holder(
@@ -108,6 +112,7 @@ def build_service(settings: Settings) -> Service:
 
     def on_champion(served: Served) -> None:
         telemetry.model_loaded(served.detector.manifest, served.version)
+        telemetry.bands(served.detector.bands(policy))
         drift.serve(served.version, served.reference, served.detector.rule)
         lifecycle.serve(served.detector.manifest)
         if labels is not None:

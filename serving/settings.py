@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Final, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from serving.platform.cores import usable_cores
@@ -59,6 +59,14 @@ class Settings(BaseSettings):
     shadow_model_uri: str = ""
     """A challenger that judges a sample of the traffic off-path."""
     shadow_sample: float = Field(1.0, ge=0.0, le=1.0)
+
+    # --- how it decides -----------------------------------------------------------------------------------
+    decision_real_below: float | None = Field(None, ge=0.0, le=1.0)
+    """`likely_real` below this probability of ai_generated; empty: the model's own threshold."""
+    decision_ai_from: float | None = Field(None, ge=0.0, le=1.0)
+    """`likely_ai` from this probability on; empty: the model's own."""
+    c2pa_trust_lists: str = ""
+    """Comma list of files with certificates (PEM) of C2PA signers to trust; none are shipped. Empty: no signer is."""
 
     # --- load ---------------------------------------------------------------------------------------------
     slots: int = Field(0, ge=0, le=256)
@@ -151,6 +159,19 @@ class Settings(BaseSettings):
     @classmethod
     def _any_case(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
+
+    @field_validator("decision_ai_from")
+    @classmethod
+    def _in_order(cls, ai_from: float | None, info: ValidationInfo) -> float | None:
+        real_below = info.data.get("decision_real_below")
+        if ai_from is not None and real_below is not None and ai_from < real_below:
+            raise ValueError("DECISION_AI_FROM is below DECISION_REAL_BELOW: a photo cannot be likely both")
+        return ai_from
+
+    @property
+    def trust_lists(self) -> list[Path]:
+        """Files of certificates of C2PA signers."""
+        return [Path(name.strip()) for name in self.c2pa_trust_lists.split(",") if name.strip()]
 
     @property
     def cors_allowed(self) -> list[str]:

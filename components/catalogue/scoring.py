@@ -1,6 +1,5 @@
 """One worker: a detector, a reader of photos, and the shards it is given."""
 
-import hashlib
 import signal
 import time
 from collections.abc import Sequence
@@ -58,16 +57,24 @@ class Scorer:
             judged = self._detector.judge(data)
         except ImageRefusedError as error:
             return refused(entry.id, entry.uri, error.reason, time.perf_counter() - started)
+        found = judged.conclusion
         return {
             "id": entry.id,
             "uri": entry.uri,
+            "decision": found.decision,
+            "domain": {"inside": found.domain.inside, "signals": [s.name for s in found.domain.outside_by]},
+            "provenance": {
+                "declared": found.provenance.declared,
+                "listing": found.provenance.listing,
+                "sources": [s.code for s in found.provenance.sources],
+            },
             "prediction": judged.verdict.prediction,
             "probability": judged.verdict.probability,
             "confidence": judged.verdict.confidence,
             "threshold": self._detector.rule.threshold,
             "model_version": self._work.model_version,
             "model_digest": self._detector.manifest.digest,
-            "image_sha256": hashlib.sha256(data).hexdigest(),
+            "image_sha256": found.image_sha256,
             "width": judged.info.width,
             "height": judged.info.height,
             "format": judged.info.format,

@@ -10,7 +10,7 @@ from pipelines.cli.options import DEFAULT_CONFIG, ConfigFile, Json, Overrides, P
 
 if TYPE_CHECKING:
     from pipelines.settings.pipeline import PipelineConfig
-    from serving.detector.detector import Detector
+    from serving.detector.detector import Detector, Judgement
     from serving.registry import ResolvedModel
 
 Model = Annotated[str, typer.Option("--model", help="Bundle folder, gs:// or models:/ URI; default: the champion.")]
@@ -38,31 +38,34 @@ def predict(
     rows, failed = [], False
     for path in images:
         try:
-            verdict = detector.judge(path.read_bytes()).verdict
+            judged = detector.judge(path.read_bytes())
         except (OSError, ImageRefusedError) as error:
             failed = True
             typer.echo(f"error: {path}: {getattr(error, 'strerror', None) or error}", err=True)
             continue
-        rows.append((path, verdict))
+        rows.append((path, judged))
     if as_json:
         document = [
             {
                 "file": str(path),
-                "prediction": verdict.prediction,
-                "probability": verdict.probability,
-                "confidence": verdict.confidence,
+                "prediction": judged.verdict.prediction,
+                "probability": judged.verdict.probability,
+                "confidence": judged.verdict.confidence,
                 "threshold": detector.rule.threshold,
                 "model_version": version,
+                **judged.conclusion.document(),
             }
-            for path, verdict in rows
+            for path, judged in rows
         ]
         typer.echo(json.dumps(document, indent=1))
     else:
-        for path, verdict in rows:
+        for path, judged in rows:
+            verdict = judged.verdict
             typer.echo(
                 f"{path}: {verdict.prediction}  P(ai_generated) = {verdict.probability:.4f}  "
                 f"confidence {verdict.confidence}  (model {version})"
             )
+            _tell(judged)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -91,13 +94,20 @@ def explain(
             "heatmap": explanation.grid.tolist(),
             "picture": str(output),
             "model_version": version,
+            **explanation.judgement.conclusion.document(),
         }
         typer.echo(json.dumps(document, indent=1))
         return
     typer.echo(
         f"{image}: {verdict.prediction}  P(ai_generated) = {verdict.probability:.4f}  confidence {verdict.confidence}"
     )
+    _tell(explanation.judgement)
     typer.echo(f"what spoke for {explanation.explained_class}: {output}")
+
+
+def _tell(judged: "Judgement") -> None:
+    found = judged.conclusion
+    typer.echo(f"  decision {found.decision}: {' '.join(reason.sentence for reason in found.reasons)}")
 
 
 def serve(

@@ -13,7 +13,7 @@ model's `prediction` and `probability` are the pixels' alone and stand beside al
 """
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field
 
@@ -99,6 +99,22 @@ class Conclusion:
     domain: Domain
     provenance: Provenance
     image_sha256: str
+
+    def document(self) -> dict[str, Any]:
+        """The fields of every answer as plain JSON values."""
+        return {
+            "decision": self.decision,
+            "reasons": [{"code": reason.code, "sentence": reason.sentence} for reason in self.reasons],
+            "domain": {
+                "inside": self.domain.inside,
+                "signals": [
+                    {"name": s.name, "value": s.value, "low": s.low, "high": s.high, "inside": s.inside}
+                    for s in self.domain.signals
+                ],
+            },
+            "provenance": self.provenance.document(),
+            "image_sha256": self.image_sha256,
+        }
 
 
 def conclude(

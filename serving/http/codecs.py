@@ -13,15 +13,26 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from serving.detector.decision import Verdict
+from serving.detector.detector import Judgement
 from serving.http.bounded_json import Document, fit, read
+from serving.http.decisions import decision_texts
 from serving.http.problems import ProblemError, shown
 from serving.http.schemas import V2Request, V2Tensor, VertexRequest
 
 BYTES: Final = "BYTES"
 INPUT: Final = "image"
-OUTPUTS: Final[dict[str, str]] = {"prediction": BYTES, "probability": "FP64", "confidence": BYTES}
-"""Output tensor -> datatype. Double precision, so that every dialect says the same number."""
+OUTPUTS: Final[dict[str, str]] = {
+    "prediction": BYTES,
+    "probability": "FP64",
+    "confidence": BYTES,
+    "decision": BYTES,
+    "reasons": BYTES,
+    "domain": BYTES,
+    "provenance": BYTES,
+    "image_sha256": BYTES,
+}
+"""Output tensor -> datatype. Double precision, so that every dialect says the same number; `reasons`, `domain` and
+`provenance` are the JSON of the other dialects as text."""
 
 HEADER_LENGTH: Final = "inference-header-content-length"
 
@@ -135,28 +146,28 @@ def decode_v2(body: bytearray, bounds: ImageBounds, header_length: str | None = 
 def encode_v2(
     head: dict[str, Any],
     request: V2Request,
-    verdicts: Sequence[Verdict],
+    judgements: Sequence[Judgement],
 ) -> tuple[bytes, int | None]:
     """An inference response and the length of its JSON part where raw tensors follow it.
 
     Args:
         head: `model_name`, `model_version`, `id`.
         request: what was asked; outputs in the order asked for, binary where asked for.
-        verdicts: of the images, in order.
+        judgements: of the images, in order.
     """
-    columns: dict[str, list[Any]] = {name: [getattr(verdict, name) for verdict in verdicts] for name in OUTPUTS}
+    rows = [_row(judgement) for judgement in judgements]
     binary_by_default = bool((request.parameters or {}).get("binary_data_output"))
     wanted = {o.name: bool((o.parameters or {}).get("binary_data", binary_by_default)) for o in request.outputs or []}
     outputs: list[dict[str, Any]] = []
     raw = b""
     for name, binary in (wanted or dict.fromkeys(OUTPUTS, binary_by_default)).items():
-        tensor: dict[str, Any] = {"name": name, "datatype": OUTPUTS[name], "shape": [len(verdicts)]}
+        tensor: dict[str, Any] = {"name": name, "datatype": OUTPUTS[name], "shape": [len(rows)]}
         if binary:
-            packed = _pack(columns[name], OUTPUTS[name])
+            packed = _pack([row[name] for row in rows], OUTPUTS[name])
             tensor["parameters"] = {"binary_data_size": len(packed)}
             raw += packed
         else:
-            tensor["data"] = columns[name]
+            tensor["data"] = [row[name] for row in rows]
         outputs.append(tensor)
     json = orjson.dumps({**head, "outputs": outputs})
     return json + raw, len(json) if raw else None
@@ -200,6 +211,16 @@ def _elements(raw: memoryview, size: Any, bounds: ImageBounds) -> list[bytes]:
         found.append(bytes(raw[end : end + length]))
         at = end + length
     return found
+
+
+def _row(judgement: Judgement) -> dict[str, Any]:
+    verdict = judgement.verdict
+    return {
+        "prediction": verdict.prediction,
+        "probability": verdict.probability,
+        "confidence": verdict.confidence,
+        **decision_texts(judgement.conclusion),
+    }
 
 
 def _pack(column: list[Any], datatype: str) -> bytes:

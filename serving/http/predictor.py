@@ -10,7 +10,8 @@ from functools import partial
 from itertools import pairwise
 from typing import Final, TypeVar
 
-from serving.detector.detector import Detector, Explanation, Judgement, Outcome, Prepared
+from serving.detector.conclusion import Policy
+from serving.detector.detector import BY_THE_BUNDLE, Detector, Explanation, Judgement, Outcome, Prepared
 from serving.detector.image import ImageLimits
 from serving.http.problems import ProblemError
 from serving.http.slots import DisplacedError, JobTimeoutError, Slots
@@ -38,12 +39,14 @@ class Predictor:
         on_depth: Callable[[int], None],
         cpu_limit_s: float = 5.0,
         limits: ImageLimits | None = None,
+        policy: Policy = BY_THE_BUNDLE,
     ) -> None:
         self.slots = slots
         self.queue_size = queue_size
         self._timeout_s = timeout_s
         self._cpu_limit_s = cpu_limit_s
         self._limits = limits or ImageLimits()
+        self._policy = policy
         self._on_depth = on_depth
         self._slots = Slots(slots)
         self._told_depth = 0
@@ -88,7 +91,9 @@ class Predictor:
     async def explain(self, detector: Detector, data: bytes, client: str = "") -> Explanation:
         """Judge and explain one image; raises as `predict`."""
         async with self._admitted(1, client):
-            return await self._do(partial(detector.explain, data, self._limits), client, EXPLAIN_CPU_S)
+            return await self._do(
+                partial(detector.explain, data, self._limits, policy=self._policy), client, EXPLAIN_CPU_S
+            )
 
     async def aside(self, work: Callable[[], T], client: str = "") -> T:
         """Do other work of a request in a slot; raises as `predict` and whatever the work raises."""
@@ -97,15 +102,15 @@ class Predictor:
 
     async def _judge_chunk(self, detector: Detector, chunk: Sequence[bytes], client: str) -> list[Outcome]:
         if len(chunk) == 1:
-            return await self._do(partial(detector.judge_all, chunk, self._limits), client)
+            return await self._do(partial(detector.judge_all, chunk, self._limits, self._policy), client)
         prepared: list[Prepared | ImageRefusedError] = []
         for data in chunk:
             try:
-                prepared.append(await self._do(partial(detector.prepare, data, self._limits), client))
+                prepared.append(await self._do(partial(detector.prepare, data, self._limits, self._policy), client))
             except ImageRefusedError as error:
                 prepared.append(error)
         ready = [one for one in prepared if isinstance(one, Prepared)]
-        judged = iter(await self._do(partial(detector.score, ready), client) if ready else ())
+        judged = iter(await self._do(partial(detector.score, ready, self._policy), client) if ready else ())
         return [next(judged) if isinstance(one, Prepared) else one for one in prepared]
 
     async def _do(self, work: Callable[[], T], client: str, more_cpu_s: float = 0.0) -> T:

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from serving.detector.decision import Confidence
 from serving.detector.labels import Label
+from serving.http.decisions import BatchDecisionFields, DecisionFields
 
 MOST_NAME: Final = 256
 """Characters of a name or an id in a request."""
@@ -15,7 +16,7 @@ class _Out(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
 
-class VerdictFields(_Out):
+class VerdictFields(DecisionFields, _Out):
     """What is said of one image."""
 
     prediction: Label = Field(examples=["ai_generated"])
@@ -25,7 +26,9 @@ class VerdictFields(_Out):
         description="Calibrated probability of `ai_generated`, whatever the prediction.",
         examples=[0.973],
     )
-    confidence: Confidence = Field(description="Band of the predicted class's probability.", examples=["high"])
+    confidence: Confidence = Field(
+        description="Band of the predicted class's probability; `low` outside of the trained domain.", examples=["high"]
+    )
     inference_time_ms: float = Field(ge=0.0, description="Decoding and engine, without waiting.", examples=[8.41])
 
 
@@ -58,7 +61,7 @@ class ItemProblem(_Out):
     advice: str | None = Field(None, description="What the photo's owner can do, in plain words.")
 
 
-class BatchItem(_Out):
+class BatchItem(BatchDecisionFields, _Out):
     """One image of a batch: a verdict or an error, never both."""
 
     index: int

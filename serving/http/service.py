@@ -137,6 +137,7 @@ class Service:
             item: position in a batch.
         """
         self.telemetry.prediction(judgement.verdict, seconds)
+        self.telemetry.decision(judgement.conclusion, judgement.verdict.prediction)
         if self.drift is not None:
             quality = InputQuality.of(judgement.info)
             self.drift.observe(judgement.verdict, judgement.logit, quality, served.version)

@@ -1,5 +1,6 @@
 """The Prometheus metrics by their exact names, right with one worker process or many."""
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,12 +19,16 @@ from prometheus_client import (
 from prometheus_client.exposition import choose_encoder
 
 from serving.detector.bundle import Manifest
+from serving.detector.conclusion import Conclusion, DecisionBands
 from serving.detector.decision import Verdict
+from serving.detector.labels import Label
 
 LATENCY_BUCKETS_S: Final = (0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 PROBABILITY_BUCKETS: Final = tuple(i / 20 for i in range(1, 21))
 BATCH_BUCKETS: Final = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+_log = logging.getLogger(__name__)
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # untyped library; a time series beside each that nobody reads
 
@@ -47,6 +52,7 @@ class Telemetry:
         self._model_info: tuple[str, ...] | None = None
         self._http: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._define_predictions()
+        self._define_decisions()
         self._define_model_and_load()
         self._define_http()
         if multiproc_dir is None:
@@ -89,6 +95,28 @@ class Telemetry:
         self._storage_failures = Counter(
             "aidetect_rate_limit_storage_failures_total",
             "Times the shared rate limit storage failed and each process limited by itself.",
+            registry=registry,
+        )
+
+    def _define_decisions(self) -> None:
+        registry = self.registry
+        self._decisions = Counter(
+            "aidetect_decisions_total",
+            "Images decided on, and whether they were of the kind the model was trained on.",
+            ["decision", "domain"],
+            registry=registry,
+        )
+        self._declared = Counter(
+            "aidetect_declared_total",
+            "Images whose file declares how it was made, by what the pixels alone were called and what was decided.",
+            ["declared", "prediction", "decision"],
+            registry=registry,
+        )
+        self._bands = Gauge(
+            "aidetect_decision_threshold",
+            "Probability of ai_generated below which a photo is likely_real, and from which on it is likely_ai.",
+            ["decision"],
+            multiprocess_mode="livemostrecent",
             registry=registry,
         )
 
@@ -153,6 +181,20 @@ class Telemetry:
     def prediction_failed(self) -> None:
         """One acceptable image got no verdict: a fault of the server, never a refusal of what the client sent."""
         self._predictions.labels("error", "none", "none").inc()
+
+    def decision(self, found: Conclusion, prediction: Label) -> None:
+        """One image was decided on; the labels come from fixed sets."""
+        self._decisions.labels(found.decision, "inside" if found.domain.inside else "outside").inc()
+        if found.provenance.declared != "none":
+            self._declared.labels(found.provenance.declared, prediction, found.decision).inc()
+
+    def bands(self, bands: DecisionBands) -> None:
+        """The thresholds of decisions that are in force."""
+        self._bands.labels("likely_real").set(bands.real_below)
+        self._bands.labels("likely_ai").set(bands.ai_from)
+        _log.info(
+            "decisions: likely_real below %.4f, likely_ai from %.4f on, review between", bands.real_below, bands.ai_from
+        )
 
     def batch(self, size: int) -> None:
         """A batch request of `size` images was answered."""

@@ -41,6 +41,11 @@ def test_predict_answers_with_exactly_the_promised_fields(client: TestClient) ->
         "model_version",
         "threshold",
         "request_id",
+        "decision",
+        "reasons",
+        "domain",
+        "provenance",
+        "image_sha256",
     }
     assert body["prediction"] == "ai_generated"
     assert body["probability"] >= body["threshold"]

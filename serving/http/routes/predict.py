@@ -192,6 +192,7 @@ def verdict_fields(judgement: Judgement) -> dict[str, Any]:
         "probability": verdict.probability,
         "confidence": verdict.confidence,
         "inference_time_ms": round(judgement.seconds * 1000, 3),
+        **judgement.conclusion.document(),
     }
 
 

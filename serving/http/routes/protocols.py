@@ -181,7 +181,7 @@ async def _infer(request: Request, name: str, version: str | None = None) -> Res
         asked, images = await service.decoded(request, account, decode)
         judgements = await _judge(service, served, images, account.client)
         head = {"model_name": name, "model_version": served.version, **({"id": asked.id} if asked.id else {})}
-        content, json_bytes = encode_v2(head, asked, [j.verdict for j in judgements])
+        content, json_bytes = encode_v2(head, asked, judgements)
         if json_bytes is None:
             return Response(content, media_type="application/json")
         return Response(content, headers={HEADER_LENGTH: str(json_bytes)}, media_type="application/octet-stream")
