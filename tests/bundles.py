@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -37,10 +38,12 @@ def make_bundle(
     scale: float = 6.0,
     seed: int = 0,
     batch: int | str = "b",
+    **fields: Any,
 ) -> Path:
     """Write a sealed bundle whose logit grows (or, with sign -1, falls) with the picture's brightness.
 
-    `batch` 1 makes a graph that takes one image a call, as training exports networks with gates.
+    `batch` 1 makes a graph that takes one image a call, as training exports networks with gates. `fields` are further
+    ones of the manifest; without any the bundle is like those made before there were decisions.
     """
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
@@ -90,6 +93,7 @@ def make_bundle(
             train_config={},
             libraries={},
         ),
+        **fields,
     )
     return folder
 

@@ -184,10 +184,11 @@ def _cache_shape(dataset: Dataset, split: str, cache_px: int) -> tuple[int, int]
 def _cached(data: bytes, height: int, width: int) -> Pixels:
     rgb = decode(data, _LIMITS, target_px=max(height, width)).rgb
     box = content_box(rgb)
-    if box is None and rgb.size == (width, height):
+    if box is not None:
+        rgb = rgb.crop(box)
+    if rgb.size == (width, height):
         return np.asarray(rgb, dtype=np.uint8)
-    size = (width, height)
-    return np.asarray(rgb.resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=2.0), dtype=np.uint8)
+    return np.asarray(rgb.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0), dtype=np.uint8)
 
 
 def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap[tuple[int, ...], np.dtype[np.uint8]]:

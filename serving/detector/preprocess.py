@@ -47,8 +47,11 @@ def to_input(rgb: Image.Image, input_px: int, trim: bool = True) -> Pixels:
         trim: False for models trained before borders were taken off.
     """
     box = content_box(rgb) if trim else None
-    if box is not None or rgb.size != (input_px, input_px):
-        rgb = rgb.resize((input_px, input_px), Image.Resampling.BILINEAR, box=box, reducing_gap=REDUCING_GAP)
+    if box is not None:
+        # cut off first: a resize told of the box alone lets the border into the outermost pixels
+        rgb = rgb.crop(box)
+    if rgb.size != (input_px, input_px):
+        rgb = rgb.resize((input_px, input_px), Image.Resampling.BILINEAR, reducing_gap=REDUCING_GAP)
     return np.asarray(rgb, dtype=np.uint8)
 
 

@@ -1,0 +1,161 @@
+"""The one rule of decisions: its table, its thresholds, its words, and bundles that do not know them yet."""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.train.calibrate import choose_bands
+from components.train.config import DecisionConfig
+from serving.detector import bundle
+from serving.detector.conclusion import DECISIONS, DecisionBands, Policy, conclude
+from serving.detector.decision import DecisionRule
+from serving.detector.detector import Detector
+from serving.detector.domain import UNKNOWN, Domain, Signal, TrainedDomain, detail, trained_domain
+from serving.detector.statistics import InputQuality
+from serving.provenance.record import NO_CREDENTIALS, SILENT, Credentials, Provenance, Source
+from tests.bundles import jpeg, make_bundle
+
+BANDS = DecisionBands(real_below=0.3, ai_from=0.7, alpha_real=0.02, alpha_ai=0.05)
+RULE = DecisionRule()
+OUTSIDE = Domain(False, (Signal("min_side_px", 900.0, 45.3, 90.5),))
+
+
+def provenance(declared: str, c2pa: Credentials = NO_CREDENTIALS) -> Provenance:
+    return Provenance(declared, (Source("digital_source_type", "xmp", declared),), c2pa, "untagged")  # type: ignore[arg-type]
+
+
+BROKEN = provenance("none", Credentials(present=True, checked=True, broken=True))
+
+
+@pytest.mark.parametrize(
+    ("probability", "domain", "said", "decision", "codes"),
+    [
+        (0.1, UNKNOWN, SILENT, "likely_real", ["score_real"]),
+        (0.3, UNKNOWN, SILENT, "review", ["score_between"]),
+        (0.5, UNKNOWN, SILENT, "review", ["score_between"]),
+        (0.7, UNKNOWN, SILENT, "likely_ai", ["score_ai"]),
+        (0.1, OUTSIDE, SILENT, "review", ["outside_domain"]),
+        (0.99, OUTSIDE, SILENT, "review", ["outside_domain"]),
+        (0.1, UNKNOWN, provenance("ai_generated"), "likely_ai", ["declared_ai_generated", "score_real"]),
+        (0.1, OUTSIDE, provenance("ai_generated"), "likely_ai", ["declared_ai_generated", "outside_domain"]),
+        (0.1, UNKNOWN, provenance("ai_edited"), "review", ["declared_ai_edited", "score_real"]),
+        (0.9, UNKNOWN, provenance("ai_edited"), "likely_ai", ["declared_ai_edited", "score_ai"]),
+        (0.1, UNKNOWN, BROKEN, "review", ["credentials_broken", "score_real"]),
+    ],
+)
+def test_the_table(probability: float, domain: Domain, said: Provenance, decision: str, codes: list[str]) -> None:
+    found = conclude(RULE.verdict(probability), BANDS, domain, said, "0" * 64)
+    assert (found.decision, [reason.code for reason in found.reasons]) == (decision, codes)
+    assert found == conclude(RULE.verdict(probability), BANDS, domain, said, "0" * 64)
+    assert all(reason.sentence.endswith(".") for reason in found.reasons)
+    json.dumps(found.document())
+
+
+def test_a_declared_capture_changes_nothing() -> None:
+    for probability, domain in itertools.product((0.1, 0.5, 0.9), (UNKNOWN, OUTSIDE)):
+        plain, declared = (
+            conclude(RULE.verdict(probability), BANDS, domain, said, "") for said in (SILENT, provenance("capture"))
+        )
+        assert (plain.decision, plain.reasons) == (declared.decision, declared.reasons)
+
+
+@given(st.floats(0, 1), st.sampled_from(("none", "capture", "ai_edited", "ai_generated")), st.booleans(), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_no_statement_lowers_suspicion(probability: float, declared: str, broken: bool, inside: bool) -> None:
+    domain = UNKNOWN if inside else OUTSIDE
+    verdict = RULE.verdict(probability)
+    said = provenance(declared, Credentials(present=broken, checked=broken, broken=broken))
+    silent, found = (conclude(verdict, BANDS, domain, s, "") for s in (SILENT, said))
+    assert DECISIONS.index(found.decision) >= DECISIONS.index(silent.decision)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.01, 0.2), st.floats(0.01, 0.2))
+@settings(max_examples=40, deadline=None)
+def test_the_bands_keep_their_promise_on_new_photos(seed: int, alpha_real: float, alpha_ai: float) -> None:
+    rng = np.random.default_rng(seed)
+    labels = np.repeat([0, 1], 400)
+    config = DecisionConfig(alpha_real=alpha_real, alpha_ai=alpha_ai)
+    # the promise is an average over calibration sets: a single one may be off, forty in a row may not
+    lost = np.zeros(2)
+    for _ in range(20):
+        scores = RULE.probabilities(rng.normal(np.where(labels, 1.0, -1.0), 1.5))
+        bands = choose_bands(scores, labels, 0.5, config)
+        assert bands.real_below <= 0.5 <= bands.ai_from
+        fresh = RULE.probabilities(rng.normal(np.where(labels, 1.0, -1.0), 1.5))
+        lost += np.mean(fresh[labels == 0] >= bands.ai_from), np.mean(fresh[labels == 1] < bands.real_below)
+    assert lost[0] / 20 <= alpha_real + 0.03 and lost[1] / 20 <= alpha_ai + 0.03
+
+
+def test_too_few_photos_for_a_promise_leave_the_decision_out() -> None:
+    scores, labels = np.array([0.1, 0.2, 0.8, 0.9]), np.array([0, 0, 1, 1])
+    bands = choose_bands(scores, labels, 0.5, DecisionConfig())
+    assert (bands.real_below, bands.ai_from) == (0.0, 1.0)
+
+
+def test_a_deployment_sets_its_own_thresholds_and_loses_the_promise_with_them() -> None:
+    assert Policy().bands(RULE, BANDS) == BANDS
+    assert Policy(ai_from=0.9).bands(RULE, BANDS) == DecisionBands(real_below=0.3, ai_from=0.9, alpha_ai=0.05)
+    # a bundle without bands: a confidence that is low is for review
+    assert Policy().bands(RULE, None) == DecisionBands(real_below=0.35, ai_from=0.65)
+
+
+def test_the_domain_of_like_photos_holds_nearly_all_of_them() -> None:
+    rng = np.random.default_rng(1)
+    sides = rng.integers(400, 1600, 4000)
+    qualities = [InputQuality(float(np.log2(s)), 0.0, 0.0, float(rng.uniform(70, 95)), "JPEG") for s in sides]
+    details = rng.normal(0.6, 0.05, 4000).tolist()
+    domain = trained_domain(qualities[:2000], details[:2000], 40.0)
+    assert domain.jpeg_quality == 40.0
+    assert domain.detail is not None
+    low, high = domain.detail
+    assert np.mean([not low <= value <= high for value in details[2000:]]) <= 0.01
+    assert all(domain.min_side_px[0] <= side <= domain.min_side_px[1] for side in sides[2000:])
+    assert not domain.min_side_px[0] <= 4000 <= domain.min_side_px[1]
+
+
+def test_detail_tells_an_enlarged_picture_from_a_native_one() -> None:
+    rng = np.random.default_rng(2)
+    native = rng.integers(0, 255, (96, 96, 3), dtype=np.uint8)
+    enlarged = native[:24, :24].repeat(4, axis=0).repeat(4, axis=1)
+    assert detail(native) > 0.95 > 0.6 > detail(enlarged)  # type: ignore[operator]
+    assert detail(np.full((96, 96, 3), 7, np.uint8)) is None
+
+
+@pytest.fixture(scope="module")
+def knowing(tmp_path_factory: pytest.TempPathFactory) -> Detector:
+    """A model that knows its domain: 64 px photos."""
+    domain = TrainedDomain(min_side_px=(45.3, 90.5), jpeg_quality=40.0)
+    return Detector.load(make_bundle(tmp_path_factory.mktemp("knowing") / "b", bands=BANDS, domain=domain))
+
+
+def test_outside_the_domain_is_for_review_and_never_sure(knowing: Detector) -> None:
+    inside, large, crushed = (knowing.judge(data) for data in (jpeg(240), jpeg(240, (400, 400)), jpeg(240, quality=20)))
+    assert (inside.conclusion.decision, inside.verdict.confidence) == ("likely_ai", "high")
+    for judged, signal in ((large, "min_side_px"), (crushed, "jpeg_quality")):
+        assert (judged.conclusion.decision, judged.verdict.confidence) == ("review", "low")
+        assert [s.name for s in judged.conclusion.domain.outside_by] == [signal]
+    # the pixels' own verdict stands
+    assert large.verdict.prediction == "ai_generated"
+    assert large.verdict.probability == pytest.approx(inside.verdict.probability, abs=0.05)
+
+
+def test_a_bundle_of_before_loads_with_its_own_address_and_decides_by_confidence(tmp_path: Path) -> None:
+    folder = make_bundle(tmp_path / "old")
+    document = json.loads((folder / bundle.MANIFEST).read_text())
+    assert document.pop("bands") is None and document.pop("domain") is None
+    document["preprocessing"].pop("trim")
+    document.pop("digest")
+    plain = bundle._canonical(document)
+    address = bundle.hashlib.sha256(plain).hexdigest()
+    (folder / bundle.MANIFEST).write_bytes(bundle._canonical({"digest": address, **document}))
+    detector = Detector.load(folder)
+    assert detector.manifest.digest == address
+    assert not detector.manifest.trims
+    judged = detector.judge(jpeg(240, (900, 900)))
+    assert (judged.conclusion.decision, judged.conclusion.domain) == ("likely_ai", UNKNOWN)
+    assert detector.bands() == DecisionBands(real_below=0.35, ai_from=0.65)
