@@ -171,7 +171,9 @@ def _corrupted_logits(engine: Engine, validation: Validation, config: TrainConfi
 
 def _domain(validation: Validation, config: TrainConfig) -> TrainedDomain:
     lowest = float(config.augment.jpeg_quality_min) if config.augment.enabled and config.augment.jpeg_p > 0 else None
-    return trained_domain(validation.qualities, [detail(pixels) for pixels in validation.inputs], lowest)
+    sides = [quality.log2_min_side for quality in validation.qualities]
+    qualities = [quality.jpeg_quality for quality in validation.qualities if quality.jpeg_quality is not None]
+    return trained_domain(sides, qualities, [detail(pixels) for pixels in validation.inputs], lowest)
 
 
 def _write_golden(

@@ -3,16 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 
 from serving.detector.image import ImageInfo
 from serving.detector.preprocess import Pixels
 from serving.platform.frozen import Frozen
-
-if TYPE_CHECKING:
-    from serving.detector.statistics import InputQuality
 
 SignalName = Literal["min_side_px", "detail", "jpeg_quality"]
 
@@ -100,22 +97,25 @@ def measure(domain: TrainedDomain | None, info: ImageInfo, pixels: Pixels) -> Do
 
 
 def trained_domain(
-    qualities: Sequence["InputQuality"], details: Sequence[float | None], lowest_quality: float | None
+    log2_min_sides: Sequence[float],
+    jpeg_qualities: Sequence[float],
+    details: Sequence[float | None],
+    lowest_quality: float | None,
 ) -> TrainedDomain:
     """The ranges of held-out photos.
 
     Args:
-        qualities: of the photos' files.
-        details: of their model inputs, in the same order.
+        log2_min_sides: of the photos' smaller sides in pixels.
+        jpeg_qualities: of those that are JPEGs.
+        details: of their model inputs.
         lowest_quality: JPEG quality that training compressed photos to; None: it did not.
     """
-    sides = [q.log2_min_side for q in qualities]
-    seen = [q.jpeg_quality for q in qualities if q.jpeg_quality is not None]
     known = sorted(value for value in details if value is not None)
+    lowest = min(jpeg_qualities, default=None)
     return TrainedDomain(
-        min_side_px=(round(2 ** (min(sides) - OCTAVES), 1), round(2 ** (max(sides) + OCTAVES), 1)),
+        min_side_px=(round(2 ** (min(log2_min_sides) - OCTAVES), 1), round(2 ** (max(log2_min_sides) + OCTAVES), 1)),
         detail=_range(known) if len(known) >= _FEWEST else None,
-        jpeg_quality=round(min(min(seen), lowest_quality or math.inf), 1) if seen else None,
+        jpeg_quality=None if lowest is None else round(min(lowest, lowest_quality or math.inf), 1),
     )
 
 

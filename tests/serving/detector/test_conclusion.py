@@ -16,7 +16,6 @@ from serving.detector.conclusion import DECISIONS, DecisionBands, Policy, conclu
 from serving.detector.decision import DecisionRule
 from serving.detector.detector import Detector
 from serving.detector.domain import UNKNOWN, Domain, Signal, TrainedDomain, detail, trained_domain
-from serving.detector.statistics import InputQuality
 from serving.provenance.record import NO_CREDENTIALS, SILENT, Credentials, Provenance, Source
 from tests.bundles import jpeg, make_bundle
 
@@ -107,9 +106,9 @@ def test_a_deployment_sets_its_own_thresholds_and_loses_the_promise_with_them() 
 def test_the_domain_of_like_photos_holds_nearly_all_of_them() -> None:
     rng = np.random.default_rng(1)
     sides = rng.integers(400, 1600, 4000)
-    qualities = [InputQuality(float(np.log2(s)), 0.0, 0.0, float(rng.uniform(70, 95)), "JPEG") for s in sides]
+    qualities = rng.uniform(70, 95, 2000).tolist()
     details = rng.normal(0.6, 0.05, 4000).tolist()
-    domain = trained_domain(qualities[:2000], details[:2000], 40.0)
+    domain = trained_domain(np.log2(sides[:2000]).tolist(), qualities, details[:2000], 40.0)
     assert domain.jpeg_quality == 40.0
     assert domain.detail is not None
     low, high = domain.detail
