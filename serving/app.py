@@ -14,7 +14,7 @@ from serving.detector.collector import lasting
 from serving.detector.conclusion import Policy
 from serving.detector.image import ImageLimits
 from serving.drift.monitor import DriftMonitor, DriftPolicy, tell
-from serving.feedback import FeedbackMetrics, FeedbackStore
+from serving.feedback import FeedbackMetrics, FeedbackPolicy, FeedbackStore
 from serving.http import problems, security
 from serving.http.openapi import describe
 from serving.http.predictor import Predictor
@@ -97,6 +97,7 @@ def build_service(settings: Settings) -> Service:
         settings.decode_timeout_s,
         limits,
         policy=policy,
+        on_failed=telemetry.predictions_failed,
     )
 
     def holder(
@@ -105,7 +106,12 @@ def build_service(settings: Settings) -> Service:
         failed = partial(lifecycle.refresh_failed, name)
         return ModelHolder(uri, settings.model_cache_dir, settings.mlflow_tracking_uri, label, digest, on_load, failed)
 
-    drift = DriftMonitor(DriftPolicy.of(settings), settings.drift_state, partial(tell, telemetry))
+    drift = DriftMonitor(
+        DriftPolicy.of(settings),
+        settings.drift_state,
+        partial(tell, telemetry),
+        partial(telemetry.record_trouble, "drift"),
+    )
 
     labels = _feedback(settings, telemetry)
     lifecycle = LifecycleMetrics(telemetry.registry, settings.pipeline_runs_dir)
@@ -133,8 +139,13 @@ def _feedback(settings: Settings, telemetry: Telemetry) -> FeedbackStore | None:
     metrics = FeedbackMetrics(telemetry.registry)
     if settings.feedback_dir is None:
         return None
-    retention_s = settings.feedback_retention_days * 86400
-    return FeedbackStore(settings.feedback_dir, settings.feedback_keep_images, retention_s, metrics)
+    policy = FeedbackPolicy(
+        settings.feedback_retention_days * 86400,
+        settings.feedback_keep_images,
+        settings.feedback_max_images,
+        settings.feedback_max_image_bytes,
+    )
+    return FeedbackStore(settings.feedback_dir, policy, metrics, partial(telemetry.record_trouble, "feedback"))
 
 
 @asynccontextmanager

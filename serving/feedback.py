@@ -4,37 +4,35 @@ In FEEDBACK_DIR: `feedback.jsonl` (one line per label, the record that is never 
 that wait for a label, and the latest label of each), `images/` (only with FEEDBACK_KEEP_IMAGES).
 """
 
-import hashlib
 import json
-import os
 import sqlite3
-import threading
 import time
-from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal, NamedTuple
 
-import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from serving.detector.decision import Verdict
 from serving.detector.labels import POSITIVE, Label
-from serving.platform.errors import StateError, UnknownPredictionError
-
-log = structlog.get_logger(__name__)
+from serving.kept_images import KeptImages
+from serving.platform.errors import StateError, UnknownPredictionError, one_line
+from serving.platform.jsonlines import LocalLines
+from serving.platform.recorder import Recorder, Trouble
 
 JSONL: Final = "feedback.jsonl"
 FLUSH_S: Final = 0.5
 MAX_WAITING: Final = 10_000
-MAX_WAITING_IMAGES: Final = 200
-"""With images kept, so many at most wait in memory for the disk."""
+"""Predictions that wait in memory for the disk at most."""
+PRUNE_S: Final = 3600.0
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS predictions (
     request_id TEXT NOT NULL, item INTEGER NOT NULL, at REAL NOT NULL, version TEXT NOT NULL,
     prediction TEXT NOT NULL, probability REAL NOT NULL, sha256 TEXT NOT NULL, label TEXT,
+    key TEXT NOT NULL DEFAULT '', labelled_key TEXT,
     PRIMARY KEY (request_id, item)
 );
 CREATE INDEX IF NOT EXISTS labelled ON predictions (version, label, prediction) WHERE label IS NOT NULL;
@@ -54,13 +52,34 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
+class Labeller:
+    """Who gives a label: the id of the API key (empty without one), and what the caller says of itself."""
+
+    key: str = ""
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackPolicy:
+    """What is remembered, and how much."""
+
+    retention_s: float
+    keep_images: bool = False
+    most_images: int = 10_000
+    most_image_bytes: int = 1024 * 1024 * 1024
+
+
+class _Prediction(NamedTuple):
+    """A row of the table, in its order."""
+
     request_id: str
     item: int
     at: float
     version: str
-    verdict: Verdict
-    data: bytes
+    prediction: Label
+    probability: float
+    sha256: str
+    key: str
 
 
 class FeedbackMetrics:
@@ -85,6 +104,11 @@ class FeedbackMetrics:
             multiprocess_mode="livemostrecent",
             registry=registry,
         )
+        self.refused_images = Counter(
+            "aidetect_feedback_images_refused_total",
+            "Judged photos that FEEDBACK_KEEP_IMAGES did not keep, because its caps or the memory were full.",
+            registry=registry,
+        )
         self.figures({})
 
     def received(self, prediction: Label, label: Label) -> None:
@@ -103,170 +127,187 @@ class FeedbackMetrics:
 class FeedbackStore:
     """Remembers predictions off the request path and joins labels to them; shared by all workers of a server."""
 
-    def __init__(self, folder: Path, keep_images: bool, retention_s: float, metrics: FeedbackMetrics) -> None:
-        """Open the store.
+    def __init__(
+        self,
+        folder: Path,
+        policy: FeedbackPolicy,
+        metrics: FeedbackMetrics,
+        on_trouble: Callable[[Trouble, int], None] = lambda _trouble, _rows: None,
+    ) -> None:
+        """Open the store; a damaged index is set aside, so that feedback never keeps a server down.
 
         Raises:
-            StateError: the folder cannot be written, or its index is damaged.
+            StateError: the folder cannot be written.
         """
-        self._folder, self._keep_images, self._retention_s, self._metrics = folder, keep_images, retention_s, metrics
-        self._waiting: deque[_Waiting] = deque(maxlen=MAX_WAITING_IMAGES if keep_images else MAX_WAITING)
+        self._policy, self._metrics = policy, metrics
         self._version = ""
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._pruned = 0.0
+        self._labels = LocalLines(folder / JSONL, "set FEEDBACK_DIR", 0o600)
+        self._images: KeptImages | None = None
         try:
-            (folder / "images" if keep_images else folder).mkdir(parents=True, exist_ok=True)
-            self._index = sqlite3.connect(
-                folder / "index.sqlite", timeout=5, isolation_level=None, check_same_thread=False
+            if policy.keep_images:
+                self._images = KeptImages(
+                    folder / "images", policy.most_images, policy.most_image_bytes, metrics.refused_images.inc
+                )
+            self._recorder = Recorder[_Prediction](
+                folder / "index.sqlite", _SCHEMA, _write, MAX_WAITING, "FEEDBACK_DIR", on_trouble
             )
-            self._index.execute("PRAGMA journal_mode = WAL")
-            self._index.executescript(_SCHEMA)
-        except (OSError, sqlite3.Error) as error:
-            raise StateError(f"FEEDBACK_DIR={folder}: {error}; name a writable folder") from error
+            self._add_columns()
+        except (OSError, sqlite3.Error, StateError) as error:
+            raise StateError(f"FEEDBACK_DIR={folder}: {one_line(error)}; name a writable folder") from error
 
     def serve(self, version: str) -> None:
         """Report precision and recall of this model version from now on."""
         self._version = version
-        self._report()
+        with self._recorder.trouble_told():
+            self._report()
 
-    def remember(self, request_id: str, item: int, version: str, verdict: Verdict, data: bytes) -> None:
-        """Expect a label for this prediction; O(1), no I/O."""
-        self._waiting.append(_Waiting(request_id, item, time.time(), version, verdict, data))
+    def remember(self, request_id: str, item: int, version: str, verdict: Verdict, sha256: str, key: str) -> None:
+        """Expect a label for this prediction; O(1), no I/O.
 
-    def record(self, request_id: str, item: int, label: Label, who: str = "") -> Accepted:
+        Args:
+            request_id: the server's own.
+            item: position in the request.
+            version: of the model.
+            verdict: what it said.
+            sha256: of the file's bytes.
+            key: id of the API key that asked; empty without one.
+        """
+        row = _Prediction(request_id, item, time.time(), version, verdict.prediction, verdict.probability, sha256, key)
+        self._recorder.put(row)
+
+    def keep(self, sha256: str, data: bytes) -> None:
+        """Keep the photo itself, where that is wanted."""
+        if self._images is not None:
+            self._images.offer(sha256, data)
+
+    def record(self, request_id: str, item: int, label: Label, who: Labeller) -> Accepted:
         """Join a true label to its prediction and keep it; blocks until it is on the disk.
 
         Raises:
             UnknownPredictionError: never answered here, or longer ago than the retention.
+            StateError: it could not be kept now (disk full, index busy); nothing was changed, try again.
         """
-        self.flush()
-        with self._lock:
-            self._index.execute("BEGIN IMMEDIATE")
-            try:
-                accepted = self._join(request_id, item, label, who)
-            except BaseException:
-                self._index.execute("ROLLBACK")
+        try:
+            self.flush()
+            with self._recorder.transaction() as cursor:
+                accepted = self._join(cursor, request_id, item, label, who)
+            if accepted.status != "unchanged":
+                self._metrics.received(accepted.prediction, label)
+                self._report()
+        except (OSError, sqlite3.Error) as error:
+            with self._recorder.trouble_told():
                 raise
-            self._index.execute("COMMIT")
-        if accepted.status != "unchanged":
-            self._metrics.received(accepted.prediction, label)
-        self._report()
+            raise StateError(f"the label could not be kept: {one_line(error)}; send it again") from error
         return accepted
 
     def start(self) -> None:
         """Start the thread that writes remembered predictions."""
-        self._thread = threading.Thread(target=self._run, name="feedback", daemon=True)
-        self._thread.start()
+        self._recorder.start("feedback", FLUSH_S, self._work)
 
     def close(self) -> None:
         """Write what is remembered and stop."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(timeout=10)
-        self.flush()
-        self._index.close()
+        with self._recorder.trouble_told():
+            self.flush()
+        self._recorder.close()
 
     def flush(self) -> None:
-        """Write remembered predictions to the index."""
-        with self._lock:
-            taken = [self._waiting.popleft() for _ in range(len(self._waiting))]
-            rows = [(w.request_id, w.item, w.at, w.version, w.verdict.prediction, w.verdict.probability,
-                     self._keep(w.data)) for w in taken]  # fmt: skip
-            if rows:
-                self._index.execute("BEGIN IMMEDIATE")
-                self._index.executemany(
-                    "INSERT OR REPLACE INTO predictions "
-                    "(request_id, item, at, version, prediction, probability, sha256) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    rows,
-                )
-                self._index.execute("COMMIT")
+        """Write remembered predictions to the index, and photos to their folder.
 
-    def _run(self) -> None:
-        pruned = 0.0
-        while not self._stop.wait(FLUSH_S):
-            try:
-                self.flush()
-                if time.monotonic() - pruned > 3600:
-                    pruned = time.monotonic()
-                    self._prune()
-            except (OSError, sqlite3.Error) as error:
-                log.error("feedback_state_unusable", folder=str(self._folder), error=str(error))
+        Raises:
+            sqlite3.Error, OSError: what was not written is still remembered.
+        """
+        self._recorder.flush()
+        if self._images is not None:
+            self._images.write(self._expendable)
 
-    def _join(self, request_id: str, item: int, label: Label, who: str) -> Accepted:
-        found = self._index.execute(
-            "SELECT version, prediction, probability, sha256, label, at FROM predictions "
+    def _work(self) -> None:
+        self.flush()
+        if time.monotonic() - self._pruned > PRUNE_S:
+            self._pruned = time.monotonic()
+            self._prune()
+
+    def _add_columns(self) -> None:
+        """Bring an index of an earlier release up to date."""
+        columns = {row[1] for row in self._recorder.read("PRAGMA table_info(predictions)")}
+        for name, kind in (("key", "TEXT NOT NULL DEFAULT ''"), ("labelled_key", "TEXT")):
+            if name not in columns:
+                with self._recorder.transaction() as cursor:
+                    cursor.execute(f"ALTER TABLE predictions ADD COLUMN {name} {kind}")
+
+    def _join(self, cursor: sqlite3.Cursor, request_id: str, item: int, label: Label, who: Labeller) -> Accepted:
+        found = cursor.execute(
+            "SELECT version, prediction, probability, sha256, label, at, key, labelled_key FROM predictions "
             "WHERE request_id = ? AND item = ?",
             (request_id, item),
         ).fetchone()
         if found is None:
             raise UnknownPredictionError(
                 f"no prediction with request_id {request_id!r} and item {item} in the last "
-                f"{self._retention_s / 86400:g} days"
+                f"{self._policy.retention_s / 86400:g} days"
             )
-        version, prediction, probability, sha256, before, at = found
+        version, prediction, probability, sha256, before, at, asked_by, labelled_by = found
         status: Literal["recorded", "unchanged", "corrected"] = "corrected" if before else "recorded"
         if before == label:
             return Accepted("unchanged", prediction, label, probability, version)
-        image = self._image(sha256)
-        self._append(
-            {
-                "at": datetime.now(UTC).isoformat(timespec="seconds"),
-                "request_id": request_id,
-                "item": item,
-                "label": label,
-                "prediction": prediction,
-                "probability": probability,
-                "model_version": version,
-                "predicted_at": datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds"),
-                "image_sha256": sha256,
-                "image": image.relative_to(self._folder).as_posix() if image.is_file() else None,
-                "by": who,
-            }
-        )
-        self._index.execute(
-            "UPDATE predictions SET label = ? WHERE request_id = ? AND item = ?", (label, request_id, item)
+        image = self._images and self._images.path(sha256)
+        line = {
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "request_id": request_id,
+            "item": item,
+            "label": label,
+            "prediction": prediction,
+            "probability": probability,
+            "model_version": version,
+            "predicted_at": datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds"),
+            "predicted_for_key": asked_by or None,
+            "image_sha256": sha256,
+            "image": f"images/{sha256}" if image else None,
+            # whose key gave the label; a correction also says what it takes the place of
+            "key": who.key or None,
+            "by": who.by,
+            "corrects": {"label": before, "key": labelled_by or None} if before else None,
+        }
+        self._labels.append(json.dumps(line, sort_keys=True).encode())
+        cursor.execute(
+            "UPDATE predictions SET label = ?, labelled_key = ? WHERE request_id = ? AND item = ?",
+            (label, who.key, request_id, item),
         )
         return Accepted(status, prediction, label, probability, version)
 
-    def _append(self, line: dict[str, Any]) -> None:
-        # one write to a file opened for appending: lines of several workers never mix
-        handle = os.open(self._folder / JSONL, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
-            os.write(handle, (json.dumps(line, sort_keys=True) + "\n").encode())
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-    def _keep(self, data: bytes) -> str:
-        sha256 = hashlib.sha256(data).hexdigest()
-        path = self._image(sha256)
-        if self._keep_images and not path.exists():
-            partial = path.with_suffix(f".{os.getpid()}.partial")
-            partial.write_bytes(data)
-            partial.rename(path)
-        return sha256
-
-    def _image(self, sha256: str) -> Path:
-        return self._folder / "images" / sha256
+    def _expendable(self) -> Iterator[str]:
+        """Photos that nobody labelled, the oldest first."""
+        found = self._recorder.read(
+            "SELECT sha256 FROM predictions GROUP BY sha256 HAVING COUNT(label) = 0 ORDER BY MAX(at)"
+        )
+        return (sha256 for (sha256,) in found)
 
     def _prune(self) -> None:
         """Forget predictions nobody labelled in time, and their images."""
-        with self._lock:
-            old = time.time() - self._retention_s
-            gone = self._index.execute(
+        with self._recorder.transaction() as cursor:
+            old = time.time() - self._policy.retention_s
+            gone = cursor.execute(
                 "DELETE FROM predictions WHERE label IS NULL AND at < ? RETURNING sha256", (old,)
             ).fetchall()
-            for (sha256,) in gone:
-                still = self._index.execute("SELECT 1 FROM predictions WHERE sha256 = ? LIMIT 1", (sha256,)).fetchone()
-                if still is None:
-                    self._image(sha256).unlink(missing_ok=True)
+            still = "SELECT 1 FROM predictions WHERE sha256 = ? LIMIT 1"
+            unused = [sha256 for (sha256,) in gone if cursor.execute(still, (sha256,)).fetchone() is None]
+        if self._images is not None:
+            for sha256 in unused:
+                self._images.forget(sha256)
 
     def _report(self) -> None:
-        with self._lock:
-            found = self._index.execute(
-                "SELECT prediction, label, COUNT(*) FROM predictions "
-                "WHERE version = ? AND label IS NOT NULL GROUP BY prediction, label",
-                (self._version,),
-            ).fetchall()
+        found = self._recorder.read(
+            "SELECT prediction, label, COUNT(*) FROM predictions "
+            "WHERE version = ? AND label IS NOT NULL GROUP BY prediction, label",
+            (self._version,),
+        )
         self._metrics.figures({(prediction, label): n for prediction, label, n in found})
+
+
+def _write(cursor: sqlite3.Cursor, rows: Sequence[_Prediction]) -> None:
+    # ids are the server's own and unique: a row that is there already was written by a try that seemed to fail
+    cursor.executemany(
+        "INSERT OR IGNORE INTO predictions (request_id, item, at, version, prediction, probability, sha256, key) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        rows,
+    )

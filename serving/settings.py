@@ -135,6 +135,10 @@ class Settings(BaseSettings):
     """Where POST /feedback keeps labels, append-only; empty: the route refuses."""
     feedback_keep_images: bool = False
     """Also keep the judged images themselves there, for the next training set."""
+    feedback_max_images: int = Field(10_000, ge=1)
+    """Images kept at most. Where the next finds no room, the oldest without a label go."""
+    feedback_max_image_bytes: int = Field(1024 * MIB, ge=1)
+    """Bytes of kept images at most, in the same way."""
     feedback_retention_days: float = Field(30.0, gt=0.0)
     """How long a prediction waits for its label."""
     pipeline_runs_dir: Path | None = None

@@ -1,9 +1,7 @@
 """The drift monitor: an append on the request path, everything else on its own thread."""
 
-import sqlite3
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +19,7 @@ from serving.drift.diagnosis import diagnose
 from serving.drift.report import ALERT_LEVELS, DriftReport, DriftSummary, SignalReport
 from serving.drift.signals import SIGNALS, Baseline, Floors
 from serving.drift.standing import PERSISTENCE, Standing, state_after
-from serving.drift.store import KEPT_WINDOWS, DriftStore, Observation, Rows, format_id
+from serving.drift.store import KEPT_WINDOWS, DriftStore, Observation, OnTrouble, Rows, format_id
 from serving.settings import Settings
 from serving.telemetry.metrics import Telemetry
 
@@ -62,7 +60,13 @@ Listener = Callable[[Standing], None]
 class DriftMonitor:
     """Watches the served model version. `observe` costs a microsecond; tests run when a window is full."""
 
-    def __init__(self, policy: DriftPolicy, path: Path | None = None, listener: Listener | None = None) -> None:
+    def __init__(
+        self,
+        policy: DriftPolicy,
+        path: Path | None = None,
+        listener: Listener | None = None,
+        on_trouble: OnTrouble = lambda _kind, _n: None,
+    ) -> None:
         """Open the state.
 
         Args:
@@ -70,21 +74,18 @@ class DriftMonitor:
             path: SQLite file shared by all workers of this server and kept over restarts; None: memory.
             listener: told where the served model stands whenever that changed, on the thread that found it (the
                 gauges hang here).
+            on_trouble: told of observations that were not written or dropped, and of a damaged file.
 
         Raises:
             StateError: the path cannot be used.
         """
         self.policy = policy
-        self._store = DriftStore(path, view=policy.window)
+        self._store = DriftStore(path, policy.window, 10 * policy.window, on_trouble)
         self._listener = listener
-        # bounded: with a full disk the oldest observations go, not the server
-        self._buffer: deque[Observation] = deque(maxlen=10 * policy.window)
         self._served: tuple[str, Baseline] | None = None
         self._standing: Standing | None = None
         self._report: DriftReport | None = None
         self._work = threading.Lock()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
 
     def serve(self, version: str, reference: Reference, rule: DecisionRule) -> None:
         """Watch another model version from now on; its windows continue where they were left."""
@@ -93,7 +94,7 @@ class DriftMonitor:
 
     def observe(self, verdict: Verdict, logit: float, quality: InputQuality, version: str) -> None:
         """Remember one prediction; O(1), no lock, no I/O."""
-        self._buffer.append(
+        self._store.recorder.put(
             Observation(
                 version,
                 time.time(),
@@ -111,16 +112,12 @@ class DriftMonitor:
 
     def start(self) -> None:
         """Start the thread that stores observations and closes windows."""
-        self._thread = threading.Thread(target=self._run, name="drift", daemon=True)
-        self._thread.start()
+        self._store.recorder.start("drift", self.policy.flush_s, self.refresh)
 
     def close(self) -> None:
         """Store what is buffered and stop; call after the last prediction."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(timeout=10)
         self.refresh()
-        self._store.close()
+        self._store.recorder.close()
 
     def report(self) -> DriftReport | None:
         """Drift now, with this process's buffer included; None before a model is served. Milliseconds: off the loop."""
@@ -130,11 +127,6 @@ class DriftMonitor:
                 self._report = self._compose(self._standing, self._served[1])
         return self._report
 
-    def status(self) -> dict[str, Any]:
-        """`report` as JSON-ready fields; empty before a model is served."""
-        report = self.report()
-        return report.model_dump(mode="json") if report else {}
-
     def summary(self) -> DriftSummary | None:
         """The last refreshed state (at most `flush_s` old); costs nothing."""
         standing = self._standing
@@ -143,7 +135,7 @@ class DriftMonitor:
     def refresh(self) -> None:
         """Store the buffer, close full windows, tell the listener what they changed."""
         with self._at_work():
-            self._flush()
+            self._store.recorder.flush()
             served = self._served
             if served is None:
                 return
@@ -159,26 +151,9 @@ class DriftMonitor:
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
-        """One thread at a time; trouble with the state is logged, never raised."""
-        with self._work:
-            try:
-                yield
-            except sqlite3.Error as error:
-                log.error("drift_state_unusable", path=str(self._store.path), error=str(error))
-
-    def _run(self) -> None:
-        while not self._stop.wait(self.policy.flush_s):
-            self.refresh()
-
-    def _flush(self) -> None:
-        taken = [self._buffer.popleft() for _ in range(len(self._buffer))]
-        if not taken:
-            return
-        try:
-            self._store.append(taken)
-        except sqlite3.Error:
-            self._buffer.extendleft(reversed(taken))
-            raise
+        """One thread at a time; trouble with the state is told, never raised."""
+        with self._work, self._store.recorder.trouble_told():
+            yield
 
     def _close_window(self, version: str, baseline: Baseline) -> bool:
         closed = self._store.close_window(

@@ -6,23 +6,19 @@ transaction, so that all of them report the same windows. Without a path the sto
 
 import json
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import structlog
 
 from serving.drift.signals import FORMATS, NUMERIC, Windows
-from serving.platform.errors import StateError
+from serving.platform.recorder import Recorder, Trouble
 
-log = structlog.get_logger(__name__)
+OnTrouble = Callable[[Trouble, int], None]
 
-BUSY_TIMEOUT_S: Final = 5.0
 KEPT_WINDOWS: Final = 100
 
 _SCHEMA: Final = """
@@ -95,25 +91,20 @@ class Rows:
 class DriftStore:
     """Observations and windows of every model version; each method may be called from any thread."""
 
-    def __init__(self, path: Path | None, view: int) -> None:
+    def __init__(self, path: Path | None, view: int, most: int, on_trouble: OnTrouble = lambda _kind, _n: None) -> None:
         """Open or create the store; a damaged file is set aside, so that monitoring never keeps a server down.
+
+        Args:
+            path: the file; None: memory.
+            view: length of the sliding view.
+            most: observations that wait in memory at most.
+            on_trouble: told of what could not be written, was dropped, or was damaged.
 
         Raises:
             StateError: the path cannot be written.
         """
-        self._lock = threading.Lock()
         self._view = view
-        self.path = path
-        self._connection = self._open()
-
-    def append(self, observations: Sequence[Observation]) -> None:
-        """Add observations in their order, all or none."""
-        marks = ", ".join("?" * len(Observation._fields))
-        with self._transaction() as cursor:
-            cursor.executemany(
-                f"INSERT INTO observations (version, at, {_COLUMNS}) VALUES ({marks})",  # noqa: S608 - constants only
-                observations,
-            )
+        self.recorder = Recorder[Observation](path, _SCHEMA, _write, most, "DRIFT_STATE_PATH", on_trouble)
 
     def close_window(
         self,
@@ -130,7 +121,7 @@ class DriftStore:
         waiting, oldest = self._open_window(version)
         if waiting < size and not (waiting >= min_n and time.time() - oldest >= max_age_s):
             return None
-        with self._transaction() as cursor:
+        with self.recorder.transaction() as cursor:
             found = cursor.execute(
                 f"SELECT id, at, {_COLUMNS} FROM observations WHERE version = ? AND NOT closed "  # noqa: S608 - constants
                 "ORDER BY id LIMIT ?",
@@ -158,7 +149,7 @@ class DriftStore:
 
     def recent(self, version: str) -> Rows:
         """The last observations of a version, at most the sliding view's length."""
-        found = self._read(
+        found = self.recorder.read(
             f"SELECT {_COLUMNS} FROM observations WHERE version = ? ORDER BY id DESC LIMIT ?",  # noqa: S608 - constants
             (version, self._view),
         )
@@ -170,72 +161,29 @@ class DriftStore:
 
     def newest_window(self, version: str) -> int:
         """Number of the last closed window of a version; 0 before the first."""
-        return int(self._read("SELECT COALESCE(MAX(id), 0) FROM windows WHERE version = ?", (version,))[0][0])
+        return int(self.recorder.read("SELECT COALESCE(MAX(id), 0) FROM windows WHERE version = ?", (version,))[0][0])
 
     def windows(self, version: str, limit: int) -> list[ClosedWindow]:
         """The last closed windows of a version, newest first."""
-        found = self._read(
+        found = self.recorder.read(
             "SELECT id, opened, closed, n, drifted, result FROM windows WHERE version = ? ORDER BY id DESC LIMIT ?",
             (version, limit),
         )
         return [ClosedWindow(i, o, c, n, bool(d), json.loads(result)) for i, o, c, n, d, result in found]
 
-    def close(self) -> None:
-        """Close the file."""
-        with self._lock:
-            self._connection.close()
-
     def _open_window(self, version: str) -> tuple[int, float]:
         """How many observations wait for their test, and since when (Unix time)."""
         query = "SELECT COUNT(*), COALESCE(MIN(at), 0) FROM observations WHERE version = ? AND NOT closed"
-        waiting, oldest = self._read(query, (version,))[0]
+        waiting, oldest = self.recorder.read(query, (version,))[0]
         return int(waiting), float(oldest)
 
-    def _open(self) -> sqlite3.Connection:
-        try:
-            return self._connect()
-        except sqlite3.DatabaseError as error:
-            if self.path is None or isinstance(error, sqlite3.OperationalError):
-                raise StateError(f"DRIFT_STATE_PATH={self.path}: {error}; name a file in a writable folder") from error
-            aside = self.path.with_name(f"{self.path.name}.damaged-{int(time.time())}")
-            self.path.rename(aside)
-            log.error("drift_state_damaged", path=str(self.path), moved_to=str(aside), error=str(error))
-            return self._connect()
-        except OSError as error:
-            raise StateError(
-                f"DRIFT_STATE_PATH={self.path}: {error.strerror}; name a file in a writable folder"
-            ) from error
 
-    def _connect(self) -> sqlite3.Connection:
-        if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(
-            self.path or ":memory:", timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-        )
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.executescript(_SCHEMA)
-        except sqlite3.DatabaseError:
-            connection.close()
-            raise
-        return connection
-
-    def _read(self, query: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        with self._lock:
-            return self._connection.execute(query, values).fetchall()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Cursor]:
-        with self._lock:
-            cursor = self._connection.cursor()
-            cursor.execute("BEGIN IMMEDIATE")
-            try:
-                yield cursor
-            except BaseException:
-                cursor.execute("ROLLBACK")
-                raise
-            cursor.execute("COMMIT")
+def _write(cursor: sqlite3.Cursor, observations: Sequence[Observation]) -> None:
+    marks = ", ".join("?" * len(Observation._fields))
+    cursor.executemany(
+        f"INSERT INTO observations (version, at, {_COLUMNS}) VALUES ({marks})",  # noqa: S608 - constants only
+        observations,
+    )
 
 
 def format_id(name: str) -> int:

@@ -40,14 +40,28 @@ class Predictor:
         cpu_limit_s: float = 5.0,
         limits: ImageLimits | None = None,
         policy: Policy = BY_THE_BUNDLE,
+        on_failed: Callable[[int], None] = lambda _images: None,
     ) -> None:
+        """Start the slots.
+
+        Args:
+            slots: threads that work.
+            queue_size: jobs that may wait for one.
+            timeout_s: from asking to the answer.
+            on_depth: told how many jobs wait, whenever that changed.
+            cpu_limit_s: processor time of one image.
+            limits: what an image may cost.
+            policy: by which a deployment decides.
+            on_failed: told how many accepted images got no verdict by a fault of the server: an internal error, or no
+                answer in time. Refused images and requests that found no place are none.
+        """
         self.slots = slots
         self.queue_size = queue_size
         self._timeout_s = timeout_s
         self._cpu_limit_s = cpu_limit_s
         self._limits = limits or ImageLimits()
         self._policy = policy
-        self._on_depth = on_depth
+        self._on_depth, self._on_failed = on_depth, on_failed
         self._slots = Slots(slots)
         self._told_depth = 0
 
@@ -72,7 +86,7 @@ class Predictor:
             ImageRefusedError: the bytes are no acceptable image, or cost too much.
             ProblemError: `overloaded` or `deadline_exceeded`.
         """
-        async with self._admitted(1, client):
+        async with self._counted(1), self._admitted(1, client):
             return await self._do(partial(detector.judge, data, self._limits), client)
 
     async def predict_many(self, detector: Detector, images: Sequence[bytes], client: str = "") -> list[Outcome]:
@@ -84,13 +98,13 @@ class Predictor:
             ProblemError: `overloaded` or `deadline_exceeded`.
         """
         chunks = _split(images, min(self.slots, len(images)))
-        async with self._admitted(len(chunks), client), asyncio.TaskGroup() as group:
+        async with self._counted(len(images)), self._admitted(len(chunks), client), asyncio.TaskGroup() as group:
             judged = [group.create_task(self._judge_chunk(detector, chunk, client)) for chunk in chunks]
         return [outcome for chunk in judged for outcome in chunk.result()]
 
     async def explain(self, detector: Detector, data: bytes, client: str = "") -> Explanation:
         """Judge and explain one image; raises as `predict`."""
-        async with self._admitted(1, client):
+        async with self._counted(1), self._admitted(1, client):
             return await self._do(
                 partial(detector.explain, data, self._limits, policy=self._policy), client, EXPLAIN_CPU_S
             )
@@ -126,6 +140,18 @@ class Predictor:
         finally:
             self._slots.drop([job])
             self._tell_depth()
+
+    @asynccontextmanager
+    async def _counted(self, images: int) -> AsyncIterator[None]:
+        """Within: what ends without a verdict by a fault of the server is told to `on_failed`."""
+        try:
+            yield
+        except ImageRefusedError:
+            raise
+        except Exception as error:
+            if not isinstance(error, ProblemError) or error.reason == "deadline_exceeded":
+                self._on_failed(images)
+            raise
 
     @asynccontextmanager
     async def _admitted(self, jobs: int, client: str) -> AsyncIterator[None]:

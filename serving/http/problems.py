@@ -48,6 +48,7 @@ Reason = Literal[
     "internal_error",
     "not_ready",
     "overloaded",
+    "not_kept",
     "deadline_exceeded",
 ]
 
@@ -77,6 +78,7 @@ STATUS: Final[dict[Reason, int]] = {
     "internal_error": 500,
     "not_ready": 503,
     "overloaded": 503,
+    "not_kept": 503,
     "deadline_exceeded": 503,
 }
 """Machine-readable reason -> HTTP status."""
@@ -242,6 +244,7 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
 _EXAMPLES: Final[dict[Reason, str]] = {
     "malformed_request": "the multipart body is damaged: no closing boundary",
     "unauthorized": "send a valid API key in the header X-API-Key",
+    "not_kept": "the label could not be kept: database is locked; send it again",
     "body_timeout": "less than 491,520 bytes of the body came within 30 s",
     "no_challenger": "no challenger is loaded; set SHADOW_MODEL_URI to a model that exists",
     "request_too_large": "the body has more than 52,428,800 bytes, the limit for this route",

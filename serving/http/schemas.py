@@ -193,6 +193,8 @@ class VertexPrediction(VerdictFields):
 
     model_version: str
     threshold: float
+    request_id: str = Field(description="For POST /feedback, with `item`; Vertex AI passes no header on.")
+    item: int = Field(description="Position among the instances.")
 
 
 class VertexResponse(_Out):
@@ -259,6 +261,9 @@ class V2Response(_Out):
     model_name: str
     model_version: str
     id: str | None = None
+    parameters: dict[str, str] = Field(
+        default={}, description="`request_id`: for POST /feedback; `item` is the position in the tensor."
+    )
     outputs: list[V2Tensor]
 
 

@@ -15,7 +15,7 @@ from serving.drift.monitor import DriftMonitor
 from serving.feedback import FeedbackStore
 from serving.http.codecs import ImageBounds
 from serving.http.predictor import Predictor
-from serving.http.problems import ProblemError
+from serving.http.problems import ProblemError, request_id
 from serving.http.uploads import BodyAccount, BodyBudget, Pace, Upload, UploadLimits, read_body, read_files
 from serving.lifecycle import LifecycleMetrics
 from serving.served import ModelHolder, Served
@@ -124,27 +124,41 @@ class Service:
         return f"the file has more than {self.settings.max_file_bytes:,} bytes, the limit"
 
     def observe(
-        self, served: Served, judgement: Judgement, data: bytes, seconds: float, request_id: str = "", item: int = 0
+        self, request: Request, served: Served, judgement: Judgement, data: bytes, seconds: float, item: int = 0
     ) -> None:
         """Tell every observer of a verdict that is about to be answered.
 
         Args:
+            request: whose id a true label may come back with.
             served: the model that judged.
             judgement: what it said.
             data: the image's bytes; only a challenger of another input size looks at them.
             seconds: from the complete body to the verdict.
-            request_id: by which a true label may come back; empty where the answer shows none.
-            item: position in a batch.
+            item: position in the request.
         """
         self.telemetry.prediction(judgement.verdict, seconds)
         self.telemetry.decision(judgement.conclusion, judgement.verdict.prediction)
         if self.drift is not None:
             quality = InputQuality.of(judgement.info)
             self.drift.observe(judgement.verdict, judgement.logit, quality, served.version)
-        if self.feedback is not None and request_id:
-            self.feedback.remember(request_id, item, served.version, judgement.verdict, data)
+        if self.feedback is not None:
+            self.feedback.remember(
+                request_id(request.scope),
+                item,
+                served.version,
+                judgement.verdict,
+                judgement.conclusion.image_sha256,
+                key_id(request),
+            )
+            self.feedback.keep(judgement.conclusion.image_sha256, data)
         if self.shadow is not None:
             self.shadow.offer(judgement, data)
+
+
+def key_id(request: Request) -> str:
+    """Id of the API key that the request came with (a prefix of its digest); empty without one."""
+    kind, _, holder = request.scope["state"].get("caller", "").partition(":")
+    return holder if kind == "key" else ""
 
 
 def service_of(request: Request) -> Service:

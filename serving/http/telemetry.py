@@ -21,6 +21,7 @@ CLIENT_LEFT: Final = 499
 """Status under which a request counts whose client left before the answer (nginx's convention)."""
 
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+"""What a client's X-Request-ID must look like to be echoed and logged."""
 _PROBES: Final = frozenset({"/health", "/healthz", "/readyz", "/startup", "/metrics"})
 _WANTED: Final = frozenset(
     {b"x-request-id", b"traceparent", b"x-cloud-trace-context", b"user-agent", b"content-length"}
@@ -54,7 +55,9 @@ class TelemetryMiddleware:
         state = self._open(scope, headers)
         inner = self._paths_of(scope).enter(scope)
         without_body = scope["method"] == "HEAD"
-        request_id = state["request_id"].encode()
+        named = [(b"x-request-id", state["request_id"].encode())]
+        if state["correlation_id"]:
+            named.append((b"x-correlation-id", state["correlation_id"]))
         status = 0
         size = 0
 
@@ -62,7 +65,7 @@ class TelemetryMiddleware:
             nonlocal status, size
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": [*message.get("headers", ()), (b"x-request-id", request_id)]}
+                message = {**message, "headers": [*message.get("headers", ()), *named]}
             elif without_body:
                 message = {**message, "body": b""}
             else:
@@ -90,11 +93,15 @@ class TelemetryMiddleware:
     def _open(self, scope: Scope, headers: dict[bytes, bytes]) -> dict[str, Any]:
         given = headers.get(b"x-request-id", b"")
         state: dict[str, Any] = scope.setdefault("state", {})
-        state["request_id"] = given.decode() if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+        # always our own: what labels are joined by must name one request, and not be guessed
+        state["request_id"] = uuid.uuid4().hex
+        state["correlation_id"] = given if _SANE_ID.fullmatch(given) else b""
         state["client"] = client_address(scope, self._trusted_proxies)
         state["log"] = {}
         trace = trace_fields(_text(headers, b"traceparent"), _text(headers, b"x-cloud-trace-context"), self._project)
         structlog.contextvars.clear_contextvars()
+        if state["correlation_id"]:
+            trace["correlation_id"] = state["correlation_id"].decode()
         structlog.contextvars.bind_contextvars(request_id=state["request_id"], **trace)
         return state
 

@@ -62,7 +62,7 @@ class Telemetry:
         registry = self.registry
         self._predictions = Counter(
             "aidetect_predictions_total",
-            "Images judged, and images that failed for a reason on the server's side.",
+            "Images judged, and accepted images that got no verdict: an internal error, or no answer in time.",
             ["status", "prediction", "confidence"],
             registry=registry,
         )
@@ -92,6 +92,12 @@ class Telemetry:
             registry=registry,
         )
 
+        self._troubles = Counter(
+            "aidetect_record_troubles_total",
+            "Rows of a record (drift, feedback) that could not be written yet or were dropped; files found damaged.",
+            ["record", "trouble"],
+            registry=registry,
+        )
         self._storage_failures = Counter(
             "aidetect_rate_limit_storage_failures_total",
             "Times the shared rate limit storage failed and each process limited by itself.",
@@ -178,9 +184,13 @@ class Telemetry:
         self._latency.observe(seconds)
         self._probability.observe(verdict.probability)
 
-    def prediction_failed(self) -> None:
-        """One acceptable image got no verdict: a fault of the server, never a refusal of what the client sent."""
-        self._predictions.labels("error", "none", "none").inc()
+    def predictions_failed(self, images: int) -> None:
+        """Acceptable images got no verdict: a fault of the server, never a refusal of what the client sent."""
+        self._predictions.labels("error", "none", "none").inc(images)
+
+    def record_trouble(self, record: str, trouble: str, rows: int) -> None:
+        """`record` (drift, feedback) could not be written, lost rows or was damaged; see `Recorder`."""
+        self._troubles.labels(record, trouble).inc(max(1, rows))
 
     def decision(self, found: Conclusion, prediction: Label) -> None:
         """One image was decided on; the labels come from fixed sets."""
@@ -217,12 +227,6 @@ class Telemetry:
         self._info.labels(*labels).set(1)
         self._model_info = labels
         self._loaded.set(1)
-
-    def model_unloaded(self) -> None:
-        """No model serves any more."""
-        self._retire(self._model_info)
-        self._model_info = None
-        self._loaded.set(0)
 
     def _retire(self, labels: tuple[str, ...] | None) -> None:
         if labels is None:

@@ -7,10 +7,11 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from serving.detector.labels import LABELS, label_id
+from serving.feedback import Labeller
 from serving.http.problems import ProblemError, responses
 from serving.http.routes.predict import json_response
-from serving.http.service import service_of
-from serving.platform.errors import UnknownLabelError, UnknownPredictionError
+from serving.http.service import key_id, service_of
+from serving.platform.errors import StateError, UnknownLabelError, UnknownPredictionError
 
 router = APIRouter(tags=["feedback"])
 
@@ -20,10 +21,12 @@ class Feedback(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    request_id: str = Field(min_length=1, max_length=200, description="As the prediction's answer had it.")
+    request_id: str = Field(
+        min_length=1, max_length=200, description="The server's own, as the prediction's answer had it."
+    )
     label: str = Field(max_length=40, description="`real` or `ai_generated` (also `fake`, `ai`).", examples=["real"])
     item: int = Field(0, ge=0, le=1000, description="Position in a batch.")
-    by: str = Field("", max_length=100, description="Who says so, for the record.")
+    by: str = Field("", max_length=100, description="Who says so, for the record, beside the id of the API key.")
 
 
 class FeedbackReceipt(BaseModel):
@@ -54,6 +57,7 @@ class FeedbackReceipt(BaseModel):
         "rate_limited",
         "internal_error",
         "feedback_disabled",
+        "not_kept",
     ),
 )
 async def feedback(request: Request, body: Feedback) -> Response:
@@ -66,9 +70,12 @@ async def feedback(request: Request, body: Feedback) -> Response:
     except UnknownLabelError as error:
         raise ProblemError("invalid_request", str(error)) from error
     try:
-        found = await asyncio.to_thread(store.record, body.request_id, body.item, label, body.by)
+        who = Labeller(key_id(request), body.by)
+        found = await asyncio.to_thread(store.record, body.request_id, body.item, label, who)
     except UnknownPredictionError as error:
-        raise ProblemError("not_found", str(error.args[0])) from error
+        raise ProblemError("not_found", str(error)) from error
+    except StateError as error:
+        raise ProblemError("not_kept", str(error)) from error
     return json_response(
         FeedbackReceipt(
             status=found.status,

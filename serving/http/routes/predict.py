@@ -79,7 +79,7 @@ async def predict(request: Request) -> Response:
         started = time.perf_counter()
         served = service.champion.current
         judgement = await service.predictor.predict(served.detector, data, account.client)
-        service.observe(served, judgement, data, time.perf_counter() - started, request_id(request.scope))
+        service.observe(request, served, judgement, data, time.perf_counter() - started)
         return json_response(Prediction(**_prediction(served, judgement, request)))
 
 
@@ -103,7 +103,7 @@ async def predict_batch(request: Request) -> Response:
         )
         seconds = time.perf_counter() - started
         items = {
-            index: _item(service, served, index, upload, outcome, seconds, request_id(request.scope))
+            index: _item(service, served, index, upload, outcome, seconds, request)
             for (index, upload), outcome in zip(accepted, outcomes, strict=True)
         }
         for index, upload in enumerate(uploads):
@@ -141,7 +141,7 @@ async def predict_explain(request: Request) -> Response:
         started = time.perf_counter()
         served = service.champion.current
         explained = await service.predictor.explain(served.detector, data, account.client)
-        service.observe(served, explained.judgement, data, time.perf_counter() - started, request_id(request.scope))
+        service.observe(request, served, explained.judgement, data, time.perf_counter() - started)
         return json_response(
             Explanation(
                 **_prediction(served, explained.judgement, request),
@@ -216,11 +216,11 @@ def _item(
     upload: Upload,
     outcome: Outcome,
     seconds: float,
-    request: str,
+    request: Request,
 ) -> BatchItem:
     if isinstance(outcome, ImageRefusedError):
         return _failed(service, index, upload, outcome.reason, str(outcome))
-    service.observe(served, outcome, upload.data, seconds, request, index)
+    service.observe(request, served, outcome, upload.data, seconds, index)
     return BatchItem(index=index, filename=upload.filename, **verdict_fields(outcome))
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from serving.detector.detector import Judgement
 from serving.http.codecs import BYTES, HEADER_LENGTH, INPUT, OUTPUTS, decode_v2, decode_vertex, encode_v2
-from serving.http.problems import ProblemError, Reason, responses, shown
+from serving.http.problems import ProblemError, Reason, request_id, responses, shown
 from serving.http.routes.direct import DirectRoute
 from serving.http.routes.predict import json_response, model_fields, verdict_fields
 from serving.http.schemas import (
@@ -30,7 +30,7 @@ from serving.http.schemas import (
     VertexRequest,
     VertexResponse,
 )
-from serving.http.service import Service, service_of
+from serving.http.service import service_of
 from serving.platform.errors import ImageRefusedError
 from serving.served import Served
 
@@ -88,8 +88,12 @@ async def vertex_predict(request: Request) -> Response:
     with service.admitted(request) as account:
         images = await service.decoded(request, account, decode_vertex)
         served = service.champion.current
-        judgements = await _judge(service, served, images, account.client)
-        predictions = [VertexPrediction(**verdict_fields(j), **model_fields(served)) for j in judgements]
+        judgements = await _judge(request, served, images, account.client)
+        asked = request_id(request.scope)
+        predictions = [
+            VertexPrediction(**verdict_fields(j), **model_fields(served), request_id=asked, item=item)
+            for item, j in enumerate(judgements)
+        ]
         return json_response(VertexResponse(predictions=predictions))
 
 
@@ -179,8 +183,13 @@ async def _infer(request: Request, name: str, version: str | None = None) -> Res
     with service.admitted(request) as account:
         decode = partial(decode_v2, header_length=request.headers.get(HEADER_LENGTH))
         asked, images = await service.decoded(request, account, decode)
-        judgements = await _judge(service, served, images, account.client)
-        head = {"model_name": name, "model_version": served.version, **({"id": asked.id} if asked.id else {})}
+        judgements = await _judge(request, served, images, account.client)
+        head = {
+            "model_name": name,
+            "model_version": served.version,
+            **({"id": asked.id} if asked.id else {}),
+            "parameters": {"request_id": request_id(request.scope)},
+        }
         content, json_bytes = encode_v2(head, asked, judgements)
         if json_bytes is None:
             return Response(content, media_type="application/json")
@@ -208,7 +217,8 @@ def _served(request: Request, name: str, version: str | None = None) -> Served:
     return served
 
 
-async def _judge(service: Service, served: Served, images: Sequence[bytes], client: str) -> list[Judgement]:
+async def _judge(request: Request, served: Served, images: Sequence[bytes], client: str) -> list[Judgement]:
+    service = service_of(request)
     started = time.perf_counter()
     outcomes = await service.predictor.predict_many(served.detector, images, client)
     judgements: list[Judgement] = []
@@ -217,6 +227,6 @@ async def _judge(service: Service, served: Served, images: Sequence[bytes], clie
             raise ProblemError(outcome.reason, f"image {index}: {outcome}", index=index)
         judgements.append(outcome)
     seconds = time.perf_counter() - started
-    for judgement, data in zip(judgements, images, strict=True):
-        service.observe(served, judgement, data, seconds)
+    for item, (judgement, data) in enumerate(zip(judgements, images, strict=True)):
+        service.observe(request, served, judgement, data, seconds, item)
     return judgements

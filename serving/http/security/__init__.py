@@ -17,6 +17,7 @@ __all__ = ["SecurityConfigError", "install"]
 
 EXPOSED_HEADERS: Final = (
     "X-Request-ID",
+    "X-Correlation-ID",
     "Retry-After",
     "X-RateLimit-Limit",
     "X-RateLimit-Remaining",
