@@ -14,7 +14,7 @@ from serving.detector.collector import lasting
 from serving.detector.conclusion import Policy
 from serving.detector.image import ImageLimits
 from serving.drift.monitor import DriftMonitor, DriftPolicy, tell
-from serving.feedback import FeedbackMetrics, FeedbackPolicy, FeedbackStore
+from serving.feedback.store import FeedbackMetrics, FeedbackPolicy, FeedbackStore
 from serving.http import problems, security
 from serving.http.openapi import describe
 from serving.http.predictor import Predictor

@@ -12,7 +12,7 @@ from fastapi import Request
 from serving.detector.detector import Judgement
 from serving.detector.statistics import InputQuality
 from serving.drift.monitor import DriftMonitor
-from serving.feedback import FeedbackStore
+from serving.feedback.store import FeedbackStore
 from serving.http.codecs import ImageBounds
 from serving.http.predictor import Predictor
 from serving.http.problems import ProblemError, request_id

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from serving.detector.labels import LABELS, label_id
-from serving.feedback import Labeller
+from serving.feedback.store import Labeller
 from serving.http.problems import ProblemError, responses
 from serving.http.routes.predict import json_response
 from serving.http.service import key_id, service_of

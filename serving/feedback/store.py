@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from serving.detector.decision import Verdict
 from serving.detector.labels import POSITIVE, Label
-from serving.kept_images import KeptImages
+from serving.feedback.images import KeptImages
 from serving.platform.errors import StateError, UnknownPredictionError, one_line
 from serving.platform.jsonlines import LocalLines
 from serving.platform.recorder import Recorder, Trouble
