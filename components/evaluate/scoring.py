@@ -145,7 +145,7 @@ class _Worker:
         sizes = self._sizes()
         pixels: list[list[Pixels]] = [[] for _ in sizes]
         for row in rows.tolist():
-            rgb = decode(chunk[row - start]).rgb
+            rgb = decode(chunk[row - start], target_px=max(sizes)).rgb
             for corruption in self._plan.cells:
                 # shrunk at once: a chunk of large photos in all its corruptions would fill the memory
                 picture = corruption.apply(rgb, (self._seed, row))

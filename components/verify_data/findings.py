@@ -53,6 +53,15 @@ class SplitCounts(Frozen):
     by_generator: dict[str, int]
 
 
+class Skipped(Frozen):
+    """Files of a source that are no images, by kind."""
+
+    kind: str
+    count: int
+    names: list[str]
+    """The first of them."""
+
+
 class Findings(Frozen):
     """Everything the checks say."""
 
@@ -68,6 +77,8 @@ class Findings(Frozen):
     problems: list[str]
     """Sentences that stop the run; empty: the data may be used."""
     warnings: list[str]
+    skipped: list[Skipped] = []
+    """Files that are no images: not judged, not counted as rows."""
 
     def count(self, kind: Kind) -> int:
         """Offenders of one kind."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from components.artifacts.dataset import SPLITS
+from components.verify_data.findings import Skipped
 from components.verify_data.layout import BATCH_ROWS, HUB_SCHEME, split_of
 from components.verify_data.rows import Batch, ImageColumns, read_rows
 from serving.platform.errors import StageError, one_line
@@ -37,6 +38,11 @@ class HubSource:
             if known is None:
                 raise StageError(f"{uri}: unknown split {key!r}; known: {', '.join(SPLITS)}")
             self._splits[known] = split
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """Nothing: a hub dataset has rows only."""
+        return []
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -14,6 +14,8 @@ from PIL import Image
 from serving.detector.image import ImageInfo, decode
 from serving.platform.errors import ImageRefusedError
 
+TARGET_PX: Final = 224
+"""The side of a model's input, so that a large JPEG is judged at the scale at which the server judges it."""
 GREY_PX: Final = 32
 THUMBNAIL_PX: Final = 16
 HASH_PX: Final = 8
@@ -63,7 +65,7 @@ def inspect(data: Sequence[bytes]) -> Inspection:
     small = np.zeros(n, bool)
     for i, encoded in enumerate(data):
         try:
-            image = decode(encoded)
+            image = decode(encoded, target_px=TARGET_PX)
         except ImageRefusedError as error:
             problems[i] = str(error)
             continue

@@ -90,7 +90,7 @@ def _order(key: tuple[str, int]) -> tuple[int, int]:
 
 def _picture(data: bytes) -> str:
     """A small PNG as a data URI; PNG, so that the report adds no artefacts of its own."""
-    picture = decode(data).rgb
+    picture = decode(data, target_px=_PICTURE_PX).rgb
     picture.thumbnail((_PICTURE_PX, _PICTURE_PX))
     buffer = BytesIO()
     picture.save(buffer, "PNG", optimize=True)

@@ -8,9 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.artifacts.dataset import TEST, TRAIN, open_parquet
+from components.verify_data.findings import Skipped
 from components.verify_data.layout import BATCH_ROWS, HUB_SCHEME, SPLIT_NAMES, split_of
 from components.verify_data.rows import UNKNOWN_GENERATOR, Batch, ImageColumns, read_rows
+from components.verify_data.skipped import shown
 from components.verify_data.stores import GCS_SCHEME, GcsStore, LocalStore, Store
+from serving.detector.image import HEAD_BYTES, kind_of
 from serving.detector.labels import label_id
 from serving.platform.errors import StageError, UnknownLabelError
 
@@ -20,7 +23,7 @@ BATCH_BYTES: Final = 16 * 2**20
 _IMAGE_SUFFIXES: Final = frozenset(
     ".jpg .jpeg .jfif .png .webp .gif .bmp .tif .tiff .avif .heic .heif".split()  # noqa: SIM905 - reads better so
 )
-"""What counts as an image by name. Those the product refuses stand here too, so that they are named, not skipped."""
+"""What is an image by its name alone: told of as refused where its bytes are none. Other names are judged by bytes."""
 
 
 class Source(Protocol):
@@ -36,6 +39,11 @@ class Source(Protocol):
     @property
     def rows(self) -> int | None:
         """Number of rows, where known before reading."""
+        ...
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """What lies beside the images, as far as it was read."""
         ...
 
     def batches(self, split: str) -> Iterator[Batch]:
@@ -60,6 +68,8 @@ def open_source(uri: str) -> Source:
             raise StageError(f"{uri}: no files there; expected train/ and test/ with class folders, or Parquet files")
         # a packed dataset is a source too; what it set aside is not
         parquet = [path for path in paths if path.endswith(".parquet") and path != QUARANTINE_FILE]
+        for path in set(paths) - set(parquet) if parquet else ():
+            store.skipped.add(path, "file beside the Parquet files")
         source = ParquetSource(store, parquet) if parquet else FolderSource(store, paths)
     for split in (TRAIN, TEST):
         if split not in source.splits:
@@ -77,23 +87,48 @@ class FolderSource:
         self._images: dict[str, list[str]] = {}
         self._classes: dict[str, int] = {}
         for path in paths:
-            if PurePosixPath(path).suffix.lower() not in _IMAGE_SUFFIXES:
-                continue
             parts = path.split("/")
             split = split_of(parts[0]) if len(parts) > 1 else None
+            if (split is None or len(parts) < 3 or not self._is_class(parts[1])) and self._skips(path):
+                continue
             if split is None or len(parts) < 3:
                 raise StageError(
-                    f"{self.uri}/{path}: images belong in {{train,val,test}}/{{real,ai_generated}}/"
+                    f"{self.uri}/{shown(path)}: images belong in {{train,val,test}}/{{real,ai_generated}}/"
                     + _nested_hint(self.uri, parts)
                 )
             if parts[1] not in self._classes:
                 try:
                     self._classes[parts[1]] = label_id(parts[1])
                 except UnknownLabelError as error:
-                    raise StageError(f"{self.uri}/{parts[0]}/{parts[1]}: {error}") from error
+                    raise StageError(f"{self.uri}/{parts[0]}/{shown(parts[1])}: {error}") from error
             self._images.setdefault(split, []).append(path)
         if not self._images:
             raise StageError(f"{self.uri}: no images there; expected {{train,val,test}}/{{real,ai_generated}}/*.jpg")
+
+    def _is_class(self, name: str) -> bool:
+        try:
+            label_id(name)
+        except UnknownLabelError:
+            return False
+        return True
+
+    def _skips(self, path: str, data: bytes | None = None) -> bool:
+        """Whether a file is no picture, neither by its name nor by its bytes; then it is told of as skipped."""
+        if PurePosixPath(path).suffix.lower() in _IMAGE_SUFFIXES:
+            return False
+        if data is None:
+            (data,) = self._store.read([path], HEAD_BYTES)
+        kind = kind_of(data) if data is not None else None
+        if kind is not None and kind.picture:
+            return False
+        if kind is not None:
+            self._store.skipped.add(path, kind.name)
+        return True
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """What is no image, as far as it was read."""
+        return self._store.skipped.found()
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -111,17 +146,20 @@ class FolderSource:
         start, size = 0, 16
         while start < len(images):
             paths = images[start : start + size]
-            data = self._store.read(paths)
+            start += len(paths)
+            read = zip(paths, self._store.read(paths), strict=True)
+            kept = [(path, data) for path, data in read if data is not None and not self._skips(path, data)]
+            if not kept:
+                continue
             yield Batch(
                 split=split,
-                names=paths,
-                data=data,
-                labels=[self._classes[path.split("/", 2)[1]] for path in paths],
-                generators=[_generator(path) for path in paths],
-                sources=[""] * len(paths),
+                names=[shown(path) for path, _ in kept],
+                data=[data for _, data in kept],
+                labels=[self._classes[path.split("/", 2)[1]] for path, _ in kept],
+                generators=[shown(_generator(path)) for path, _ in kept],
+                sources=[""] * len(kept),
             )
-            start += len(paths)
-            size = rows_within_budget(sum(map(len, data)) / len(data))
+            size = rows_within_budget(sum(len(data) for _, data in kept) / len(kept))
 
 
 class ParquetSource:
@@ -145,6 +183,11 @@ class ParquetSource:
             raise StageError(
                 f"{self.uri}/{path}: not a readable Parquet file ({str(error).splitlines()[0]})"
             ) from error
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """What lies beside the Parquet files."""
+        return self._store.skipped.found()
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from components.verify_data.findings import Findings
 from components.verify_data.pack import QUARANTINE, Spool, fingerprint, summarise
 from components.verify_data.progress import progress
 from components.verify_data.report import Gallery, write_report
+from components.verify_data.skipped import sentence
 from components.verify_data.sources import open_source
 from components.verify_data.survey import Sink, survey
 from components.verify_data.validation_split import choose_validation
@@ -81,7 +82,9 @@ def _survey(uri: str, config: VerifyDataConfig, sinks: Sequence[Sink]) -> tuple[
     with progress("verify_data", None if config.limit else source.rows) as advance:
         surveyed = survey(source, config.workers, config.limit, sinks, advance)
     findings, checked = check(surveyed, config)
-    return checked, findings
+    skipped = source.skipped
+    warnings = [*findings.warnings, *filter(None, [sentence(skipped)])]
+    return checked, findings.model_copy(update={"skipped": skipped, "warnings": warnings})
 
 
 def _targets(checked: Checked, findings: Findings, config: VerifyDataConfig) -> npt.NDArray[np.intp]:

@@ -1,12 +1,15 @@
 """Where the files of a dataset lie: a local folder or a Cloud Storage prefix, behind one small interface."""
 
 import os
+import stat
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from components.verify_data.skipped import SkipList, shown
+from serving.detector.image import ImageLimits
 from serving.platform.errors import StageError, one_line
 
 GCS_SCHEME: Final = "gs://"
@@ -17,13 +20,15 @@ class Store(Protocol):
     """Read access to a tree of files, by path relative to its root (with forward slashes)."""
 
     uri: str
+    skipped: SkipList
+    """What `paths` and `read` left out."""
 
     def paths(self) -> list[str]:
         """All files, sorted; hidden files and folders left out."""
         ...
 
-    def read(self, paths: Sequence[str]) -> list[bytes]:
-        """Contents in the order asked for."""
+    def read(self, paths: Sequence[str], most_bytes: int = ImageLimits.max_bytes + 1) -> list[bytes | None]:
+        """Contents in the order asked for, cut at `most_bytes`; None for what cannot be read (it is in `skipped`)."""
         ...
 
     def local(self, path: str) -> Path:
@@ -40,21 +45,49 @@ class LocalStore:
         if not root.is_dir():
             raise StageError(f"{root}: is a file; give the folder that holds the splits")
         self.root = root
-        self.uri = str(root)
+        self.uri = shown(str(root))
+        self.skipped = SkipList()
 
     def paths(self) -> list[str]:
-        """All files, sorted; hidden files and folders left out."""
+        """All regular files, sorted; a folder that links lead to twice is read once."""
         found: list[str] = []
-        for folder, folders, files in os.walk(self.root, followlinks=True):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            relative = Path(folder).relative_to(self.root).as_posix()
-            prefix = "" if relative == "." else f"{relative}/"
-            found += [prefix + name for name in files if not name.startswith(".")]
+        seen = {_identity(self.root)}
+        for folder, folders, files in os.walk(self.root, followlinks=True, onerror=self._unreadable):
+            prefix = os.path.relpath(folder, self.root).replace(os.sep, "/") + "/"
+            prefix = "" if prefix == "./" else prefix
+            kept = []
+            for name in sorted(folders):
+                if name.startswith("."):
+                    self.skipped.add(prefix + name, "hidden folder")
+                elif (identity := _identity(Path(folder, name))) in seen:
+                    self.skipped.add(prefix + name, "link to a folder that is read already")
+                else:
+                    seen.add(identity)
+                    kept.append(name)
+            folders[:] = kept
+            for name in files:
+                kind = "hidden file" if name.startswith(".") else _special(Path(folder, name))
+                if kind:
+                    self.skipped.add(prefix + name, kind)
+                else:
+                    found.append(prefix + name)
         return sorted(found)
 
-    def read(self, paths: Sequence[str]) -> list[bytes]:
-        """Contents in the order asked for."""
-        return [(self.root / path).read_bytes() for path in paths]
+    def _unreadable(self, error: OSError) -> None:
+        name = os.path.relpath(str(error.filename), self.root)
+        self.skipped.add(name, f"folder that cannot be read ({error.strerror})")
+
+    def read(self, paths: Sequence[str], most_bytes: int = ImageLimits.max_bytes + 1) -> list[bytes | None]:
+        """Contents in the order asked for, cut at `most_bytes`; None for what cannot be read."""
+        return [self._read(path, most_bytes) for path in paths]
+
+    def _read(self, path: str, most_bytes: int) -> bytes | None:
+        try:
+            with (self.root / path).open("rb") as file:
+                return file.read(most_bytes)
+        except OSError as error:
+            self.skipped.add(path, f"file that cannot be read ({error.strerror})")
+            return None
 
     def local(self, path: str) -> Path:
         """The file itself."""
@@ -71,6 +104,7 @@ class GcsStore:
         if not bucket:
             raise StageError(f"{uri}: no bucket; write gs://BUCKET/PREFIX")
         self.uri = uri
+        self.skipped = SkipList()
         self._prefix = f"{prefix.rstrip('/')}/" if prefix.rstrip("/") else ""
         self._scratch = tempfile.TemporaryDirectory(prefix="aidetect-gcs-")
         try:
@@ -88,12 +122,12 @@ class GcsStore:
             name for name in names if name and not name.endswith("/") and not any(p[:1] == "." for p in name.split("/"))
         )
 
-    def read(self, paths: Sequence[str]) -> list[bytes]:
-        """Contents in the order asked for, downloaded in parallel."""
+    def read(self, paths: Sequence[str], most_bytes: int = ImageLimits.max_bytes + 1) -> list[bytes | None]:
+        """Contents in the order asked for, cut at `most_bytes`, downloaded in parallel."""
 
         def download(path: str) -> bytes:
             try:
-                return bytes(self._bucket.blob(self._prefix + path).download_as_bytes())
+                return bytes(self._bucket.blob(self._prefix + path).download_as_bytes())[:most_bytes]
             except Exception as error:
                 raise StageError(f"{self.uri}/{path}: cannot be downloaded ({one_line(error)})") from error
 
@@ -110,3 +144,20 @@ class GcsStore:
             except Exception as error:
                 raise StageError(f"{self.uri}/{path}: cannot be downloaded ({one_line(error)})") from error
         return target
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    found = folder.stat()
+    return found.st_dev, found.st_ino
+
+
+def _special(path: Path) -> str:
+    """What a file is that cannot simply be read; empty for a regular one."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return "link that leads nowhere"
+    if stat.S_ISREG(mode):
+        return ""
+    kinds = {stat.S_IFIFO: "named pipe", stat.S_IFSOCK: "socket", stat.S_IFBLK: "device", stat.S_IFCHR: "device"}
+    return kinds.get(stat.S_IFMT(mode), "special file")

@@ -98,6 +98,7 @@ def _show(findings: "Findings", summary: "DatasetSummary", as_json: bool) -> Non
             "summary": summary.model_dump(mode="json"),
             "problems": findings.problems,
             "warnings": findings.warnings,
+            "skipped": [entry.model_dump(mode="json") for entry in findings.skipped],
             "offenders": [offender.model_dump(mode="json") for offender in findings.offenders],
         }
         typer.echo(json.dumps(document, indent=1))

@@ -24,7 +24,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="JPEG, PNG or WebP files.")],
+    images: Annotated[list[Path], typer.Argument(help="JPEG, PNG, WebP, AVIF, HEIC or GIF files.")],
     model: Model = "",
     profile: Profile = "sample",
     overrides: Overrides = [],  # noqa: B006 - Typer reads the default, nothing writes to it
@@ -33,44 +33,46 @@ def predict(
 ) -> None:
     """Say of each photo whether it is real or AI-generated."""
     detector, version = _load(model, configuration(profile, overrides, config_file))
+    from pipelines.cli.photos import read_photo, refusal_of
     from serving.platform.errors import ImageRefusedError
 
-    rows, failed = [], False
+    document: list[dict[str, object]] = []
+    failed = False
     for path in images:
+        name = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         try:
-            judged = detector.judge(path.read_bytes())
+            judged = detector.judge(read_photo(path))
         except (OSError, ImageRefusedError) as error:
             failed = True
-            typer.echo(f"error: {path}: {getattr(error, 'strerror', None) or error}", err=True)
+            refused = refusal_of(error)
+            document.append({"file": name, "error": refused})
+            typer.echo(f"error: {name}: {refused['detail']}", err=True)
             continue
-        rows.append((path, judged))
-    if as_json:
-        document = [
+        verdict = judged.verdict
+        document.append(
             {
-                "file": str(path),
-                "prediction": judged.verdict.prediction,
-                "probability": judged.verdict.probability,
-                "confidence": judged.verdict.confidence,
+                "file": name,
+                "prediction": verdict.prediction,
+                "probability": verdict.probability,
+                "confidence": verdict.confidence,
                 "threshold": detector.rule.threshold,
                 "model_version": version,
                 **judged.conclusion.document(),
             }
-            for path, judged in rows
-        ]
-        typer.echo(json.dumps(document, indent=1))
-    else:
-        for path, judged in rows:
-            verdict = judged.verdict
+        )
+        if not as_json:
             typer.echo(
-                f"{path}: {verdict.prediction}  P(ai_generated) = {verdict.probability:.4f}  "
+                f"{name}: {verdict.prediction}  P(ai_generated) = {verdict.probability:.4f}  "
                 f"confidence {verdict.confidence}  (model {version})"
             )
             _tell(judged)
+    if as_json:
+        typer.echo(json.dumps(document, indent=1))
     raise typer.Exit(1 if failed else 0)
 
 
 def explain(
-    image: Annotated[Path, typer.Argument(help="A JPEG, PNG or WebP file.")],
+    image: Annotated[Path, typer.Argument(help="A JPEG, PNG, WebP, AVIF, HEIC or GIF file.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="PNG with the heatmap over the photo.")],
     model: Model = "",
     side_px: Annotated[int, typer.Option(help="Longer side of the picture, in pixels.", min=32, max=4096)] = 512,
@@ -81,7 +83,9 @@ def explain(
 ) -> None:
     """Draw where the verdict on a photo came from (Grad-CAM)."""
     detector, version = _load(model, configuration(profile, overrides, config_file))
-    explanation = detector.explain(image.read_bytes(), side_px=side_px)
+    from pipelines.cli.photos import read_photo
+
+    explanation = detector.explain(read_photo(image), side_px=side_px)
     output.write_bytes(explanation.overlay_png)
     verdict = explanation.judgement.verdict
     if as_json:

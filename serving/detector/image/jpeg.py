@@ -27,6 +27,9 @@ MAX_SCANS: Final = 64
 MAX_SEGMENTS: Final = 4096
 """Segments in front of the picture; a profile or a map in pieces of 64 kB takes a few hundred."""
 
+MIN_PADDING: Final = 512
+"""Zeros at the end of a file without an end marker that are taken for padding."""
+
 _BARE: Final = frozenset({0x01, *range(0xD0, 0xD9)})
 """Markers without a length: TEM, RST0-7, SOI."""
 _FRAMES: Final = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
@@ -157,7 +160,7 @@ class JpegPicture:
         self._buffered = found.progressive or found.first_scan_components < len(found.components)
         self._scans = _scans(data, found.first_scan) if self._buffered else []
         # a missing end is no loss; said once, it spares the decoder a warning
-        self._data = data if data.rfind(_END, found.first_scan) >= 0 else data.rstrip(b"\0") + _END
+        self._data = data if data.rfind(_END, found.first_scan) >= 0 else _without_padding(data) + _END
         self._complete = data is self._data
         stated = exif.read(found.exif_block) if found.exif_block else exif.NO_EXIF
         profile = b"".join(found.icc[number] for number in sorted(found.icc)) or None
@@ -229,6 +232,12 @@ class JpegPicture:
             if len(touched):
                 return float(touched[0]) / len(whole)
         return 0.0
+
+
+def _without_padding(data: bytes) -> bytes:
+    """The data without the zeros that a broken-off download leaves; a picture of one colour ends in some of its own."""
+    stripped = data.rstrip(b"\0")
+    return stripped if len(data) - len(stripped) >= MIN_PADDING else data
 
 
 def _scans(data: bytes, first_scan: int) -> list[_Scan]:

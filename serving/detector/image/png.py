@@ -125,7 +125,8 @@ class PngPicture:
         image = self._pixels()
         if self._key is None:
             return image
-        return _with_key(image if image.mode != "1" else image.convert("L"), self._key)
+        scale = 255 // ((1 << self._depth) - 1)
+        return _with_key(image if image.mode != "1" else image.convert("L"), tuple(key * scale for key in self._key))
 
     def _pillow_mode(self, mode: str) -> str:
         if self._depth == 16 and mode == "L":
