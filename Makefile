@@ -170,8 +170,8 @@ check-workflows: $(STAMP) ## Rehearse the GitHub workflows with act
 	@infra/ci/act.sh
 
 .PHONY: check-security
-check-security: ## Look every package of the lock up among the known vulnerabilities
-	@infra/ci/security.sh
+check-security: $(STAMP) ## Look up known vulnerabilities of every package; attack a server (URL=... one of yours, on loopback)
+	@VENV=$(VENV) infra/ci/security.sh
 
 .PHONY: up
 up: ## Start API, UI, MLflow, Prometheus, Grafana with Docker Compose
