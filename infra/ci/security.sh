@@ -15,7 +15,7 @@ awk '/^[^ ]/ {keep = $0 ~ "^six=="} keep' infra/requirements.txt >"$one"
 if ! audit "$one" >/dev/null 2>&1; then
   echo "NOT AUDITED: the database of known vulnerabilities cannot be reached from here; GitHub's nightly run asks it"
 elif ! audit infra/requirements.txt; then
-  echo 'FAILED: known vulnerabilities (make lock UPGRADE="NAME ..." takes a newer version)' >&2
+  echo 'FAILED: known vulnerabilities; docs/CONTRIBUTING.md says how the lock takes newer versions' >&2
   exit 1
 fi
 

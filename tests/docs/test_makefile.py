@@ -10,7 +10,7 @@ from tests.docs.conftest import Clone
 from tests.docs.test_commands import runs_here
 from tests.e2e.conftest import ROOT
 
-HERE = {"format", "clean", "data", "bench", "soak"}
+HERE = {"format", "clean", "data", "bench", "soak", "lock"}
 
 
 def targets() -> list[str]:
@@ -29,6 +29,15 @@ def test_no_target_is_left_out() -> None:
     assert len(targets()) > 25
     left = [t for t in targets() if not any(runs(text, aliases.get(t, t)) for text in [*scripts, *guides])]
     assert set(left) == HERE, "each has a test below"
+
+
+@pytest.mark.system
+def test_lock_compiles_what_is_committed(clone: Clone) -> None:
+    lock = clone.folder / "infra/requirements.txt"
+    committed = lock.read_text()
+    done = clone.sh("make lock")
+    assert done.returncode == 0, done.stderr
+    assert lock.read_text() == committed, "pyproject.toml was changed: run `make lock`"
 
 
 def test_clean_removes_what_was_built_and_keeps_the_workspace(clone: Clone) -> None:
