@@ -122,11 +122,12 @@ test-system: $(addprefix $(VENV)/.with-,load dvc notebook docs) ## Run the tests
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -m system --ignore=tests/docs --ignore=tests/components --ignore=tests/pipelines
 
 .PHONY: lint
-lint: $(STAMP) ## Check style, types and the import rules
+lint: $(STAMP) ## Check style, types, the import rules and for dead code
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/vulture
 
 .PHONY: format
 format: $(STAMP) ## Format the code

@@ -29,11 +29,6 @@ class Deployment(BaseModel):
     """Process left running by a local deployment with `keep_running`."""
 
 
-def read_deployment(folder: Path) -> Deployment:
-    """Read `deployment.json`."""
-    return Deployment.model_validate_json((folder / DEPLOYMENT_JSON).read_text())
-
-
 def write_deployment(folder: Path, deployment: Deployment) -> None:
     """Write `deployment.json`."""
     folder.mkdir(parents=True, exist_ok=True)

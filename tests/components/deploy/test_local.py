@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from components.artifacts.deployment import read_deployment
+from components.artifacts.deployment import DEPLOYMENT_JSON, Deployment
 from components.artifacts.model_version import write_model_version
 from components.deploy import promotion
 from components.deploy.config import DeployConfig
@@ -49,7 +49,7 @@ def no_server_stays(shop: Shop):
 def test_stage_promotes_and_rollback_brings_the_previous_back(shop: Shop, tmp_path: Path) -> None:
     write_model_version(tmp_path / "version", shop.challenger)
     deploy(tmp_path / "version", config(shop), shop.context, tmp_path / "deployment")
-    done = read_deployment(tmp_path / "deployment")
+    done = Deployment.model_validate_json((tmp_path / "deployment" / DEPLOYMENT_JSON).read_text())
     assert (done.version, done.previous, done.target, done.pid) == ("2", "1", "local", None)
     assert done.smoke.startswith("4 golden images replayed")
     assert shop.crowned == "2"
