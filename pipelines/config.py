@@ -5,9 +5,12 @@ Precedence, last wins: `base` in the file, the profile, `AIDETECT_SECTION__KEY` 
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+import re
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from types import UnionType
+from typing import Any, Final, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError
@@ -26,6 +29,16 @@ _FOR_CONTAINERS: Final = frozenset(
     }
 )  # fmt: skip
 """Credentials, addresses and bounds; paths of this machine mean nothing in a container."""
+_PATHS: Final = (
+    ("data", "uri", "data/sample"),
+    ("paths", "workspace", "workspace"),
+    ("train", "weights_uri", ""),
+    ("evaluate", "champion_uri", ""),
+    ("retrain", "feedback_path", ""),
+)
+"""Keys that hold a path of this disk, with their defaults; `checkpoint_dir` and its like are within the workspace."""
+_ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.-]*:")
+"""`gs://`, `hf://`, `models:/`: no path of this disk."""
 
 
 def load_config(
@@ -38,14 +51,16 @@ def load_config(
 
     Args:
         profile: name under `profiles` in the file.
-        overrides: `section.key=value` pairs; values are read as YAML.
-        file: the configuration file; default `pipeline_config.yaml` in this folder.
+        overrides: `section.key=value` pairs; a text is taken as it stands, any other value is read as YAML.
+        file: the configuration file; default `pipeline_config.yaml` in this folder or the nearest one above it.
         environ: the environment; default the process's own.
+
+    Paths in the file are meant against the file's folder, those of the environment and `overrides` against this one.
 
     Raises:
         ConfigError: missing file, unknown profile or key, wrong type.
     """
-    path = file or Path(CONFIG_FILE)
+    path = file or find_config()
     document = _read(path)
     profiles = document.get("profiles") or {}
     if profile not in profiles:
@@ -53,17 +68,32 @@ def load_config(
     merged: dict[str, Any] = {}
     _merge(merged, document.get("base") or {})
     _merge(merged, profiles[profile] or {})
-    for key, value in _from_environment(os.environ if environ is None else environ):
-        _assign(merged, key, value)
+    _against(path.parent, merged)
+    for key, text in _from_environment(os.environ if environ is None else environ):
+        _assign(merged, key, _value(key, text, key))
     for override in overrides:
         key, separator, text = override.partition("=")
-        if not separator or not key.strip():
+        key = key.strip()
+        if not separator or not key:
             raise ConfigError(f"--set {override!r}: write it as section.key=value")
-        _assign(merged, key.strip(), _scalar(text, f"--set {override!r}"))
+        _assign(merged, key, _value(key, text, f"--set {override!r}"))
     try:
         return PipelineConfig.model_validate(merged)
     except ValidationError as error:
         raise ConfigError(_explain(error)) from error
+
+
+def find_config() -> Path:
+    """The nearest `pipeline_config.yaml`, from this folder upwards.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / CONFIG_FILE).is_file():
+            return Path(CONFIG_FILE) if folder == here else folder / CONFIG_FILE
+    raise ConfigError(f"no {CONFIG_FILE} here ({here}) or in any folder above it; cd into the project or pass --config")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -71,6 +101,8 @@ def _read(path: Path) -> dict[str, Any]:
         document = yaml.safe_load(path.read_text())
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file; run from the project's folder or pass --config") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict) or not set(document) <= {"base", "profiles"}:
@@ -78,19 +110,47 @@ def _read(path: Path) -> dict[str, Any]:
     return document
 
 
-def _from_environment(environ: Mapping[str, str]) -> list[tuple[str, Any]]:
+def _against(folder: Path, document: dict[str, Any]) -> None:
+    """Read the file's paths, written or left to their defaults, against its own folder."""
+    if folder.resolve() == Path.cwd():
+        return
+    for section, key, default in _PATHS:
+        found = document.setdefault(section, {})
+        value = found.get(key, default) if isinstance(found, dict) else None
+        if isinstance(value, str) and value and not _ADDRESS.match(value):
+            found[key] = str(folder.resolve() / Path(value).expanduser())
+
+
+def _from_environment(environ: Mapping[str, str]) -> list[tuple[str, str]]:
     # only names with a double underscore address a key, so that AIDETECT_* may serve other ends
     pairs = ((name, text) for name, text in sorted(environ.items()) if name.startswith(ENV_PREFIX) and "__" in name)
-    return [(name.removeprefix(ENV_PREFIX).lower().replace("__", "."), _scalar(text, name)) for name, text in pairs]
+    return [(name.removeprefix(ENV_PREFIX).lower().replace("__", "."), text) for name, text in pairs]
 
 
-def _scalar(text: str, where: str) -> Any:
+def _value(key: str, text: str, where: str) -> Any:
+    """The text itself where the key takes text: `010`, `#`, `a: b` and `no` are texts too."""
     if not text.strip():
         return ""  # YAML would read nothing as null; `--set vertex.network=` means the empty text
+    if _takes_text(key):
+        return text
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: the value is not valid YAML") from error
+
+
+def _takes_text(dotted: str) -> bool:
+    kind: Any = PipelineConfig
+    for part in dotted.split("."):
+        fields = {(field.alias or name): field for name, field in getattr(kind, "model_fields", {}).items()}
+        if part in fields:
+            kind = fields[part].annotation
+        elif get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+        else:
+            return False
+    choices = get_args(kind) if get_origin(kind) in (Union, UnionType, Literal) else (kind,)
+    return all(choice in (str, Path) or isinstance(choice, str) for choice in choices)
 
 
 def _assign(document: dict[str, Any], dotted: str, value: Any) -> None:
@@ -118,7 +178,8 @@ def _explain(error: ValidationError) -> str:
         if detail["type"] == "extra_forbidden":
             lines.append(f"{key}: unknown key{_suggestion(detail['loc'])}")
         else:
-            lines.append(f"{key}: {detail['msg'][0].lower()}{detail['msg'][1:]} (got {detail['input']!r})")
+            said = detail["msg"].removeprefix("Value error, ")
+            lines.append(f"{key}: {said[0].lower()}{said[1:]} (got {detail['input']!r})")
     return "; ".join(lines)
 
 
@@ -129,9 +190,39 @@ def _suggestion(location: tuple[int | str, ...]) -> str:
         if part not in fields or not hasattr(fields[str(part)].annotation, "model_fields"):
             return ""
         model = fields[str(part)].annotation
+    wanted = str(location[-1])
     names = [field.alias or name for name, field in model.model_fields.items()]
-    close = difflib.get_close_matches(str(location[-1]), names, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(names))}"
+    if close := difflib.get_close_matches(wanted, names, n=1):
+        return f"; did you mean {'.'.join(map(str, (*location[:-1], close[0])))!r}?"
+    # the key alone, without its section, or in another one
+    everywhere = list(_leaves(PipelineConfig))
+    same = [dotted for dotted in everywhere if dotted.rpartition(".")[2] == wanted]
+    if not same:
+        leaves = {dotted.rpartition(".")[2] for dotted in everywhere}
+        likely = difflib.get_close_matches(wanted, leaves, n=1, cutoff=0.8)
+        same = [dotted for dotted in everywhere if dotted.rpartition(".")[2] in likely]
+    if same:
+        return f"; did you mean {' or '.join(map(repr, same[:3]))}?"
+    return f"; known: {', '.join(sorted(names))}"
+
+
+def _leaves(model: Any, prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        dotted = f"{prefix}{field.alias or name}"
+        if hasattr(field.annotation, "model_fields"):
+            yield from _leaves(field.annotation, f"{dotted}.")
+        else:
+            yield dotted
+
+
+def revision() -> str:
+    """Commit of the code that runs: of the checkout (`-dirty` when it was changed), or `GIT_SHA` in an image."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return os.environ.get("GIT_SHA", "") or "unknown"
 
 
 def child_environment(**extra: str) -> dict[str, str]:

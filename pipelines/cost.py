@@ -2,7 +2,6 @@
 
 import datetime
 import re
-import statistics
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -11,7 +10,7 @@ from typing import Any, Final, Literal
 import yaml
 
 from components.deploy.config import DeployConfig
-from pipelines.runs import list_runs
+from pipelines.runs import list_runs, median_seconds
 from pipelines.settings.names import STAGES, Stage
 from pipelines.settings.operations import CostConfig
 from pipelines.settings.pipeline import PipelineConfig
@@ -175,13 +174,8 @@ def _words(machine: Machine) -> str:
 
 def _recorded_minutes(config: PipelineConfig) -> dict[Stage, tuple[float, int]]:
     """Median minutes and number of recorded runs, of each stage that ran on Vertex AI."""
-    seconds: dict[Stage, list[float]] = {}
-    for record in list_runs(config.paths.workspace):
-        if _VERTEX_JOB in record.resource:
-            for entry in record.stages:
-                if entry.status == "succeeded" and entry.seconds > 0:
-                    seconds.setdefault(entry.name, []).append(entry.seconds)
-    return {stage: (statistics.median(found) / 60, len(found)) for stage, found in seconds.items()}
+    priced = (record for record in list_runs(config.paths.workspace) if _VERTEX_JOB in record.resource)
+    return {stage: (seconds / 60, count) for stage, (seconds, count) in median_seconds(priced).items()}
 
 
 def _serving(config: PipelineConfig, region: str) -> list[Line]:

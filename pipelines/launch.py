@@ -1,33 +1,56 @@
 """The one way to run the pipeline: configuration, target, compiled spec, run record."""
 
-import subprocess
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Self, cast
 
 from components.artifacts.context import RunContext
 from pipelines.compile import compile_pipeline, stage_parameters
+from pipelines.config import revision
 from pipelines.runs import RunRecord, new_run
 from pipelines.settings.names import TargetName
 from pipelines.settings.pipeline import PipelineConfig
 from pipelines.targets.registry import open_target
 from pipelines.targets.target import Listener, follow
+from serving.platform.errors import RunError, one_line
 
 
-def launch(
-    config: PipelineConfig,
-    on: TargetName,
-    profile: str,
-    listener: Listener,
-    reason: str = "manual",
-    sync: bool = True,
-) -> RunRecord:
+@dataclass(frozen=True)
+class Order:
+    """What is asked for, beside the configuration."""
+
+    on: TargetName
+    profile: str
+    overrides: tuple[str, ...] = ()
+    """`--set` as given: with the profile, how the configuration is made again."""
+    reason: str = "manual"
+    resumes: RunRecord | None = None
+    """A run whose finished stages are taken over."""
+
+    @classmethod
+    def again(cls, record: RunRecord, overrides: tuple[str, ...]) -> Self:
+        """The order that a run came from, to go on with it; `overrides` win over the run's own.
+
+        Raises:
+            RunError: there is nothing to go on with, or not from here.
+        """
+        if record.resource:
+            raise RunError(
+                f"run {record.run_id} ran on {record.target}, which alone knows its stages; start it again with "
+                "vertex.caching=true, which answers finished stages from the cache"
+            )
+        if record.status not in ("failed", "interrupted", "lost"):
+            raise RunError(f"run {record.run_id} has nothing left to do: {record.status}")
+        name = cast("TargetName", record.target)
+        return cls(name, record.profile, (*record.overrides, *overrides), f"resumes {record.run_id}", record)
+
+
+def launch(config: PipelineConfig, order: Order, listener: Listener, sync: bool = True) -> RunRecord:
     """Compile and run the pipeline on a target; returns the record.
 
     Args:
         config: the configuration in force.
-        on: where it runs.
-        profile: name of the profile, for the record.
+        order: where, why, and what it goes on with.
         listener: told of every change.
-        reason: why the run is started.
         sync: wait for a run in the cloud to end; on this machine a run is always waited for.
 
     Raises:
@@ -35,20 +58,24 @@ def launch(
         PreflightError: the target would refuse the run or waste money on it; nothing was sent.
         StageError: the target refused it or cannot be reached.
     """
-    target = open_target(on, config)
+    target = open_target(order.on, config)
     spec = compile_pipeline(target)
-    record = new_run(config.paths.workspace, on, profile, reason, git_sha())
-    context = run_context(target.config, record.run_id, reason).model_dump(mode="json")
+    record = new_run(config.paths.workspace, order.on, order.profile, order.reason, revision())
+    record.overrides = list(order.overrides)
+    context = run_context(target.config, record.run_id, order.reason).model_dump(mode="json")
     parameters = {**stage_parameters(target.config), "context": context}
     with record.held():
         record.write_inputs(spec, parameters)
+        if order.resumes is not None:
+            record.take_over(order.resumes, parameters)
         try:
             for note in target.prepare(spec, parameters):
                 listener(record, note)
             target.run(record, parameters, listener)
-        except Exception as error:
+        except BaseException as error:
             if record.status == "running":
-                record.status, record.error = "failed", str(error)
+                stopped = isinstance(error, (KeyboardInterrupt, BrokenPipeError))
+                record.status, record.error = ("interrupted", "interrupted") if stopped else ("failed", one_line(error))
                 record.save()
             raise
     if sync:
@@ -60,21 +87,10 @@ def run_context(config: PipelineConfig, run_id: str, reason: str) -> RunContext:
     """What every stage is told about this run."""
     return RunContext(
         run_id=run_id,
-        git_sha=git_sha(),
+        git_sha=revision(),
         tracking_uri=config.tracking_uri,
         artifact_root=config.artifact_root,
         experiment=config.tracking.experiment,
         model_name=config.tracking.model_name,
         reason=reason,
     )
-
-
-def git_sha() -> str:
-    """Commit of the code that runs, with `-dirty` when the tree was changed; `unknown` outside a checkout."""
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return done.stdout.strip()

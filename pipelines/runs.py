@@ -3,7 +3,8 @@
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+import statistics
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,8 @@ from serving.platform.errors import RunError
 RUN_JSON: Final = "run.json"
 PIPELINE_FILE: Final = "pipeline.json"
 PARAMETERS_FILE: Final = "parameters.json"
+REUSED_FILE: Final = "reused.json"
+"""KFP's name of each stage that is taken over from an earlier run -> its folder there."""
 _LOCK: Final = "run.lock"
 _SHOWN: Final = 5
 
@@ -54,6 +57,8 @@ class RunRecord(BaseModel):
     run_id: str
     target: str
     profile: str
+    overrides: list[str] = []
+    """`--set` that it was started with."""
     reason: str = "manual"
     git_sha: str = "unknown"
     started_at: str
@@ -105,6 +110,24 @@ class RunRecord(BaseModel):
         """Keep what the run is started with in its folder: the very files that are run or submitted."""
         (Path(self.folder) / PIPELINE_FILE).write_text(json.dumps(spec, indent=1))
         (Path(self.folder) / PARAMETERS_FILE).write_text(json.dumps(parameters, indent=1))
+
+    def take_over(self, earlier: "RunRecord", parameters: dict[str, Any]) -> None:
+        """Note which finished stages of an earlier run serve this one: up to the first that failed or changed.
+
+        Args:
+            earlier: a run of the same pipeline on this disk.
+            parameters: of this run; a stage whose own part differs runs again, and all after it.
+        """
+        before = _read_parameters(Path(earlier.folder))
+        reused: dict[str, str] = {}
+        for stage in STAGES:
+            names = [f"{'gate' if stage == 'quality_gate' else stage}_config"]
+            names += ["data_uri"] if stage == "verify_data" else []
+            same = all(before.get(name) == parameters[name] for name in names)
+            if not (same and earlier.ran(stage) and Path(earlier.stage(stage).output_dir).is_dir()):
+                break
+            reused[stage.replace("_", "-")] = earlier.stage(stage).output_dir
+        (Path(self.folder) / REUSED_FILE).write_text(json.dumps(reused, indent=1))
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -172,6 +195,24 @@ def find_run(workspace: Path, run_id: str) -> RunRecord:
     known = ", ".join(record.run_id for record in records[:_SHOWN])
     hint = f"the newest are: {known}; all: aidetect runs" if known else "there are none yet; start one: aidetect run"
     raise RunError(f"no run {run_id!r} in {workspace / 'runs'}; {hint}")
+
+
+def median_seconds(records: Iterable[RunRecord]) -> dict[Stage, tuple[float, int]]:
+    """Median seconds of each stage that ran to its end, and in how many of the records it did."""
+    seconds: dict[Stage, list[float]] = {}
+    for record in records:
+        for entry in record.stages:
+            if entry.status == "succeeded" and entry.seconds > 0:
+                seconds.setdefault(entry.name, []).append(entry.seconds)
+    return {stage: (statistics.median(found), len(found)) for stage, found in seconds.items()}
+
+
+def _read_parameters(folder: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads((folder / PARAMETERS_FILE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found
 
 
 def _is_held(folder: Path) -> bool:

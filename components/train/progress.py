@@ -7,6 +7,15 @@ from contextlib import contextmanager
 from typing import Final
 
 _LINE_EVERY_S: Final = 15.0
+_WARM_UP_S: Final = 10.0
+
+
+def duration(seconds: float) -> str:
+    """How long, as one says it: `less than a minute`, `5 min`, `2 h 10 min`."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return "less than a minute"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class Progress:
@@ -40,8 +49,12 @@ class Progress:
         now = time.monotonic()
         if now - self._last_line >= _LINE_EVERY_S:
             self._last_line = now
-            left = (now - self._started) / (self._done - self._done_before) * (self._total - self._done)
-            self.say(f"{said}  {self._done / self._total:.0%}  about {left:.0f} s left")
+            took, done = now - self._started, self._done - self._done_before
+            # the first steps load and compile: what they take says nothing of the rest; after the last one comes export
+            told = ""
+            if took >= _WARM_UP_S and self._done < self._total:
+                told = f"  about {duration(took / done * (self._total - self._done))} of training left"
+            self.say(f"{said}  {min(99, int(100 * self._done / self._total))}%{told}")
 
     def say(self, line: str) -> None:
         """One line that stays."""

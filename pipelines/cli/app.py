@@ -1,7 +1,10 @@
 """The Typer application and its one error rule: exit 0 done, 1 failed with one line, 2 the gate refused."""
 
+import errno
+import os
+import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from typer.exceptions import TyperException
@@ -22,11 +25,21 @@ from pipelines.cli import (
 )
 from serving.platform.errors import AidetectError
 
+DISTRIBUTION: Final = "ai-product-photo-detector"
+_FIXES: Final = {
+    errno.ENOENT: "check the path",
+    errno.EACCES: "you may not; check its owner and rights",
+    errno.EROFS: "choose a place that can be written",
+    errno.ENOSPC: "make room or choose another disk",
+    errno.EISDIR: "name a file in it",
+    errno.ENOTDIR: "a part of the path is a file",
+    errno.EEXIST: "remove it or choose another place",
+}
+
 app = typer.Typer(
     name="aidetect",
     help="Real or AI-generated? Train, judge, register, deploy and ask the product photo detector.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -34,12 +47,25 @@ for module in (init, pipeline, runs, schedule, models, stages, detector, evidenc
     module.add_to(app)
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        from pipelines.config import revision
+
+        typer.echo(f"aidetect {version(DISTRIBUTION)} (revision {revision()})")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show version and revision.", callback=_version, is_eager=True)
+    ] = False,
 ) -> None:
     # read from the arguments in run_app: an error may come before this callback
-    del debug
+    del debug, version
 
 
 def run_app(arguments: list[str]) -> int:
@@ -49,12 +75,14 @@ def run_app(arguments: list[str]) -> int:
     except typer.Exit as stop:
         return stop.exit_code
     except TyperException as error:
-        # a missing argument or unknown option: 1, because 2 means that the gate refused
-        typer.echo(f"error: {error}; see: aidetect --help", err=True)
-        return 1
+        return _usage(error)
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("interrupted", err=True)
         return 130
+    except BrokenPipeError:
+        # who read the output has gone; nothing that is still to be flushed may complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except Exception as error:  # noqa: BLE001 - the last place that can turn it into one line
         if "--debug" in arguments:
             traceback.print_exc()
@@ -63,9 +91,23 @@ def run_app(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _usage(error: TyperException) -> int:
+    """Say what is wrong with the words of a command line; a group of verbs without one has shown its help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return 0
+    context = getattr(error, "ctx", None)
+    said = " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(".")
+    # a missing argument or unknown option: 1, because 2 means that the gate refused
+    typer.echo(f"error: {said}; see: {context.command_path if context else 'aidetect'} --help", err=True)
+    return 1
+
+
 def one_line(error: BaseException) -> str:
     """The error as one line; errors that are not ours also say their type and how to see more."""
     text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        fix = _FIXES.get(error.errno or 0, "")
+        return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}" + (f"; {fix}" if fix else "")
     if isinstance(error, (AidetectError, OSError)):
         return text
     return f"{type(error).__name__}: {text} (run with --debug for the traceback)"

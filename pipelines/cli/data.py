@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import DEFAULT_CONFIG, ConfigFile, Json, Overrides, Profile, configuration
+from pipelines.cli.options import Json, configured, writable
 
 if TYPE_CHECKING:
     from components.artifacts.dataset import DatasetSummary
     from components.verify_data.findings import Findings
+    from pipelines.settings.pipeline import PipelineConfig
 
 Output = Annotated[str, typer.Option("--output", "-o", metavar="PLACE", help="Folder or gs:// for the packed dataset.")]
 data_app = typer.Typer(help="Check and pack images before training.", no_args_is_help=True)
@@ -25,19 +26,17 @@ def add_to(app: typer.Typer) -> None:
 
 
 @data_app.command("verify")
+@configured()
 def verify(
+    config: "PipelineConfig",
     uri: Annotated[str, typer.Argument(help="Folder, Parquet folder, gs:// or hf://; default: data.uri.")] = "",
-    report: Annotated[Path | None, typer.Option(help="Write the HTML report here.")] = None,
-    profile: Profile = "sample",
-    overrides: Overrides = [],  # noqa: B006 - Typer reads the default, nothing writes to it
-    config_file: ConfigFile = DEFAULT_CONFIG,
+    report: Annotated[Path | None, typer.Option(help="Write the HTML report here.", callback=writable)] = None,
     as_json: Json = False,
 ) -> None:
     """Check every image: damage, duplicates, leaks between splits, label conflicts, format shortcuts."""
-    config = configuration(profile, overrides, config_file, uri)
     from components.verify_data.stage import verify as run
 
-    findings, summary = run(config.data.uri, config.verify_data, report)
+    findings, summary = run(uri or config.data.uri, config.verify_data, report)
     _show(findings, summary, as_json)
     if report is not None and not as_json:
         typer.echo(f"report: {report}")
@@ -45,16 +44,14 @@ def verify(
 
 
 @data_app.command("import")
+@configured()
 def import_(
+    config: "PipelineConfig",
     uri: Annotated[str, typer.Argument(help="Folder, Parquet folder, gs:// or hf://.")],
     output: Output,
-    profile: Profile = "sample",
-    overrides: Overrides = [],  # noqa: B006 - never changed
-    config_file: ConfigFile = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
     """Check images and pack them into Parquet, to train from as often as wanted."""
-    config = configuration(profile, overrides, config_file)
     from components.verify_data.importing import import_dataset
 
     with _packed_to(output) as folder:

@@ -1,19 +1,24 @@
 """Verbs that ask the detector: predict, explain, serve."""
 
 import json
+import os
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from pipelines.cli.options import DEFAULT_CONFIG, ConfigFile, Json, Overrides, Profile, configuration
+from pipelines.cli.options import Json, configured, writable
 
 if TYPE_CHECKING:
     from pipelines.settings.pipeline import PipelineConfig
     from serving.detector.detector import Detector, Judgement
     from serving.registry import ResolvedModel
 
-Model = Annotated[str, typer.Option("--model", help="Bundle folder, gs:// or models:/ URI; default: the champion.")]
+Model = Annotated[
+    str, typer.Option("--model", help="Run id, bundle folder, gs:// or models:/ URI; default: the champion.")
+]
+_NO_MODEL: Final = "no model yet: nothing was registered in {where}; train one with: aidetect run"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -23,16 +28,15 @@ def add_to(app: typer.Typer) -> None:
     app.command()(serve)
 
 
+@configured()
 def predict(
+    config: "PipelineConfig",
     images: Annotated[list[Path], typer.Argument(help="JPEG, PNG, WebP, AVIF, HEIC or GIF files.")],
     model: Model = "",
-    profile: Profile = "sample",
-    overrides: Overrides = [],  # noqa: B006 - Typer reads the default, nothing writes to it
-    config_file: ConfigFile = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
     """Say of each photo whether it is real or AI-generated."""
-    detector, version = _load(model, configuration(profile, overrides, config_file))
+    detector, version = _load(model, config)
     from pipelines.cli.photos import read_photo, refusal_of
     from serving.platform.errors import ImageRefusedError
 
@@ -71,21 +75,28 @@ def predict(
     raise typer.Exit(1 if failed else 0)
 
 
+@configured()
 def explain(
-    image: Annotated[Path, typer.Argument(help="A JPEG, PNG, WebP, AVIF, HEIC or GIF file.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="PNG with the heatmap over the photo.")],
+    config: "PipelineConfig",
+    image: Annotated[
+        Path, typer.Argument(help="A JPEG, PNG, WebP, AVIF, HEIC or GIF file.", exists=True, dir_okay=False)
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="PNG with the heatmap over the photo.", callback=writable)
+    ],
     model: Model = "",
     side_px: Annotated[int, typer.Option(help="Longer side of the picture, in pixels.", min=32, max=4096)] = 512,
-    profile: Profile = "sample",
-    overrides: Overrides = [],  # noqa: B006 - never changed
-    config_file: ConfigFile = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
     """Draw where the verdict on a photo came from (Grad-CAM)."""
-    detector, version = _load(model, configuration(profile, overrides, config_file))
+    detector, version = _load(model, config)
     from pipelines.cli.photos import read_photo
+    from serving.platform.errors import AidetectError, ImageRefusedError
 
-    explanation = detector.explain(read_photo(image), side_px=side_px)
+    try:
+        explanation = detector.explain(read_photo(image), side_px=side_px)
+    except ImageRefusedError as error:
+        raise AidetectError(f"{image}: {error}") from error
     output.write_bytes(explanation.overlay_png)
     verdict = explanation.judgement.verdict
     if as_json:
@@ -114,23 +125,27 @@ def _tell(judged: "Judgement") -> None:
     typer.echo(f"  decision {found.decision}: {' '.join(reason.sentence for reason in found.reasons)}")
 
 
+@configured()
 def serve(
+    config: "PipelineConfig",
     model: Model = "",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8080,
-    profile: Profile = "sample",
-    overrides: Overrides = [],  # noqa: B006 - never changed
-    config_file: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
     """Serve the champion (or another model) over HTTP until interrupted."""
-    config = configuration(profile, overrides, config_file)
-    import os
-    import sys
-
+    from pipelines.cli.places import of_run
     from pipelines.config import child_environment
+    from serving.platform.errors import ModelNotFoundError
 
+    if not model and not config.has_registry:
+        raise ModelNotFoundError(_NO_MODEL.format(where=config.tracking_uri))
+    uri = of_run(config, model, "train", "bundle") if model else _champion(config)
+    if sys.stderr.isatty():
+        where = f"[{host}]" if ":" in host else host
+        address = f"http://{where}:{port}" if port else f"a free port of {where}"
+        typer.echo(f"serving {uri} on {address} (what it can do: /docs); stop it with Ctrl-C", err=True)
     environment = child_environment(
-        MODEL_URI=model or _champion(config),
+        MODEL_URI=uri,
         MLFLOW_TRACKING_URI=config.tracking_uri,
         MODEL_CACHE_DIR=str(config.paths.workspace.resolve() / "models"),
         HOST=host,
@@ -160,7 +175,9 @@ def resolve_model(model: str, config: "PipelineConfig") -> "ResolvedModel":
     from serving.platform.errors import ModelNotFoundError
     from serving.registry import resolve
 
-    uri = model or _champion(config)
+    if not model and not config.has_registry:
+        raise ModelNotFoundError(_NO_MODEL.format(where=config.tracking_uri))
+    uri = of_run(config, model, "train", "bundle") if model else _champion(config)
     try:
         return resolve(uri, config.paths.workspace.resolve() / "models", config.tracking_uri)
     except ModelNotFoundError as error:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
-from pipelines.cli.options import DEFAULT_CONFIG, ConfigFile
+from pipelines.cli.options import ConfigFile
 from serving.platform.errors import InitError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+CONFIG_FILE: Final = "pipeline_config.yaml"
 PROFILE: Final = "production"
 TERRAFORM: Final = Path("infra/terraform/environments")
 SERVICE: Final = "ai-product-photo-detector"
@@ -100,14 +101,14 @@ def init(
     repository: Repository = "",
     environment: Environment = "prod",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the changes and write nothing.")] = False,
-    config_file: ConfigFile = DEFAULT_CONFIG,
+    config_file: ConfigFile = None,
 ) -> None:
     """Make the project yours: writes project, region, buckets and repository wherever they are named.
 
     What is not given is asked for. Asked again with the same answers it changes nothing.
     """
     owner = _ask(project, region, bucket, repository)
-    changes = planned(owner, environment, config_file)
+    changes = planned(owner, environment, config_file or Path(CONFIG_FILE))
     if dry_run:
         for path, (before, after) in changes.items():
             lines = difflib.unified_diff(

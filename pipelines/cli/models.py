@@ -7,16 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import (
-    DEFAULT_CONFIG,
-    ConfigFile,
-    Json,
-    Overrides,
-    Profile,
-    SummaryFile,
-    configuration,
-    local_configuration,
-)
+from pipelines.cli.options import Json, SummaryFile, configured
 
 if TYPE_CHECKING:
     from components.artifacts.deployment import Deployment
@@ -33,17 +24,16 @@ def add_to(app: typer.Typer) -> None:
     app.command()(rollback)
 
 
+@configured()
 def models(
-    profile: Profile = "sample",
-    overrides: Overrides = [],  # noqa: B006 - Typer reads the default, nothing writes to it
-    config_file: ConfigFile = DEFAULT_CONFIG,
+    config: "PipelineConfig",
     as_json: Json = False,
 ) -> None:
     """List the registered versions: aliases, figures, verdict."""
-    config = configuration(profile, overrides, config_file)
     from components.platform.registry import list_models
 
-    found = list_models(config.tracking_uri, config.tracking.model_name)
+    # MLflow would make the database that it is asked to read
+    found = list_models(config.tracking_uri, config.tracking.model_name) if config.has_registry else []
     if as_json:
         typer.echo(json.dumps([asdict(version) for version in found], indent=1))
         return
@@ -55,7 +45,9 @@ def models(
 Why = Annotated[str, typer.Option("--why", help="Kept in the promotion ledger.")]
 
 
+@configured(absolute=True)
 def deploy(
+    config: "PipelineConfig",
     why: Why = "deployed by hand",
     image: Annotated[str, typer.Option(help="Serving image by digest, NAME@sha256:...; Cloud Run only.")] = "",
     tag: Annotated[str, typer.Option(help="With --no-traffic: tag of the preview.")] = "",
@@ -63,9 +55,6 @@ def deploy(
         bool, typer.Option("--no-traffic", help="Preview the image with the champion; promote nothing.")
     ] = False,
     remove_tag: Annotated[str, typer.Option(help="Only remove a preview's tag.")] = "",
-    profile: Profile = "sample",
-    overrides: Overrides = [],  # noqa: B006 - never changed
-    config_file: ConfigFile = DEFAULT_CONFIG,
     summary_file: SummaryFile = None,
     as_json: Json = False,
 ) -> None:
@@ -76,7 +65,7 @@ def deploy(
         raise typer.BadParameter("--remove-tag goes alone")
     if tag and not image:
         raise typer.BadParameter("a preview needs --image")
-    config = _with_image(local_configuration(profile, overrides, config_file), image)
+    config = _with_image(config, image)
     from pipelines.cli.markdown import summary
 
     with summary(summary_file, "aidetect deploy") as told:
@@ -88,31 +77,27 @@ def deploy(
             _deploy(config, why, told, as_json)
 
 
+@configured(absolute=True)
 def promote(
+    config: "PipelineConfig",
     version: Annotated[str, typer.Argument(help="Version number, as `aidetect models` lists it.")],
     why: Why = "promoted by hand",
-    profile: Profile = "sample",
-    overrides: Overrides = [],  # noqa: B006 - never changed
-    config_file: ConfigFile = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
     """Make a registered version champion, after the same smoke test as a new one."""
-    config = local_configuration(profile, overrides, config_file)
     from components.deploy.promotion import promote as run
 
     _show(run(config.tracking_uri, config.tracking.model_name, version, config.deploy, why), as_json)
 
 
+@configured(absolute=True)
 def rollback(
+    config: "PipelineConfig",
     why: Why = "rolled back by hand",
-    profile: Profile = "sample",
-    overrides: Overrides = [],  # noqa: B006 - never changed
-    config_file: ConfigFile = DEFAULT_CONFIG,
     summary_file: SummaryFile = None,
     as_json: Json = False,
 ) -> None:
     """Bring back the version that served before the champion, after the same smoke test."""
-    config = local_configuration(profile, overrides, config_file)
     from components.deploy.promotion import rollback as run
     from pipelines.cli.markdown import deployment_markdown, summary
 

@@ -6,20 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import (
-    DEFAULT_CONFIG,
-    ConfigFile,
-    Json,
-    Overrides,
-    Profile,
-    SummaryFile,
-    TargetOption,
-    configuration,
-)
+from pipelines.cli.options import Json, SummaryFile, TargetOption, configured
 
 if TYPE_CHECKING:
     from pipelines.retrain import Evidence
     from pipelines.runs import RunRecord
+    from pipelines.settings.pipeline import PipelineConfig
 
 Url = Annotated[str, typer.Option("--url", help="Server to ask, e.g. http://127.0.0.1:8080.")]
 Prometheus = Annotated[str, typer.Option("--prometheus", help="Prometheus that watches all replicas.")]
@@ -32,15 +24,13 @@ def add_to(app: typer.Typer) -> None:
     app.command()(retrain)
 
 
+@configured()
 def smoke(
+    config: "PipelineConfig",
     url: Annotated[str, typer.Argument(help="Service to ask, e.g. http://127.0.0.1:8080.")],
-    profile: Profile = "sample",
-    overrides: Overrides = [],  # noqa: B006 - Typer reads the default, nothing writes to it
-    config_file: ConfigFile = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
     """Replay the champion's golden images against a running service; exit 1 unless it answers as the champion does."""
-    config = configuration(profile, overrides, config_file)
     from components.deploy.preview import champion, smoke_service
 
     version = champion(config.tracking_uri, config.tracking.model_name)
@@ -52,16 +42,15 @@ def smoke(
     typer.echo(f"{url} answers as version {version.version}: {report.sentence}")
 
 
+@configured()
 def drift(
+    config: "PipelineConfig",
     url: Url = "",
     prometheus: Prometheus = "",
-    profile: Profile = "sample",
-    overrides: Overrides = [],  # noqa: B006 - Typer reads the default, nothing writes to it
-    config_file: ConfigFile = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
     """Say whether traffic or scores have moved since the served model was trained."""
-    evidence = _evidence(url, prometheus, configuration(profile, overrides, config_file).retrain.feedback_path)
+    evidence = _evidence(url, prometheus, config.retrain.feedback_path)
     if as_json:
         typer.echo(evidence.model_dump_json(indent=1))
         return
@@ -70,23 +59,23 @@ def drift(
     typer.echo(f"model version {evidence.model_version or 'unknown'}, age {age}, {evidence.new_labels} new labels")
 
 
+@configured()
 def retrain(
+    config: "PipelineConfig",
+    profile: str,
+    overrides: list[str],
     url: Url = "",
     prometheus: Prometheus = "",
     on: Annotated[TargetOption, typer.Option(help="Where the pipeline runs.")] = "local",
     sync: Annotated[bool, typer.Option("--sync", help="Wait for a run in the cloud to end.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Explain the decision; start and write nothing.")] = False,
-    profile: Profile = "sample",
-    overrides: Overrides = [],  # noqa: B006 - never changed
-    config_file: ConfigFile = DEFAULT_CONFIG,
     summary_file: SummaryFile = None,
     as_json: Json = False,
 ) -> None:
     """Start the pipeline if drift, age or new labels call for it, at most once per cause and cool-down."""
-    config = configuration(profile, overrides, config_file)
     from pipelines.cli.markdown import retrain_markdown, run_markdown, summary
     from pipelines.cli.progress import RunProgress
-    from pipelines.launch import launch
+    from pipelines.launch import Order, launch
     from pipelines.retrain import retrain as run
     from pipelines.retrain_state import Reason
 
@@ -96,13 +85,12 @@ def retrain(
         with RunProgress(quiet=as_json) as progress:
 
             def start(reason: Reason, explanation: str) -> "RunRecord":
-                started.append(launch(config, on, profile, progress, f"{reason}: {explanation}", sync))
+                started.append(
+                    launch(config, Order(on, profile, tuple(overrides), f"{reason}: {explanation}"), progress, sync)
+                )
                 return started[-1]
 
-            state = config.retrain.state_path
-            if "://" not in state:
-                state = str(config.paths.workspace / state)
-            outcome = run(config.retrain.model_copy(update={"state_path": state}), evidence, start, dry_run)
+            outcome = run(config.on_this_disk().retrain, evidence, start, dry_run)
         told.add(retrain_markdown(outcome))
         for record in started:
             told.add(run_markdown(record))

@@ -3,20 +3,15 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import (
-    DEFAULT_CONFIG,
-    ConfigFile,
-    Json,
-    Overrides,
-    Profile,
-    SummaryFile,
-    TargetOption,
-    configuration,
-)
+from pipelines.cli.options import Json, SummaryFile, TargetOption, configuration, configured, writable
+from pipelines.cli.places import of_run
+
+if TYPE_CHECKING:
+    from pipelines.settings.pipeline import PipelineConfig
 
 
 def add_to(app: typer.Typer) -> None:
@@ -26,53 +21,63 @@ def add_to(app: typer.Typer) -> None:
     app.command()(gate)
 
 
+@configured()
 def run(
+    config: "PipelineConfig",
+    profile: str,
+    overrides: list[str],
+    config_file: Path | None,
     on: Annotated[TargetOption, typer.Option(help="Where the pipeline runs.")] = "local",
-    profile: Profile = "sample",
-    overrides: Overrides = [],  # noqa: B006 - Typer reads the default, nothing writes to it
     data: Annotated[str, typer.Option(help="Images: folder, Parquet folder, gs://, hf://.")] = "",
     reason: Annotated[str, typer.Option(help="Why this run is started; kept in its record.")] = "manual",
     sync: Annotated[bool, typer.Option("--sync", help="Wait for a run in the cloud to end.")] = False,
-    config_file: ConfigFile = DEFAULT_CONFIG,
+    resume: Annotated[str, typer.Option(metavar="RUN", help="Go on with this run at the stage that failed.")] = "",
     summary_file: SummaryFile = None,
     as_json: Json = False,
 ) -> None:
     """Run the whole pipeline: verify, train, evaluate, gate, register, deploy."""
-    config = configuration(profile, overrides, config_file, data)
     from pipelines.cli.markdown import run_markdown, summary
     from pipelines.cli.progress import RunProgress
-    from pipelines.launch import launch
+    from pipelines.launch import Order, launch
+    from pipelines.runs import find_run
 
+    if data:
+        place = data if "://" in data else str(Path(data).expanduser().resolve())
+        overrides = [*overrides, f"data.uri={place}"]
+        config = config.changed("data", uri=data)
+    order = Order(on, profile, tuple(overrides), reason)
+    if resume:
+        order = Order.again(find_run(config.paths.workspace, resume), tuple(overrides))
+        config = configuration(order.profile, list(order.overrides), config_file)
     with summary(summary_file, "aidetect run") as told:
         with RunProgress(quiet=as_json) as progress:
-            record = launch(config, on, profile, progress, reason, sync)
+            record = launch(config, order, progress, sync)
         told.add(run_markdown(record))
     if as_json:
         typer.echo(record.model_dump_json(indent=1))
     else:
         from pipelines.cli.summary import print_run, print_showcase
-
-        print_run(record, config)
         from pipelines.showcase import show_one
 
+        print_run(record, config)
         if (shown := show_one(record)) is not None:
             print_showcase(shown)
     raise typer.Exit(record.exit_code)
 
 
+@configured("production")
 def compile_(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the spec is written (.json).")],
+    config: "PipelineConfig",
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Where the spec is written (.json).", callback=writable)
+    ],
     target: Annotated[TargetOption, typer.Option(help="Place the spec is for.")] = "vertex",
     catalogue: Annotated[
         tuple[str, str] | None,
         typer.Option(metavar="SOURCE DESTINATION", help="Compile the pipeline that scores a catalogue instead."),
     ] = None,
-    profile: Profile = "production",
-    overrides: Overrides = [],  # noqa: B006 - never changed
-    config_file: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
     """Compile the pipeline to the spec that a target takes, and check it."""
-    config = configuration(profile, overrides, config_file)
     from pipelines.compile import compile_catalogue, compile_pipeline
     from pipelines.settings.places import NEVER_PUSHED
     from pipelines.targets.registry import open_target
@@ -88,19 +93,19 @@ def compile_(
         typer.echo(f"note: images.{names} stand for images never pushed; a submission will be refused", err=True)
 
 
+@configured()
 def gate(
-    evaluation: Annotated[str, typer.Argument(help="Folder or gs:// that evaluate wrote (holds evaluation.json).")],
-    profile: Profile = "sample",
-    overrides: Overrides = [],  # noqa: B006 - never changed
-    config_file: ConfigFile = DEFAULT_CONFIG,
+    config: "PipelineConfig",
+    evaluation: Annotated[
+        str, typer.Argument(help="Run id, or folder or gs:// that evaluate wrote (holds evaluation.json).")
+    ],
     as_json: Json = False,
 ) -> None:
     """Judge an evaluation again, under the configured policy; exit 2 when it is refused."""
-    config = configuration(profile, overrides, config_file)
     from components.platform.cloud_storage import on_disk
     from components.quality_gate.stage import judge_folder
 
-    with on_disk(evaluation) as folder:
+    with on_disk(of_run(config, evaluation, "evaluate", "evaluation")) as folder:
         verdict = judge_folder(folder, config.gate)
     if as_json:
         typer.echo(verdict.model_dump_json(indent=1))

@@ -1,14 +1,16 @@
 """What one sees while the pipeline runs: a line per finished stage, and the running stage's own last words."""
 
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.status import Status
 
-from pipelines.runs import RunRecord
-from pipelines.settings.names import STAGES
+from components.train.progress import duration
+from pipelines.runs import RunRecord, list_runs, median_seconds
+from pipelines.settings.names import STAGES, Stage
 
 _TITLES = {
     "verify_data": "verify data",
@@ -28,6 +30,7 @@ class RunProgress:
         self._status: Status | None = None
         self._seen: dict[str, str] = {}
         self._since = 0.0
+        self._usual: dict[Stage, float] | None = None
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -51,9 +54,10 @@ class RunProgress:
             title = _TITLES[stage.name]
             if stage.status == "running":
                 self._since = time.monotonic()
-                self._say(f"[{number}] {title}")
+                left = self._left(record, stage.name)
+                self._say(f"[{number}] {title}{left}")
                 if self._status is None:
-                    self._console.print(f"[dim]{_escape(f'[{number}]')}[/] {title} …")
+                    self._console.print(f"[dim]{_escape(f'[{number}]')}[/] {title} …{left}")
             elif stage.status in ("succeeded", "failed"):
                 mark = "[green]✓[/]" if stage.status == "succeeded" else "[red]✗[/]"
                 self._console.print(f"{mark} {title:<13} {stage.seconds:6.1f} s")
@@ -64,6 +68,19 @@ class RunProgress:
             # what no stage says stays on the screen: where a run was submitted, what it may cost
             if self._status is None or running is None:
                 self._console.print(f"    {line}", markup=False, style="dim", soft_wrap=True)
+
+    def _left(self, record: RunRecord, stage: Stage) -> str:
+        """How long until the run's end, by the workspace's earlier runs of its kind; nothing where there are none."""
+        if self._usual is None:
+            earlier = list_runs(Path(record.folder).parent.parent)
+            alike = (r for r in earlier if (r.target, r.profile) == (record.target, record.profile))
+            self._usual = {name: seconds for name, (seconds, _) in median_seconds(alike).items()}
+        ahead = STAGES[STAGES.index(stage) :]
+        known = [self._usual[name] for name in ahead if name in self._usual]
+        # an earlier run that was refused tells nothing of the last two stages, which are short
+        if not known or stage not in self._usual:
+            return ""
+        return f" (about {duration(sum(known))} to the end, as earlier runs took)"
 
     def _say(self, text: str) -> None:
         if self._status is not None:

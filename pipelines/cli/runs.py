@@ -5,15 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import (
-    DEFAULT_CONFIG,
-    ConfigFile,
-    Json,
-    Overrides,
-    Profile,
-    SummaryFile,
-    configuration,
-)
+from pipelines.cli.options import Json, SummaryFile, configuration, configured
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,9 +16,6 @@ if TYPE_CHECKING:
 runs_app = typer.Typer(help="Runs of the pipeline: those of this workspace, here and in the cloud.")
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, as `aidetect runs` lists it.")]
-OwnProfile = Annotated[
-    str, typer.Option("--profile", "-p", help="Profile in pipeline_config.yaml; default: the run's own.")
-]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -35,50 +24,51 @@ def add_to(app: typer.Typer) -> None:
 
 
 @runs_app.callback(invoke_without_command=True)
-def runs(context: typer.Context, as_json: Json = False) -> None:
+@configured()
+def runs(config: "PipelineConfig", context: typer.Context, as_json: Json = False) -> None:
     """List the runs in the workspace, newest first; or see the verbs below."""
     if context.invoked_subcommand is None:
-        _list("sample", [], DEFAULT_CONFIG, as_json)
+        _list(config, as_json)
 
 
 @runs_app.command("list")
-def runs_list(
-    profile: Profile = "sample",
-    overrides: Overrides = [],  # noqa: B006 - Typer reads the default, nothing writes to it
-    config_file: ConfigFile = DEFAULT_CONFIG,
-    as_json: Json = False,
-) -> None:
+@configured()
+def runs_list(config: "PipelineConfig", as_json: Json = False) -> None:
     """List the runs in the workspace, newest first, as they were last seen."""
-    _list(profile, overrides, config_file, as_json)
+    _list(config, as_json)
 
 
 @runs_app.command("show")
+@configured("")
 def runs_show(
+    config: "PipelineConfig",
     run_id: Run,
+    overrides: list[str],
+    config_file: "Path | None",
+    profile: str,
     refresh: Annotated[bool, typer.Option(help="Ask the cloud first how a run there stands.")] = True,
-    profile: OwnProfile = "",
-    overrides: Overrides = [],  # noqa: B006 - never changed
-    config_file: ConfigFile = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
     """Show one run: its stages, figures, verdict and where everything lies."""
-    record, config = _find(run_id, profile, overrides, config_file)
+    record, config = _find(run_id, config, profile, overrides, config_file)
     if refresh:
         _refresh(record, config)
     _show(record, config, as_json)
 
 
 @runs_app.command("follow")
+@configured("")
 def runs_follow(
+    config: "PipelineConfig",
     run_id: Run,
-    profile: OwnProfile = "",
-    overrides: Overrides = [],  # noqa: B006 - never changed
-    config_file: ConfigFile = DEFAULT_CONFIG,
+    overrides: list[str],
+    config_file: "Path | None",
+    profile: str,
     summary_file: SummaryFile = None,
     as_json: Json = False,
 ) -> None:
     """Follow a run in the cloud to its end; exit code as `aidetect run --sync`."""
-    record, config = _find(run_id, profile, overrides, config_file)
+    record, config = _find(run_id, config, profile, overrides, config_file)
     from pipelines.cli.markdown import run_markdown, summary
     from pipelines.cli.progress import RunProgress
     from pipelines.targets.registry import open_target
@@ -96,15 +86,17 @@ def runs_follow(
 
 
 @runs_app.command("cancel")
+@configured("")
 def runs_cancel(
+    config: "PipelineConfig",
     run_id: Run,
-    profile: OwnProfile = "",
-    overrides: Overrides = [],  # noqa: B006 - never changed
-    config_file: ConfigFile = DEFAULT_CONFIG,
+    overrides: list[str],
+    config_file: "Path | None",
+    profile: str,
     as_json: Json = False,
 ) -> None:
     """Cancel a run in the cloud; what it had registered or deployed stays."""
-    record, config = _find(run_id, profile, overrides, config_file)
+    record, config = _find(run_id, config, profile, overrides, config_file)
     from pipelines.targets.registry import open_target
     from serving.platform.errors import RunError
 
@@ -117,8 +109,7 @@ def runs_cancel(
         typer.echo(f"run {record.run_id}: asked to stop; see: aidetect runs show {record.run_id}")
 
 
-def _list(profile: str, overrides: list[str], config_file: "Path", as_json: bool) -> None:
-    config = configuration(profile, overrides, config_file)
+def _list(config: "PipelineConfig", as_json: bool) -> None:
     from pipelines.runs import list_runs
 
     records = list(list_runs(config.paths.workspace))
@@ -130,12 +121,14 @@ def _list(profile: str, overrides: list[str], config_file: "Path", as_json: bool
     print_runs(records)
 
 
-def _find(run_id: str, profile: str, overrides: list[str], config_file: "Path") -> "tuple[RunRecord, PipelineConfig]":
-    """The record, and the configuration of the profile that the run was started with."""
+def _find(
+    run_id: str, config: "PipelineConfig", profile: str, overrides: list[str], config_file: "Path | None"
+) -> "tuple[RunRecord, PipelineConfig]":
+    """The record, and the configuration of the profile that the run was started with unless another is named."""
     from pipelines.runs import find_run
 
-    record = find_run(configuration(profile or "sample", overrides, config_file).paths.workspace, run_id)
-    return record, configuration(profile or record.profile, overrides, config_file)
+    record = find_run(config.paths.workspace, run_id)
+    return record, config if profile else configuration(record.profile, overrides, config_file)
 
 
 def _refresh(record: "RunRecord", config: "PipelineConfig") -> None:

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from pipelines.cli.options import DEFAULT_CONFIG, ConfigFile, Json, Overrides, Profile, configuration
+from pipelines.cli.options import Json, configured
 
 if TYPE_CHECKING:
     from pipelines.schedule import Report
+    from pipelines.settings.pipeline import PipelineConfig
 
 schedule_app = typer.Typer(
     help="The recurring run, as the section `schedule` of the configuration says.", no_args_is_help=True
@@ -21,56 +22,48 @@ def add_to(app: typer.Typer) -> None:
 
 
 @schedule_app.command("plan")
+@configured("production")
 def plan(
-    profile: Profile = "production",
-    overrides: Overrides = [],  # noqa: B006 - Typer reads the default, nothing writes to it
-    config_file: ConfigFile = DEFAULT_CONFIG,
+    config: "PipelineConfig",
     as_json: Json = False,
 ) -> None:
     """Show what `apply` would change; changes nothing."""
-    config = configuration(profile, overrides, config_file)
     from pipelines.schedule import plan as run
 
     _show(run(config), as_json, "would ")
 
 
 @schedule_app.command("apply")
+@configured("production")
 def apply(
-    profile: Profile = "production",
-    overrides: Overrides = [],  # noqa: B006 - never changed
-    config_file: ConfigFile = DEFAULT_CONFIG,
+    config: "PipelineConfig",
     as_json: Json = False,
 ) -> None:
     """Bring the cloud's schedule to what the configuration says; again changes nothing."""
-    config = configuration(profile, overrides, config_file)
     from pipelines.schedule import apply as run
 
     _show(run(config), as_json)
 
 
 @schedule_app.command("pause")
+@configured("production")
 def pause(
-    profile: Profile = "production",
-    overrides: Overrides = [],  # noqa: B006 - never changed
-    config_file: ConfigFile = DEFAULT_CONFIG,
+    config: "PipelineConfig",
     as_json: Json = False,
 ) -> None:
     """Pause the schedule until the next `apply`; for longer set schedule.enabled to false."""
-    config = configuration(profile, overrides, config_file)
     from pipelines.schedule import pause as run
 
     _show(run(config), as_json)
 
 
 @schedule_app.command("delete")
+@configured("production")
 def delete(
-    profile: Profile = "production",
-    overrides: Overrides = [],  # noqa: B006 - never changed
-    config_file: ConfigFile = DEFAULT_CONFIG,
+    config: "PipelineConfig",
     as_json: Json = False,
 ) -> None:
     """Remove the schedule; runs that it started go on."""
-    config = configuration(profile, overrides, config_file)
     from pipelines.schedule import delete as run
 
     _show(run(config), as_json)

@@ -1,11 +1,14 @@
 """Verbs about the configuration, this machine and the bill: config show, config schema, doctor, cost."""
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import DEFAULT_CONFIG, ConfigFile, Json, Overrides, Profile, configuration
+from pipelines.cli.options import Json, configured
+
+if TYPE_CHECKING:
+    from pipelines.settings.pipeline import PipelineConfig
 
 config_app = typer.Typer(help="The configuration in force.", no_args_is_help=True)
 
@@ -18,14 +21,13 @@ def add_to(app: typer.Typer) -> None:
 
 
 @config_app.command("show")
+@configured()
 def show(
-    profile: Profile = "sample",
-    overrides: Overrides = [],  # noqa: B006 - Typer reads the default, nothing writes to it
-    config_file: ConfigFile = DEFAULT_CONFIG,
+    config: "PipelineConfig",
     as_json: Json = False,
 ) -> None:
     """Print every key in force: file, profile, environment and --set applied."""
-    document = configuration(profile, overrides, config_file).model_dump(mode="json", by_alias=True)
+    document = config.model_dump(mode="json", by_alias=True)
     if as_json:
         typer.echo(json.dumps(document, indent=1))
         return
@@ -42,15 +44,13 @@ def schema() -> None:
     typer.echo(json.dumps(PipelineConfig.model_json_schema(), indent=1))
 
 
+@configured()
 def doctor(
-    profile: Profile = "sample",
-    overrides: Overrides = [],  # noqa: B006 - never changed
-    config_file: ConfigFile = DEFAULT_CONFIG,
+    config: "PipelineConfig",
     as_json: Json = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 on warnings too.")] = False,
 ) -> None:
     """Check that this machine and configuration can run the pipeline, and say how to mend what cannot."""
-    config = configuration(profile, overrides, config_file)
     from pipelines.doctor import examine
 
     findings = examine(config)
@@ -64,14 +64,12 @@ def doctor(
     raise typer.Exit(1 if any(finding.status in bad for finding in findings) else 0)
 
 
+@configured("production")
 def cost(
-    profile: Profile = "production",
-    overrides: Overrides = [],  # noqa: B006 - never changed
-    config_file: ConfigFile = DEFAULT_CONFIG,
+    config: "PipelineConfig",
     as_json: Json = False,
 ) -> None:
     """Estimate what a run on Vertex AI and a month of serving cost, by dated list prices."""
-    config = configuration(profile, overrides, config_file)
     from pipelines.cost import estimate
 
     found = estimate(config)

@@ -1,5 +1,6 @@
 """How runs, verdicts and models are shown on a terminal."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,14 @@ if TYPE_CHECKING:
     from pipelines.settings.pipeline import PipelineConfig
     from pipelines.showcase import Showcase
 
-_COLOURS = {"deployed": "green", "registered": "green", "refused": "yellow", "failed": "red", "interrupted": "red"}
+_COLOURS = {
+    "deployed": "green",
+    "registered": "green",
+    "refused": "yellow",
+    "failed": "red",
+    "interrupted": "red",
+    "lost": "red",
+}
 _MARKS = {"passed": "[green]✓[/]", "refused": "[red]✗[/]", "reported": "[dim]·[/]"}
 
 
@@ -53,13 +61,15 @@ def _print_places(out: Console, record: RunRecord, config: "PipelineConfig") -> 
     places = [("run folder", folder), ("log", folder / "run.log")]
     named = {"data.html": "data report", "curves.html": "training curves", "evaluation.html": "evaluation report"}
     places += [(label, folder / name) for name, label in named.items() if (folder / name).is_file()]
-    if record.ran("train"):
+    if record.ran("train") and record.stage("train").output_dir:
         places.append(("model bundle", record.output("train", "bundle")))
+    if record.ran("evaluate") and record.stage("evaluate").output_dir:
+        places.append(("evaluation", record.output("evaluate", "evaluation")))
     for label, path in places:
         out.print(f"  {label:<18} {_shorten(path)}")
     if record.ran("register"):
         out.print(f"  {'registry':<18} {config.tracking_uri}")
-    out.print(f"  {'next':<18} {_next_step(record)}")
+    out.print(f"  {'next':<18} {_next_step(record, config)}")
 
 
 def print_showcase(shown: "Showcase") -> None:
@@ -74,14 +84,26 @@ def print_showcase(shown: "Showcase") -> None:
     out.print(f"  what spoke for {shown.explained_class}: {_shorten(shown.picture)}")
 
 
-def _next_step(record: RunRecord) -> str:
+def _next_step(record: RunRecord, config: "PipelineConfig") -> str:
+    """What to do now, in words that work for this run's profile and workspace."""
+    where = "" if record.profile == "sample" else f" --profile {record.profile}"
+    if config.paths.workspace != Path("workspace"):
+        where += f" --set paths.workspace={shlex.quote(str(_shorten(config.paths.workspace)))}"
+    if record.is_open:
+        return f"aidetect runs follow {record.run_id}{where}"
     if record.status == "deployed":
-        return "make serve, then: curl -F file=@PHOTO http://127.0.0.1:8080/predict"
+        if not config.deploy.starts_server:
+            return f"aidetect models{where}"
+        return f"aidetect serve{where}, then: curl -F file=@PHOTO http://127.0.0.1:8080/predict"
     if record.status == "registered":
-        return "aidetect deploy"
+        return f"aidetect deploy{where}"
     if record.status == "refused":
         return "read the evaluation report; the champion in service was not touched"
-    return f"read {_shorten(Path(record.folder) / 'run.log')}"
+    log = _shorten(Path(record.folder) / "run.log")
+    if record.ran("verify_data") and not record.resource:
+        where = "" if "paths.workspace" not in where else where[where.index(" --set") :]
+        return f"mend what it says ({log}), then: aidetect run --resume {record.run_id}{where}"
+    return f"read {record.link or log}"
 
 
 def _shorten(path: Path) -> str:
@@ -113,8 +135,9 @@ def print_runs(records: list[RunRecord]) -> None:
         out.print("no runs yet; start one with: aidetect run")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("run", "target", "profile", "status", "accuracy", "F1", "seconds", "reason"):
-        table.add_column(column)
+    _add_columns(table, "run", "target", "profile", "status", "accuracy", "F1", "seconds", "reason")
+    table.columns[0].min_width = max(len(record.run_id) for record in records)
+    table.columns[3].min_width = max(len(record.status) for record in records)
     for record in records:
         figures = [f"{record.metrics[name]:.4f}" if name in record.metrics else "" for name in ("accuracy", "f1")]
         status = Text(record.status, style=_COLOURS.get(record.status, ""))
@@ -131,8 +154,8 @@ def print_models(versions: "list[VersionSummary]", tracking_uri: str) -> None:
         out.print(f"no versions in {tracking_uri}; train one with: aidetect run")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("version", "aliases", "accuracy", "F1", "created (UTC)", "run", "verdict"):
-        table.add_column(column)
+    _add_columns(table, "version", "aliases", "accuracy", "F1", "created (UTC)", "run", "verdict")
+    table.columns[5].min_width = max(len(version.run_id) for version in versions)
     for version in versions:
         figures = [f"{version.metrics[name]:.4f}" if name in version.metrics else "" for name in ("accuracy", "f1")]
         aliases = Text(", ".join(version.aliases), style="green" if "champion" in version.aliases else "")
@@ -145,6 +168,12 @@ def print_models(versions: "list[VersionSummary]", tracking_uri: str) -> None:
             version.headline,
         )
     out.print(table)
+
+
+def _add_columns(table: Table, *names: str) -> None:
+    """Columns that fold what does not fit: an id or a name that is cut is of no use."""
+    for name in names:
+        table.add_column(name, overflow="fold")
 
 
 def print_estimate(estimate: "Estimate") -> None:

@@ -1,7 +1,7 @@
 """All sections together: the type of `pipeline_config.yaml`."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from pydantic import Field
 
@@ -15,6 +15,8 @@ from components.verify_data.config import VerifyDataConfig
 from pipelines.settings.operations import CostConfig, RetrainConfig, ScheduleConfig
 from pipelines.settings.places import DockerConfig, ImagesConfig, KubeflowConfig, MachinesConfig, VertexConfig
 from serving.platform.frozen import Section
+
+SQLITE: Final = "sqlite:///"
 
 
 class DataConfig(Section):
@@ -76,12 +78,18 @@ class PipelineConfig(Section):
     @property
     def tracking_uri(self) -> str:
         """MLflow URI in force: the configured server, or sqlite in the workspace."""
-        return self.tracking.uri or f"sqlite:///{self.paths.workspace.resolve() / 'mlflow.db'}"
+        return self.tracking.uri or f"{SQLITE}{self.paths.workspace.resolve() / 'mlflow.db'}"
+
+    @property
+    def has_registry(self) -> bool:
+        """Whether there is something to ask: a server, or a database that a run has made."""
+        database = self.tracking_uri.removeprefix(SQLITE)
+        return database == self.tracking_uri or Path(database).is_file()
 
     @property
     def artifact_root(self) -> str:
         """Where a sqlite registry's files go; empty: the server decides."""
-        sqlite = self.tracking_uri.startswith("sqlite:")
+        sqlite = self.tracking_uri.startswith(SQLITE)
         return (self.paths.workspace.resolve() / "mlflow-artifacts").as_uri() if sqlite else ""
 
     def changed(self, section: str, **keys: Any) -> Self:

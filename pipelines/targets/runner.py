@@ -14,7 +14,7 @@ from typing import Final
 from components.platform.signals import interrupts_held, sigterm_raises
 from pipelines.conclusion import REPORTS, conclude
 from pipelines.config import child_environment
-from pipelines.runs import PARAMETERS_FILE, PIPELINE_FILE, RunRecord
+from pipelines.runs import PARAMETERS_FILE, PIPELINE_FILE, REUSED_FILE, RunRecord
 from pipelines.settings.names import stage_of
 from pipelines.targets.log import LogReader
 from pipelines.targets.target import Listener
@@ -22,7 +22,6 @@ from serving.platform.errors import StageError
 from serving.platform.processes import tied
 
 _ANSI: Final = re.compile(r"\x1b\[[0-9;]*m")
-_STOPPED: Final = "interrupted; run again, training goes on from its last checkpoint"
 
 
 def run_spec(record: RunRecord, listener: Listener, *options: str) -> None:
@@ -38,6 +37,8 @@ def run_spec(record: RunRecord, listener: Listener, *options: str) -> None:
     folder = Path(record.folder)
     arguments = ["--spec", str(folder / PIPELINE_FILE), "--parameters", str(folder / PARAMETERS_FILE)]
     arguments += ["--root", str(folder / "artifacts"), *options]
+    if (folder / REUSED_FILE).is_file():
+        arguments += ["--reused", str(folder / REUSED_FILE)]
     started = time.monotonic()
     process: subprocess.Popen[str] | None = None
     reader = LogReader(record, listener)
@@ -81,7 +82,8 @@ def _interrupted(record: RunRecord, process: "subprocess.Popen[str] | None") -> 
     if process is not None:
         _stop(process)
     _relocate(record)
-    conclude(record, "cancelled", _STOPPED)
+    again = f"aidetect run --resume {record.run_id}"
+    conclude(record, "cancelled", f"interrupted; go on with: {again} (training goes on from its last checkpoint)")
 
 
 def _lines(process: "subprocess.Popen[str]") -> Iterator[str]:

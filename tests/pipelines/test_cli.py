@@ -61,11 +61,11 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "--set", "train.epoch=3"], "train.epoch: unknown key; did you mean 'epochs'?"),
+        (["run", "--set", "train.epoch=3"], "train.epoch: unknown key; did you mean 'train.epochs'?"),
         (["run", "--set", "train.epochs=many"], "train.epochs: input should be a valid integer"),
         (["run", "--profile", "staging"], "unknown profile 'staging'"),
         (["run", "--config", "/nowhere.yaml"], "/nowhere.yaml: no such file"),
-        (["predict"], "Missing parameter: images"),
+        (["predict"], "error: Missing argument 'images'; see: aidetect predict --help"),
         (["frobnicate"], "No such command 'frobnicate'"),
         (["gate", "/nowhere"], "/nowhere"),
         (["runs", "show", "20200101-000000"], "no run '20200101-000000'"),

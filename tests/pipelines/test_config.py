@@ -31,7 +31,7 @@ def test_shipped_profiles_are_valid(profile: str) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.epoch=3", "train.epoch: unknown key; did you mean 'epochs'?"),
+        ("train.epoch=3", "train.epoch: unknown key; did you mean 'train.epochs'?"),
         ("trian.epochs=3", "trian: unknown key; did you mean 'train'?"),
         ("train.epochs=many", "train.epochs: input should be a valid integer"),
         ("train.epochs=0", "train.epochs: input should be greater than or equal to 1"),

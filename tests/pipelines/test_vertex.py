@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipelines.config import load_config
-from pipelines.launch import launch
+from pipelines.launch import Order, launch
 from pipelines.preflight import check_cloud
 from pipelines.runs import RunRecord, list_runs
 from pipelines.settings.pipeline import PipelineConfig
@@ -24,9 +24,9 @@ def configuration(tmp_path: Path, cloud: FakeVertexPipelines, *extra: str) -> Pi
     return load_config("production", sets, ROOT / "pipeline_config.yaml", {})
 
 
-def run(config: PipelineConfig, **options: Any) -> RunRecord:
+def run(config: PipelineConfig, reason: str = "manual", sync: bool = True) -> RunRecord:
     lines: list[str] = []
-    return launch(config, "vertex", "production", lambda _, line: lines.append(line), **options)
+    return launch(config, Order("vertex", "production", (), reason), lambda _, line: lines.append(line), sync)
 
 
 def test_what_is_submitted_field_by_field(tmp_path: Path, cloud: FakeVertexPipelines) -> None:
