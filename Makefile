@@ -35,9 +35,18 @@ export ORT_DISABLE_TELEMETRY := 1
 export RAY_USAGE_STATS_ENABLED := 0
 export STREAMLIT_BROWSER_GATHER_USAGE_STATS := false
 
+# The commands of an environment name the place where it was made, and so does the code that they import
+MADE_IN := $(shell sed -n '1s|^\#!\(/.*\)/python[0-9.]*$$|\1|p' $(BIN)/aidetect 2>/dev/null)
+ifneq ($(filter-out help clean,$(or $(MAKECMDGOALS),help)),)
+ifneq ($(and $(MADE_IN),$(filter-out $(realpath $(BIN)),$(or $(realpath $(MADE_IN)),gone))),)
+$(error $(VENV) was made in $(MADE_IN): this folder was moved or copied; remove it (rm -rf $(VENV)) and run make again)
+endif
+endif
+
 .PHONY: help
 help: ## Show the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@if [ -t 1 ]; then bold=$$'\033[1m' plain=$$'\033[0m'; else bold= plain=; fi; \
+	awk -v bold="$$bold" -v plain="$$plain" 'BEGIN {FS = ":.*## "} /^[a-z][a-z-]*:.*## / {printf "  %s%-12s%s %s\n", bold, $$1, plain, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; assert (3,11) <= sys.version_info[:2] <= (3,12), "use Python 3.11 or 3.12: make PYTHON=python3.11"'

@@ -133,13 +133,9 @@ def serve(
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8080,
 ) -> None:
     """Serve the champion (or another model) over HTTP until interrupted."""
-    from pipelines.cli.places import of_run
     from pipelines.config import child_environment
-    from serving.platform.errors import ModelNotFoundError
 
-    if not model and not config.has_registry:
-        raise ModelNotFoundError(_NO_MODEL.format(where=config.tracking_uri))
-    uri = of_run(config, model, "train", "bundle") if model else _champion(config)
+    uri = _uri(model, config)
     if sys.stderr.isatty():
         where = f"[{host}]" if ":" in host else host
         address = f"http://{where}:{port}" if port else f"a free port of {where}"
@@ -155,7 +151,15 @@ def serve(
     os.execve(sys.executable, [sys.executable, "-m", "serving"], environment)  # noqa: S606 - no shell is wanted
 
 
-def _champion(config: "PipelineConfig") -> str:
+def _uri(model: str, config: "PipelineConfig") -> str:
+    """What `--model` names: a run's bundle, any URI, or the champion; MLflow would make the database it is asked."""
+    from pipelines.cli.places import of_run
+    from serving.platform.errors import ModelNotFoundError
+
+    if model:
+        return of_run(config, model, "train", "bundle")
+    if not config.has_registry:
+        raise ModelNotFoundError(_NO_MODEL.format(where=config.tracking_uri))
     return f"models:/{config.tracking.model_name}@champion"
 
 
@@ -175,11 +179,8 @@ def resolve_model(model: str, config: "PipelineConfig") -> "ResolvedModel":
     from serving.platform.errors import ModelNotFoundError
     from serving.registry import resolve
 
-    if not model and not config.has_registry:
-        raise ModelNotFoundError(_NO_MODEL.format(where=config.tracking_uri))
-    uri = of_run(config, model, "train", "bundle") if model else _champion(config)
     try:
-        return resolve(uri, config.paths.workspace.resolve() / "models", config.tracking_uri)
+        return resolve(_uri(model, config), config.paths.workspace.resolve() / "models", config.tracking_uri)
     except ModelNotFoundError as error:
         hint = "" if model else "; train one with: aidetect run"
         raise ModelNotFoundError(f"{error}{hint}") from error

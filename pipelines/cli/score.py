@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines.cli.detector import Model
-from pipelines.cli.options import DEFAULT_CONFIG, ConfigFile, Json, Overrides, Profile, configuration
+from pipelines.cli.options import Json, configured
 
 if TYPE_CHECKING:
     from components.catalogue.summary import Summary
+    from pipelines.settings.pipeline import PipelineConfig
 
 TOLD_S = 30.0
 """Between two lines of progress where no terminal listens."""
@@ -23,7 +24,9 @@ def add_to(app: typer.Typer) -> None:
     app.command()(score)
 
 
+@configured()
 def score(
+    config: "PipelineConfig",
     source: Annotated[str, typer.Argument(help="Folder, glob, Parquet, feed (CSV, TSV, JSONL) or gs://.")],
     output: Annotated[str, typer.Option("--output", "-o", help="Folder or gs:// prefix of the results.")],
     model: Model = "",
@@ -32,16 +35,12 @@ def score(
     ] = [],  # noqa: B006 - Typer reads the default, nothing writes to it
     id_column: Annotated[str, typer.Option("--id-column", help="Column of a feed that names its rows.")] = "",
     workers: Annotated[int, typer.Option(help="Processes; 0: one for each core.", min=0)] = 0,
-    profile: Profile = "sample",
-    overrides: Overrides = [],  # noqa: B006 - never changed
-    config_file: ConfigFile = DEFAULT_CONFIG,
     as_json: Json = False,
 ) -> None:
     """Score every photo of a catalogue into Parquet; run it again to go on where it stopped.
 
     Exit 0: every photo has its row; 1: it could not begin or go on, or a photo ended the process that looked at it.
     """
-    config = configuration(profile, overrides, config_file)
     knobs: dict[str, Any] = {"columns": tuple(columns), "id_column": id_column, "workers": workers}
     chosen = config.catalogue.model_copy(update={name: value for name, value in knobs.items() if value})
     from components.catalogue.stage import score_catalogue

@@ -1,0 +1,222 @@
+"""What a new user reads: one line that names the thing and the fix, and files that are found from anywhere."""
+
+import fcntl
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pipelines.cli import summary
+from pipelines.cli.app import one_line
+from pipelines.config import load_config
+from pipelines.runs import RunRecord, find_run, list_runs, new_run
+from serving.platform.errors import RunError
+from tests.pipelines.conftest import Aidetect
+
+ROOT = Path(__file__).resolve().parents[2]
+VERBS = "'local', 'docker', 'vertex', 'kubeflow'"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "--on", "k8s"], f"Invalid value for '--on': 'k8s' is not one of {VERBS}; see: aidetect run --help"),
+        (["compile", "--target", "gke", "-o", "x.json"], f"'gke' is not one of {VERBS}; see: aidetect compile --help"),
+        (["frobnicate"], "No such command 'frobnicate'; see: aidetect --help"),
+        (["runs", "shw"], "No such command 'shw'"),
+        (["predict"], "Missing argument 'images'; see: aidetect predict --help"),
+        (["run", "--set", "epochs=1"], "epochs: unknown key; did you mean 'train.epochs'?"),
+        (["run", "--set", "train.epoch=1"], "train.epoch: unknown key; did you mean 'train.epochs'?"),
+        (["run", "--set", "gate.epochs=1"], "gate.epochs: unknown key; did you mean 'train.epochs'?"),
+        (["run", "--set", "gate.accuracy=1"], "gate.accuracy: unknown key; did you mean 'gate.min_accuracy'?"),
+        (["schedule", "plan", "--set", "schedule.cron=* *"], "schedule.cron: a cron has five fields"),
+        (["compile", "-o", "nodir/p.json"], "nodir/p.json: there is no folder nodir; make it first: mkdir -p nodir"),
+        (["explain", "README.md", "-o", "nodir/x.png"], "make it first: mkdir -p nodir"),
+        (["train", "--dataset", "d", "-o", "b", "--curves", "nodir/c.html"], "make it first: mkdir -p nodir"),
+        (["explain", "nothing.jpg", "-o", "x.png"], "'nothing.jpg' does not exist"),
+        (["runs", "show", "abc"], "there are none yet; start one: aidetect run"),
+        (["gate", "20200101-000000"], "no run '20200101-000000' in "),
+        (["run", "--resume", "20200101-000000"], "no run '20200101-000000' in "),
+        (["serve"], "no model yet: nothing was registered in sqlite:///"),
+        (["predict", "README.md"], "train one with: aidetect run"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_what_to_do(
+    aidetect: Aidetect, tmp_path: Path, words: list[str], message: str
+) -> None:
+    ran = aidetect(*words, settings=[f"paths.workspace={tmp_path / 'w'}"] if "shw" not in words[1:] else None)
+    assert ran.code == 1
+    assert message in ran.err
+    assert len(ran.err.splitlines()) == 1 and ran.err.startswith("error: ")
+    for leak in ("Value error", "Errno", "Traceback", "LookupError", ".;"):
+        assert leak not in ran.err
+    assert list(tmp_path.iterdir()) == [], "a refused verb leaves nothing"
+
+
+@pytest.mark.parametrize("words", [[], ["data"], ["config"], ["schedule"]])
+def test_a_group_without_a_verb_shows_its_help(aidetect: Aidetect, words: list[str]) -> None:
+    ran = aidetect(*words)
+    assert (ran.code, ran.err) == (0, "")
+    assert "Usage: aidetect" in ran.out and "Commands" in ran.out
+
+
+def test_the_version_names_the_revision(aidetect: Aidetect, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert aidetect("--version").out.startswith("aidetect 0.")
+    monkeypatch.setenv("GIT_SHA", "c0ffee")
+    monkeypatch.setenv("PATH", "")  # an image holds no git
+    assert aidetect("--version").out.endswith("(revision c0ffee)\n")
+
+
+def test_a_shell_can_complete(aidetect: Aidetect) -> None:
+    assert "--install-completion" in aidetect("--help").out
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "a/b"), "a/b: no such file or directory; check the path"),
+        (
+            PermissionError(13, "Permission denied", "a"),
+            "a: permission denied; you may not; check its owner and rights",
+        ),
+        (OSError(28, "No space left on device", "a"), "a: no space left on device; make room or choose another disk"),
+        (KeyError("x"), "KeyError: 'x' (run with --debug for the traceback)"),
+    ],
+)
+def test_the_systems_errors_name_file_and_fix(error: Exception, line: str) -> None:
+    assert one_line(error) == line
+
+
+def test_reading_writes_nothing(aidetect: Aidetect, tmp_path: Path) -> None:
+    for words in (["models"], ["models", "--json"], ["runs"], ["runs", "list", "--json"], ["config", "show"], ["cost"]):
+        assert aidetect(*words, settings=[f"paths.workspace={tmp_path / 'w'}"]).code == 0, words
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_configuration_is_found_from_a_folder_below(
+    aidetect: Aidetect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "project"
+    (project / "docs" / "deep").mkdir(parents=True)
+    (project / "pipeline_config.yaml").write_text(
+        "base: {train: {weights_uri: w.pth, weights_sha256: x}}\nprofiles: {sample: {}}"
+    )
+    monkeypatch.chdir(project / "docs" / "deep")
+    for words in ([], ["--config", "../../pipeline_config.yaml"]):
+        shown = aidetect("config", "show", "--json", *words).document
+        assert shown["paths"]["workspace"] == str(project / "workspace")
+        assert shown["data"]["uri"] == str(project / "data/sample")
+        assert shown["train"]["weights_uri"] == str(project / "w.pth")
+        assert shown["evaluate"]["champion_uri"].startswith("models:/")
+    # what is typed is meant from where one stands
+    shown = aidetect("config", "show", "--json", settings=["data.uri=mine"]).document
+    assert shown["data"]["uri"] == "mine"
+    monkeypatch.chdir(tmp_path)
+    missing = aidetect("config", "show")
+    assert missing.code == 1 and "in any folder above it; cd into the project or pass --config" in missing.err
+
+
+@pytest.mark.parametrize("text", ["010", "a # b", "a: b", "no", "1e3", "[x", "{", "2026-01-01", "~"])
+def test_a_text_is_taken_as_it_stands(text: str) -> None:
+    file = ROOT / "pipeline_config.yaml"
+    config = load_config("sample", [f"vertex.network={text}", f"vertex.labels.team={text}"], file, {})
+    assert (config.vertex.network, config.vertex.labels) == (text, {"team": text})
+    environ = {"AIDETECT_VERTEX__NETWORK": text}
+    assert load_config("sample", [], file, environ).vertex.network == text
+
+
+def test_what_is_no_text_is_still_read_as_yaml() -> None:
+    sets = ["train.epochs=7", "deploy.auto=false", "evaluate.robustness={jpeg: [90]}", "vertex.labels={a: b}"]
+    config = load_config("sample", sets, ROOT / "pipeline_config.yaml", {})
+    assert (config.train.epochs, config.deploy.auto, config.vertex.labels) == (7, False, {"a": "b"})
+
+
+def test_a_run_whose_process_is_gone_is_lost(tmp_path: Path, aidetect: Aidetect) -> None:
+    record = new_run(tmp_path, "local", "sample", "manual", "c0ffee")
+    with record.held():
+        assert find_run(tmp_path, record.run_id).status == "running"
+    assert find_run(tmp_path, record.run_id).status == "lost"
+    listed = aidetect("runs", settings=[f"paths.workspace={tmp_path}"])
+    assert record.run_id in listed.out and "lost" in listed.out
+    assert json.loads((Path(record.folder) / "run.json").read_text())["status"] == "running", "looking writes nothing"
+
+
+def test_the_kernel_lets_go_of_a_killed_run(tmp_path: Path) -> None:
+    record = new_run(tmp_path, "local", "sample", "manual", "c0ffee")
+    code = (
+        "import sys, time; from pathlib import Path; from pipelines.runs import find_run\n"
+        f"with find_run(Path({str(tmp_path)!r}), {record.run_id!r}).held(): print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        assert find_run(tmp_path, record.run_id).status == "running"
+        holder.kill()
+    assert find_run(tmp_path, record.run_id).status == "lost"
+
+
+def test_an_unknown_run_names_the_newest(tmp_path: Path) -> None:
+    records = [new_run(tmp_path, "local", "sample", "manual", "c0ffee") for _ in range(7)]
+    with pytest.raises(RunError, match=r"no run 'abc' in .*; the newest are: .*; all: aidetect runs") as error:
+        find_run(tmp_path, "abc")
+    assert str(error.value).count(records[0].run_id[:8]) == 5
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> RunRecord:
+    record = new_run(tmp_path, "local", "sample", "drift: a long reason that does not fit in its column", "c0ffee")
+    for stage in record.stages:
+        stage.status, stage.seconds = "succeeded", 60.0
+    record.status = "deployed"
+    record.save()
+    return record
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_ids_are_never_cut(finished: RunRecord, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    new_run(Path(finished.folder).parent.parent, "local", "production", "manual", "c0ffee")
+    out = Console(width=width, record=True, highlight=False, soft_wrap=True, file=io.StringIO())
+    monkeypatch.setattr(summary, "console", lambda: out)
+    records = list(list_runs(Path(finished.folder).parent.parent))
+    summary.print_runs(records)
+    shown = out.export_text()
+    assert "…" not in shown
+    for record in records:
+        assert record.run_id in shown
+
+
+@pytest.mark.parametrize(
+    ("workspace", "profile", "advice"),
+    [
+        ("workspace", "sample", "aidetect serve, then: curl"),
+        ("elsewhere", "sample", "aidetect serve --set paths.workspace=elsewhere, then: curl"),
+        ("a place", "local", "aidetect serve --profile local --set paths.workspace='a place', then: curl"),
+    ],
+)
+def test_the_advice_fits_the_workspace_and_the_profile(
+    finished: RunRecord, workspace: str, profile: str, advice: str
+) -> None:
+    config = load_config(profile, [f"paths.workspace={workspace}"], ROOT / "pipeline_config.yaml", {})
+    finished.profile = profile
+    assert summary._next_step(finished, config).startswith(advice)
+    finished.status = "failed"
+    assert f"aidetect run --resume {finished.run_id}" in summary._next_step(finished, config)
+
+
+def test_a_broken_pipe_complains_of_nothing(tmp_path: Path) -> None:
+    code = "from pipelines.cli import main; main()"
+    done = subprocess.run(
+        f"{sys.executable} -c '{code}' config schema | head -c 10", shell=True, cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ('{\n "$defs"', "")
+
+
+def test_a_lock_is_looked_at_without_taking_it(tmp_path: Path) -> None:
+    record = new_run(tmp_path, "local", "sample", "manual", "c0ffee")
+    with record.held():
+        find_run(tmp_path, record.run_id)
+        with (Path(record.folder) / "run.lock").open() as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
