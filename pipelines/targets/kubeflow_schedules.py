@@ -104,6 +104,15 @@ class KubeflowScheduler:
         with server_errors(self._config):
             self._again(self._client.disable_recurring_run)(resource)
 
+    def resume(self, resource: str) -> None:
+        """Let it start runs again; none is made up for.
+
+        Raises:
+            StageError: the server refuses or cannot be reached.
+        """
+        with server_errors(self._config):
+            self._again(self._client.enable_recurring_run)(resource)
+
     def delete(self, resource: str) -> None:
         """Remove it; runs that it started go on.
 

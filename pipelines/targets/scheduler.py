@@ -60,6 +60,10 @@ class Scheduler(Protocol):
         """Stop it from starting runs."""
         ...
 
+    def resume(self, resource: str) -> None:
+        """Let it start runs again; none is made up for."""
+        ...
+
     def delete(self, resource: str) -> None:
         """Remove it; runs that it started go on."""
         ...

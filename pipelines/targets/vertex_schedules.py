@@ -113,6 +113,15 @@ class VertexScheduler:
         with google_errors("pause the Vertex AI schedule"):
             self._client.pause_schedule(name=resource, **self._options)
 
+    def resume(self, resource: str) -> None:
+        """Let it start runs again; none is made up for.
+
+        Raises:
+            StageError: Vertex AI refused or cannot be reached.
+        """
+        with google_errors("resume the Vertex AI schedule"):
+            self._client.resume_schedule(request={"name": resource, "catch_up": False}, **self._options)
+
     def delete(self, resource: str) -> None:
         """Remove it; runs that it started go on.
 
