@@ -54,7 +54,7 @@ def _prepare(settings: Settings) -> Callable[[], int]:
     # bound before anything is loaded: a port in use is known at once
     listener = _bind(settings.host, settings.listen_port)
     several = settings.workers > 1
-    if several:
+    if several or settings.prometheus_multiproc_dir is not None:
         share_metrics_between_processes()
     # what loads a model is imported first: two threads inside one ring of modules may see half of it
     import serving.served  # noqa: F401

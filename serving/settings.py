@@ -211,8 +211,13 @@ class Settings(BaseSettings):
 
 
 def share_metrics_between_processes() -> None:
-    """Give the worker processes a folder for their metrics, before the metrics library loads."""
+    """Give the worker processes an empty folder for their metrics, before the metrics library loads.
+
+    What an earlier server left there would be counted again, and its model shown as served.
+    """
     folder = os.environ.setdefault(
         "PROMETHEUS_MULTIPROC_DIR", str(Path(tempfile.gettempdir()) / f"aidetect-{os.getpid()}")
     )
     Path(folder).mkdir(parents=True, exist_ok=True)
+    for file in Path(folder).glob("*.db"):
+        file.unlink(missing_ok=True)

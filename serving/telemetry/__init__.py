@@ -4,6 +4,6 @@
 """
 
 from serving.telemetry.logs import configure_logging
-from serving.telemetry.metrics import Telemetry, empty_multiprocess_dir
+from serving.telemetry.metrics import Telemetry
 
-__all__ = ["Telemetry", "configure_logging", "empty_multiprocess_dir"]
+__all__ = ["Telemetry", "configure_logging"]

@@ -274,13 +274,6 @@ class Telemetry:
         return encode(registry), content_type
 
 
-def empty_multiprocess_dir(folder: Path) -> None:
-    """Make the folder of the workers' values, without those of an earlier run; call before any worker starts."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in folder.glob("*.db"):
-        file.unlink()
-
-
 def _forget_ended_workers(folder: Path) -> None:
     # a crashed worker cannot take its gauges along
     for pid in {int(file.stem.rpartition("_")[2]) for file in folder.glob("gauge_live*_*.db")}:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import signal
 import subprocess
@@ -63,7 +64,7 @@ def upload(level: int = 200) -> dict[str, tuple[str, bytes, str]]:
 def test_the_metrics_have_their_exact_names_and_labels(client: TestClient) -> None:
     verdict = client.post("/predict", files=upload()).json()
     client.post("/predict/batch", files=[("files", upload(30)["file"]), ("files", ("x.txt", b"text", "image/jpeg"))])
-    client.post("/predict", files={"file": ("x.jpg", b"GIF89a", "image/jpeg")})
+    client.post("/predict", files={"file": ("x.jpg", b"no image", "image/jpeg")})
     found = scrape(client)
 
     judged = {"status": "success", "prediction": verdict["prediction"], "confidence": verdict["confidence"]}
@@ -147,11 +148,11 @@ def test_openmetrics_for_scrapers_that_ask_for_it(client: TestClient) -> None:
 # --- request ids --------------------------------------------------------------------------------------------
 
 
-def test_a_sane_request_id_is_kept_and_any_other_replaced(client: TestClient) -> None:
-    assert client.get("/health", headers={"X-Request-ID": "order-7:a_b.c"}).headers["x-request-id"] == "order-7:a_b.c"
-    for bad in ("", "two words", "x" * 129, '"><script>', "a\tb"):
-        made = client.get("/health", headers={"X-Request-ID": bad}).headers["x-request-id"]
-        assert re.fullmatch(r"[0-9a-f]{32}", made)
+def test_the_server_makes_the_request_id_and_echoes_a_sane_one_for_correlation(client: TestClient) -> None:
+    for given in ("order-7:a_b.c", "", "two words", "x" * 129, '"><script>', "a\tb"):
+        headers = client.get("/health", headers={"X-Request-ID": given}).headers
+        assert re.fullmatch(r"[0-9a-f]{32}", headers["x-request-id"])
+        assert headers.get("x-correlation-id") == (given if given == "order-7:a_b.c" else None)
     first, second = (client.post("/predict", files=upload()) for _ in range(2))
     assert first.json()["request_id"] == first.headers["x-request-id"] != second.headers["x-request-id"]
 
@@ -169,7 +170,8 @@ def test_a_crash_is_a_problem_document_with_its_id_and_is_counted(served: Served
 
     assert answer.status_code == 500
     assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.json()["request_id"] == answer.headers["x-request-id"] == "mine"
+    assert answer.json()["request_id"] == answer.headers["x-request-id"] != "mine"
+    assert answer.headers["x-correlation-id"] == "mine"
     assert "internal detail" not in answer.text
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert value(found, "http_requests_total", method="GET", endpoint="/crash", status="500") == 1
@@ -204,7 +206,7 @@ def log_lines(toy_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> lis
 
 
 def test_a_request_is_one_json_line_with_cloud_loggings_fields(log_lines: list[dict[str, object]]) -> None:
-    (line,) = [line for line in log_lines if line.get("request_id") == "traced"]
+    (line,) = [line for line in log_lines if line.get("correlation_id") == "traced"]
     request = line["httpRequest"]
 
     assert line["severity"] == "INFO"
@@ -337,3 +339,28 @@ def test_the_framework_traces_no_request(toy_bundle: Path, tmp_path: Path) -> No
     command = [sys.executable, "-c", SPANS_OF_A_PREDICTION, str(toy_bundle), str(photo)]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+OLD_SERVER = """
+import sys
+from prometheus_client import Gauge
+names = ["name", "version", "architecture", "input_px", "digest"]
+info = Gauge("aidetect_model_info", "x", names, multiprocess_mode="livemax")
+info.labels("m", "of-an-earlier-server", "x", "1", "d").set(1)
+"""
+
+
+def test_what_an_earlier_server_left_is_not_counted_again(toy_bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "metrics"
+    folder.mkdir()
+    left = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)}
+    subprocess.run([sys.executable, "-c", OLD_SERVER], env=left, check=True, timeout=60)
+    (file,) = folder.glob("gauge_livemax_*.db")
+    # the number of a process that lives, as it is after a restart of the container
+    file.rename(folder / f"gauge_livemax_{os.getpid()}.db")
+    with serve(toy_bundle, tmp_path / "log", PROMETHEUS_MULTIPROC_DIR=str(folder), WORKERS="2", SLOTS="1") as running:
+        lines = httpx.get(f"{running.url}/metrics", timeout=20).text.splitlines()
+        shown = [line for line in lines if line.startswith("aidetect_model_info")]
+        assert len(shown) == 1
+        assert "of-an-earlier-server" not in shown[0]
+        assert running.terminate() == 0
