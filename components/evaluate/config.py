@@ -6,7 +6,7 @@ from pydantic import Field, field_validator
 
 from serving.platform.frozen import Section
 
-CorruptionName = Literal["jpeg", "webp", "resize", "blur", "noise"]
+CorruptionName = Literal["jpeg", "webp", "resize", "blur", "noise", "canvas", "letterbox", "collage", "turn", "crop"]
 
 _RANGES: dict[str, tuple[float, float]] = {
     "jpeg": (1, 100),
@@ -14,7 +14,14 @@ _RANGES: dict[str, tuple[float, float]] = {
     "resize": (0.1, 4.0),
     "blur": (0.1, 20.0),
     "noise": (0.001, 0.5),
+    "canvas": (0.1, 0.99),
+    "letterbox": (0.1, 0.99),
+    "collage": (2, 4),
+    "turn": (90, 270),
+    "crop": (0.2, 0.99),
 }
+
+_STEPS: dict[str, int] = {"collage": 1, "turn": 90}
 
 
 class EvaluateConfig(Section):
@@ -28,8 +35,15 @@ class EvaluateConfig(Section):
         "resize": (0.5, 0.75, 1.5),
         "blur": (0.4, 0.6, 1.0),
         "noise": (0.04,),
+        "canvas": (0.5,),
+        "letterbox": (0.6,),
+        "collage": (2,),
+        "turn": (90,),
+        "crop": (0.7,),
     }
-    """Corruptions and their levels: quality, scale there and back, sigma in native pixels, sigma as share of 255."""
+    """Corruptions and their levels: quality, scale there and back, sigma in native pixels, sigma as share of 255; the
+    photo's share of a white canvas's side and of a black letterbox's height, photos a side of a collage, degrees of a
+    turn, share of each side that a crop keeps."""
     robustness_images: int = Field(2000, ge=0)
     """Test images (half of each class) the corruptions are tried on; 0: all of them."""
     slice_min_images: int = Field(30, ge=1)
@@ -52,6 +66,8 @@ class EvaluateConfig(Section):
             for level in levels:
                 if not low <= level <= high:
                     raise ValueError(f"{name}: level {level:g} is outside {low:g} to {high:g}")
+                if name in _STEPS and level % _STEPS[name]:
+                    raise ValueError(f"{name}: level {level:g} is no multiple of {_STEPS[name]}")
         return value
 
     @field_validator("champion_uri")

@@ -1,4 +1,4 @@
-"""What happens to a picture on its way to a shop: compression, resizing, blur, noise, at its native resolution."""
+"""What happens to a picture on its way to a shop: compression, resizing, blur, noise, framing, at native resolution."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +13,10 @@ from components.evaluate.compare import paired_accuracy
 from components.evaluate.config import CorruptionName, EvaluateConfig
 from components.evaluate.intervals import proportion
 from components.evaluate.metrics import Judged, counted
+
+_TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
+FRAME_QUALITY = 95
+"""JPEG quality of framed photos."""
 
 SUBSAMPLE_SALT = 1
 """Keeps the choice of images apart from other draws of the same seed."""
@@ -33,12 +37,24 @@ class Corruption:
                 return f"q{self.level:g}"
             case "resize":
                 return f"{self.level:g}x and back"
+            case "canvas":
+                return f"{self.level:g} of a white side"
+            case "letterbox":
+                return f"{self.level:g} of a black height"
+            case "collage":
+                return f"{self.level:g} by {self.level:g}"
+            case "turn":
+                return f"{self.level:g} degrees"
+            case "crop":
+                return f"{self.level:g} of each side"
             case _:
                 return f"sigma {self.level:g}"
 
     def apply(self, rgb: Image.Image, seed: Sequence[int]) -> Image.Image:
-        """The corrupted picture, RGB of the same size; equal seeds give equal noise."""
+        """The corrupted picture, RGB; equal seeds give equal noise. Framing alone changes its size."""
         match self.name:
+            case "canvas" | "letterbox" | "collage" | "turn" | "crop":
+                return self._frame(rgb)
             case "jpeg":
                 return _reencoded(rgb, "JPEG", int(self.level))
             case "webp":
@@ -54,6 +70,35 @@ class Corruption:
                 return Image.fromarray(
                     (pixels + noise * np.float32(255 * self.level)).round().clip(0, 255).astype(np.uint8)
                 )
+
+    def _frame(self, rgb: Image.Image) -> Image.Image:
+        level = self.level
+        match self.name:
+            case "canvas":
+                return _framed(rgb, (round(rgb.width / level), round(rgb.height / level)), (255, 255, 255))
+            case "letterbox":
+                return _framed(rgb, (rgb.width, round(rgb.height / level)), (0, 0, 0))
+            case "collage":
+                return _collage(rgb, int(level))
+            case "turn":
+                return rgb.transpose(_TURNS[int(level)])
+            case _:
+                left, top = round(rgb.width * (1 - level) / 2), round(rgb.height * (1 - level) / 2)
+                return rgb.crop((left, top, rgb.width - left, rgb.height - top))
+
+
+def _framed(rgb: Image.Image, size: tuple[int, int], colour: tuple[int, int, int]) -> Image.Image:
+    framed = Image.new("RGB", size, colour)
+    framed.paste(rgb, ((size[0] - rgb.width) // 2, (size[1] - rgb.height) // 2))
+    # nobody sends raw pixels: what compression leaves around the photo belongs to the frame
+    return _reencoded(framed, "JPEG", FRAME_QUALITY)
+
+
+def _collage(rgb: Image.Image, a_side: int) -> Image.Image:
+    collage = Image.new("RGB", (rgb.width * a_side, rgb.height * a_side))
+    for i in range(a_side * a_side):
+        collage.paste(rgb, (i % a_side * rgb.width, i // a_side * rgb.height))
+    return collage
 
 
 def _reencoded(rgb: Image.Image, fmt: str, quality: int) -> Image.Image:

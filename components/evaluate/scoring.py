@@ -15,7 +15,7 @@ from components.evaluate.slices import Frame
 from serving.detector.detector import Detector
 from serving.detector.engine import Floats
 from serving.detector.image import decode
-from serving.detector.preprocess import Pixels, to_input
+from serving.detector.preprocess import Pixels
 from serving.platform.cores import usable_cores
 from serving.platform.errors import ImageRefusedError, StageError
 
@@ -118,22 +118,22 @@ class _Worker:
         first, last = np.searchsorted(self._plan.grid_rows, (start, start + len(chunk)))
         rows = self._plan.grid_rows[first:last]
         cells = len(self._plan.cells)
-        clean = self._score([self._clean(start, chunk, px) for px in self._sizes()])
+        clean = self._score([self._clean(start, chunk, detector) for detector in self._seeing().values()])
         if not cells or not len(rows):
             return SplitLogits(clean, np.empty((len(self._plan.detectors), cells, len(rows)), dtype=np.float32))
         inputs = self._corrupted(start, chunk, rows)
         # pictures come image by image; the result is wanted corruption by corruption
         return SplitLogits(clean, self._score(inputs).reshape(-1, len(rows), cells).transpose(0, 2, 1))
 
-    def _sizes(self) -> list[int]:
-        return sorted({detector.input_px for detector in self._plan.detectors})
+    def _seeing(self) -> dict[tuple[int, bool], Detector]:
+        """A detector for each way of preparing pictures: side of the input, and whether borders are taken off."""
+        return {_way(detector): detector for detector in self._plan.detectors}
 
-    def _clean(self, start: int, chunk: list[bytes], px: int) -> Pixels:
-        sized = next(detector for detector in self._plan.detectors if detector.input_px == px)
+    def _clean(self, start: int, chunk: list[bytes], detector: Detector) -> Pixels:
         pixels = []
         for row, data in enumerate(chunk, start):
             try:
-                pixels.append(sized.pixels(data))
+                pixels.append(detector.pixels(data))
             except ImageRefusedError as error:
                 raise StageError(
                     f"{self._frame.name_of(row)}: {error}; run verify_data on this dataset again"
@@ -141,27 +141,31 @@ class _Worker:
         return np.stack(pixels)
 
     def _corrupted(self, start: int, chunk: list[bytes], rows: Rows) -> list[Pixels]:
-        """Model inputs of every corruption of every row of the grid, a batch for each size of `_sizes`."""
-        sizes = self._sizes()
-        pixels: list[list[Pixels]] = [[] for _ in sizes]
+        """Model inputs of every corruption of every row of the grid, a batch for each way of `_seeing`."""
+        ways = list(self._seeing().values())
+        pixels: list[list[Pixels]] = [[] for _ in ways]
         for row in rows.tolist():
             rgb = decode(chunk[row - start], target_px=max(sizes)).rgb
             for corruption in self._plan.cells:
                 # shrunk at once: a chunk of large photos in all its corruptions would fill the memory
                 picture = corruption.apply(rgb, (self._seed, row))
-                for px, batch in zip(sizes, pixels, strict=True):
-                    batch.append(to_input(picture, px))
+                for detector, batch in zip(ways, pixels, strict=True):
+                    batch.append(detector.input_of(picture))
         return [np.stack(batch) for batch in pixels]
 
     def _score(self, inputs: list[Pixels]) -> Floats:
-        """Logits (models, images) of the same images at each size of `_sizes`."""
-        by_size = dict(zip(self._sizes(), inputs, strict=True))
-        return np.stack([self._in_batches(d, by_size[d.input_px]) for d in self._plan.detectors])
+        """Logits (models, images) of the same images prepared in each way of `_seeing`."""
+        by_way = dict(zip(self._seeing(), inputs, strict=True))
+        return np.stack([self._in_batches(d, by_way[_way(d)]) for d in self._plan.detectors])
 
     def _in_batches(self, detector: Detector, pixels: Pixels) -> Floats:
         # a bounded batch bounds the activations: the grid of one chunk can be hundreds of pictures
         parts = [detector.logits(pixels[i : i + self._batch]) for i in range(0, len(pixels), self._batch)]
         return np.concatenate(parts)
+
+
+def _way(detector: Detector) -> tuple[int, bool]:
+    return detector.input_px, detector.manifest.trims
 
 
 def _refuse_not_finite(clean: Floats, frame: Frame, plan: Plan) -> None:

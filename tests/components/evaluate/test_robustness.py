@@ -20,6 +20,7 @@ from serving.detector.preprocess import to_input
 from tests.bundles import make_bundle
 
 CELLS = grid(EvaluateConfig())
+FRAMING = {"canvas", "letterbox", "collage", "turn", "crop"}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def difference(a: Image.Image, b: Image.Image) -> float:
     return float(np.abs(np.asarray(a, dtype=float) - np.asarray(b, dtype=float)).mean())
 
 
-@pytest.mark.parametrize("corruption", CELLS, ids=lambda c: f"{c.name} {c.label}")
+@pytest.mark.parametrize("corruption", [c for c in CELLS if c.name not in FRAMING], ids=lambda c: f"{c.name} {c.label}")
 def test_a_corruption_changes_the_picture_keeps_its_size_and_repeats(
     corruption: Corruption, photo: Image.Image
 ) -> None:
@@ -42,6 +43,31 @@ def test_a_corruption_changes_the_picture_keeps_its_size_and_repeats(
     assert found.size == photo.size
     assert 0.0 < difference(found, photo) < 40.0
     assert difference(found, corruption.apply(photo, (0, 5))) == 0.0
+
+
+def test_framing_keeps_the_photo_at_its_resolution(photo: Image.Image) -> None:
+    framed = {c.name: c.apply(photo, (0, 5)) for c in CELLS if c.name in FRAMING}
+    assert set(framed) == FRAMING
+    assert {name: picture.size for name, picture in framed.items()} == {
+        "canvas": (180, 144),
+        "letterbox": (90, 120),
+        "collage": (180, 144),
+        "turn": (72, 90),
+        "crop": (62, 50),
+    }
+    assert difference(framed["canvas"].crop((45, 36, 135, 108)), photo) < 6.0
+    assert difference(framed["letterbox"].crop((0, 24, 90, 96)), photo) < 6.0
+    assert difference(framed["collage"].crop((90, 72, 180, 144)), photo) == 0.0
+    assert difference(framed["turn"].transpose(Image.Transpose.ROTATE_270), photo) == 0.0
+    # what the model sees of a framed photo is what it sees of the photo
+    for name in ("canvas", "letterbox"):
+        assert np.abs(to_input(framed[name], 64).astype(int) - to_input(photo, 64)).mean() < 6.0
+
+
+def test_levels_of_framing_are_checked() -> None:
+    for name, level in (("turn", 45), ("collage", 2.5), ("canvas", 1.5)):
+        with pytest.raises(ValueError, match=name):
+            EvaluateConfig.model_validate({"robustness": {name: [level]}})
 
 
 @pytest.mark.parametrize(
