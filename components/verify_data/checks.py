@@ -84,6 +84,7 @@ def check(survey: Survey, config: VerifyDataConfig) -> tuple[Findings, Checked]:
     checked = Checked(survey, config)
     offenders = [
         *_corrupt(checked),
+        *_declared_generated(checked),
         *_label_conflicts(checked),
         *_exact_duplicates(checked),
     ]
@@ -120,6 +121,17 @@ def _offender(checked: Checked, kind: Kind, row: int, detail: str, other: int | 
 def _corrupt(checked: Checked) -> list[Offender]:
     rows = np.flatnonzero(~checked.decoded).tolist()
     return [_offender(checked, "corrupt", row, checked.survey.problem(row)) for row in rows]
+
+
+def _declared_generated(checked: Checked) -> list[Offender]:
+    """Rows labelled real whose file says the opposite: the label, or the file's history, is wrong."""
+    names = checked.survey.values["declared"]
+    if "ai_generated" not in names:
+        return []
+    declared = checked.survey.rows["declared"] == names.index("ai_generated")
+    rows = np.flatnonzero(checked.decoded & declared & (checked.labels == LABELS.index("real"))).tolist()
+    detail = "is labelled real, but its file declares that AI generated it; see: aidetect inspect"
+    return [_offender(checked, "declared_generated", row, detail) for row in rows]
 
 
 def _shared_groups(checked: Checked, attribute: npt.NDArray[np.intp]) -> list[npt.NDArray[np.intp]]:

@@ -21,6 +21,10 @@ class VerifyDataConfig(Section):
     max_label_conflict_share: float = Field(default=0.0, ge=0, le=1)
     """Images that stand under both labels; within the tolerance all copies leave, for nobody knows which is right."""
 
+    max_declared_generated_share: float = Field(default=0.0, ge=0, le=1)
+    """Images labelled real whose file says that AI generated it (IPTC digital source type, a generator's parameters,
+    Content Credentials); within the tolerance they leave."""
+
     near_duplicate_bits: int = Field(default=6, ge=0, le=15)
     """Two images are compared closely when their 64-bit perceptual hashes differ in at most so many bits."""
     near_duplicate_levels: float = Field(default=3.0, ge=0)

@@ -5,20 +5,28 @@ from typing import Final, Literal
 from components.artifacts.dataset import DatasetSummary
 from serving.platform.frozen import Frozen
 
-Kind = Literal["corrupt", "label_conflict", "exact_duplicate", "near_duplicate"]
+Kind = Literal["corrupt", "label_conflict", "exact_duplicate", "near_duplicate", "declared_generated"]
 
-KINDS: Final[tuple[Kind, ...]] = ("corrupt", "label_conflict", "exact_duplicate", "near_duplicate")
+KINDS: Final[tuple[Kind, ...]] = (
+    "corrupt",
+    "label_conflict",
+    "exact_duplicate",
+    "near_duplicate",
+    "declared_generated",
+)
 TITLES: Final[dict[Kind, str]] = {
     "corrupt": "images that do not decode",
     "label_conflict": "images under both labels",
     "exact_duplicate": "exact duplicates across splits",
     "near_duplicate": "near duplicates across splits",
+    "declared_generated": "images labelled real that declare themselves generated",
 }
 TOLERANCES: Final[dict[Kind, str]] = {
     "corrupt": "max_corrupt_share",
     "label_conflict": "max_label_conflict_share",
     "exact_duplicate": "max_exact_duplicate_share",
     "near_duplicate": "max_near_duplicate_share",
+    "declared_generated": "max_declared_generated_share",
 }
 NAMED_IN_MESSAGE: Final = 3
 

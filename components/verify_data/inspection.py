@@ -13,6 +13,7 @@ from PIL import Image
 
 from serving.detector.image import ImageInfo, decode
 from serving.platform.errors import ImageRefusedError
+from serving.provenance.inspect import inspect as read
 
 TARGET_PX: Final = 224
 """The side of a model's input, so that a large JPEG is judged at the scale at which the server judges it."""
@@ -31,6 +32,7 @@ SCHEMA: Final = pa.schema(
         ("encoded_bytes", pa.int64()),
         ("format", pa.string()),
         ("mode", pa.string()),
+        ("declared", pa.string()),
         ("luma_quality", pa.float32()),
         ("chroma_quality", pa.float32()),
         ("exif", pa.bool_()),
@@ -40,9 +42,10 @@ SCHEMA: Final = pa.schema(
         ("sharpness", pa.float32()),
     ]
 )
-"""One row an image. `problem` is null where the image decodes; all else is null where it does not. Qualities are
-estimated libjpeg qualities; brightness, contrast (standard deviation) and sharpness (mean absolute Laplacian) are
-levels of 255 of the 32x32 grey image."""
+"""One row an image. `problem` is null where the image decodes; all else is null where it does not, but `declared`: what
+the file says of its own making (`serving.provenance.record.Declared`, `none` of most). Qualities are estimated libjpeg
+qualities; brightness, contrast (standard deviation) and sharpness (mean absolute Laplacian) are levels of 255 of the
+32x32 grey image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,7 @@ def inspect(data: Sequence[bytes]) -> Inspection:
         "height": pa.array([info and info.height for info in found], pa.int32()),
         "format": pa.array([info and info.format for info in found], pa.string()),
         "mode": pa.array([info and info.mode for info in found], pa.string()),
+        "declared": pa.array([read(encoded).declared for encoded in data], pa.string()),
         "luma_quality": pa.array([info and info.jpeg_quality for info in found], pa.float32()),
         "chroma_quality": pa.array([info and info.jpeg_chroma_quality for info in found], pa.float32()),
         "exif": pa.array([info and info.has_exif for info in found], pa.bool_()),

@@ -22,7 +22,7 @@ Rows = npt.NDArray[np.intp]
 Digests = npt.NDArray[np.bytes_]
 """sha256 as 32 bytes each (dtype S32); ascending order is that of the hexadecimal digits."""
 
-CODED: Final = ("generator", "format", "mode")
+CODED: Final = ("generator", "format", "mode", "declared")
 """Texts of few values: a row holds a number, memory holds each value once."""
 NUMBERS: Final = tuple(
     field.name
@@ -127,7 +127,7 @@ class Recorder:
         for name in NUMBERS:
             rows[name] = table.column(name).to_numpy(zero_copy_only=False)
         rows["generator"] = self._coded("generator", batch.generators)
-        for name in ("format", "mode"):
+        for name in ("format", "mode", "declared"):
             rows[name] = self._coded(name, table.column(name).to_pylist())
         rows["name"] = self._written(batch.names)
         rows["problem"] = self._written([problem or "" for problem in table.column("problem").to_pylist()])

@@ -10,6 +10,8 @@ import pytest
 
 from components.artifacts.dataset import DATASET_JSON, Dataset
 from tests.components.verify_data.conftest import reencode
+from tests.signed import NEWSCODES
+from tests.statements import source_type, with_xmp
 
 Run = Callable[..., tuple[int, str, Path]]
 
@@ -190,3 +192,21 @@ def test_shuffled_formats_are_no_shortcut(run: Run, folder: Path) -> None:
             path.unlink()
     status, error, _ = run(folder)
     assert (status, error) == (0, "")
+
+
+def test_a_real_photo_that_declares_itself_generated_is_an_offender(folder: Path, run: Run) -> None:
+    real, generated = folder / "train/real/000.jpg", folder / "train/ai_generated/000.jpg"
+    for path in (real, generated):
+        data = path.read_bytes()
+        xmp = with_xmp("JPEG", source_type(NEWSCODES + "trainedAlgorithmicMedia"))
+        at = xmp.index(b"\xff\xe1")
+        length = int.from_bytes(xmp[at + 2 : at + 4], "big") + 2
+        path.write_bytes(data[:2] + xmp[at : at + length] + data[2:])
+    code, error, _ = run(folder)
+    assert code == 1
+    assert "1 images labelled real that declare themselves generated (max_declared_generated_share allows 0)" in error
+    assert "train/real/000.jpg" in error and "ai_generated/000" not in error
+    code, error, dataset = run(folder, '{"max_declared_generated_share": 0.01}')
+    assert code == 0, error
+    quarantined = pq.read_table(dataset / "quarantine.parquet").to_pylist()
+    assert [row["kind"] for row in quarantined] == ["declared_generated"]
