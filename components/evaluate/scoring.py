@@ -145,7 +145,7 @@ class _Worker:
         ways = list(self._seeing().values())
         pixels: list[list[Pixels]] = [[] for _ in ways]
         for row in rows.tolist():
-            rgb = decode(chunk[row - start], target_px=max(sizes)).rgb
+            rgb = decode(chunk[row - start], target_px=max(detector.input_px for detector in ways)).rgb
             for corruption in self._plan.cells:
                 # shrunk at once: a chunk of large photos in all its corruptions would fill the memory
                 picture = corruption.apply(rgb, (self._seed, row))
