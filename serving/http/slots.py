@@ -16,15 +16,15 @@ from serving.platform.errors import AidetectError
 
 T = TypeVar("T")
 
-WATCH_S: Final = 0.5
+WATCH_S: Final = 0.1
 """How often running jobs are looked at."""
 HALF_LIFE_S: Final = 10.0
 MOST_CLIENTS: Final = 4096
 """Whose use is remembered."""
 MUCH_MORE_S: Final = 1.0
 """Processor time by which a client has had more than another, where both have about as much waiting."""
-LOWEST: Final = 19
-"""Niceness of a thread whose job was abandoned."""
+STEP_BACK: Final = 10
+"""Niceness of a thread whose job was abandoned: it hardly costs the others anything, and still comes to its end."""
 
 
 class Job(Generic[T]):
@@ -79,7 +79,7 @@ class Slots:
     one who sends a picture now and then waits for no one's pile of costly ones.
 
     A thread inside a decoder cannot be stopped. A job that takes too long, or that nobody waits for any more, is
-    abandoned: its thread goes on at the lowest priority and ends with it, and another one takes its slot at once. No
+    abandoned: its thread goes on at a low priority and ends with it, and another one takes its slot at once. No
     more than `count` are let go on like this; beyond that a slot stays taken until its job ends.
 
     A `ThreadPoolExecutor` under `asyncio.wrap_future` does the same with two futures, a condition and three callbacks a
@@ -221,7 +221,8 @@ class Slots:
         with self._lock:
             running = list(self._running)
         for job in running:
-            if job.cpu_s() > job.cpu_limit_s and self._abandon(job):
+            if job.cpu_s() > job.cpu_limit_s and not job.result.done():
+                self._abandon(job)
                 job.fail(JobTimeoutError(f"it takes more than {job.cpu_limit_s:g} s of processor time"))
         if self._unfinished and self._watched_on is loop:
             loop.call_later(WATCH_S, self._look, loop)
@@ -247,7 +248,7 @@ class Slots:
         if thread.native_id is not None:
             # on Linux a niceness belongs to the thread
             with suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, thread.native_id, LOWEST)
+                os.setpriority(os.PRIO_PROCESS, thread.native_id, STEP_BACK)
         if not self._closed:
             self._start()
         return True

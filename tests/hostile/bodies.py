@@ -17,13 +17,13 @@ def photo() -> bytes:
     """What an honest client sends: a photo of 480 by 360 pixels."""
     rng = np.random.default_rng(7)
     ramp = np.linspace(20, 230, 480)[None, :, None] + rng.normal(0, 6, (360, 480, 3))
-    return _saved(Image.fromarray(ramp.clip(0, 255).astype(np.uint8)), "JPEG", quality=88)
+    return saved(Image.fromarray(ramp.clip(0, 255).astype(np.uint8)), "JPEG", quality=88)
 
 
 @cache
 def scans() -> bytes:
     """A progressive JPEG of a thousand scans, with a comment between them that holds an end marker."""
-    data = _saved(Image.new("RGB", (1600, 1600), (90, 120, 150)), "JPEG", progressive=True)
+    data = saved(Image.new("RGB", (1600, 1600), (90, 120, 150)), "JPEG", progressive=True)
     last = data.rindex(b"\xff\xda")
     comment = b"\xff\xfe\x00\x04\xff\xd9"
     return data[:last] + comment + data[last:-2] * 1000 + data[-2:]
@@ -32,19 +32,19 @@ def scans() -> bytes:
 @cache
 def huge_progressive() -> bytes:
     """Fifty megapixels in as many scans as encoders make."""
-    return _saved(Image.new("RGB", (8600, 5800), "grey"), "JPEG", progressive=True)
+    return saved(Image.new("RGB", (8600, 5800), "grey"), "JPEG", progressive=True)
 
 
 @cache
 def flat_png(width: int = 5400, height: int = 5400) -> bytes:
     """Some thirty megapixels in a hundred kilobytes."""
-    return _saved(Image.new("RGB", (width, height), (200, 210, 220)), "PNG")
+    return saved(Image.new("RGB", (width, height), (200, 210, 220)), "PNG")
 
 
 @cache
 def chunks() -> bytes:
     """A PNG of as many empty chunks as a file may hold."""
-    data = _saved(Image.new("RGB", (64, 64), "white"), "PNG")
+    data = saved(Image.new("RGB", (64, 64), "white"), "PNG")
     empty = struct.pack(">I", 0) + b"teXt" + struct.pack(">I", zlib.crc32(b"teXt"))
     return data[:33] + empty * 800_000 + data[33:]
 
@@ -54,14 +54,14 @@ def profiles(seed: int) -> bytes:
     """A WebP whose profile has megabytes, no two alike."""
     noise = np.random.default_rng(seed).bytes(4 * MIB)
     head = struct.pack(">I", len(noise)) + noise[4:36] + b"acsp" + noise[40:]
-    return _saved(Image.new("RGB", (64, 64), "white"), "WEBP", icc_profile=head)
+    return saved(Image.new("RGB", (64, 64), "white"), "WEBP", icc_profile=head)
 
 
 @cache
 def metadata() -> bytes:
     """A WebP with an EXIF block of a hundred thousand broken entries."""
     entries = b"".join(struct.pack("<HHII", 0x9000 + i % 4096, 9, 2**30, 2**31 + i) for i in range(60_000))
-    return _saved(
+    return saved(
         Image.new("RGB", (64, 64), "white"),
         "WEBP",
         exif=b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 60_000) + entries,
@@ -112,7 +112,8 @@ def form(*files: bytes, field: str = "file") -> bytes:
     return b"".join(parts) + b"--%s--\r\n" % BOUNDARY
 
 
-def _saved(image: Image.Image, kind: str, **options: object) -> bytes:
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    """An image as a file of `kind`."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
