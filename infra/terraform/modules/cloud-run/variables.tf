@@ -66,7 +66,7 @@ variable "cpu" {
 }
 
 variable "memory_mb" {
-  description = "Memory of an instance in MiB; torch, loaded for Grad-CAM, wants most of it."
+  description = "Memory of an instance in MiB: 760 for the service with torch and the bodies it receives, 200 for each CPU."
   type        = number
   default     = 2048
 
