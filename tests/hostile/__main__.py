@@ -94,8 +94,6 @@ def run(name: str, attacks: list[str], url: str, seconds: float, process: psutil
 
     threads = [threading.Thread(target=ATTACKS[one], args=(attackers[one],), daemon=True) for one in attacks]
     with Honest(url, key) as honest:
-        # the client's process takes a moment to start
-        time.sleep(1.0)
         for thread in (*threads, watcher := threading.Thread(target=watch, daemon=True)):
             thread.start()
         time.sleep(seconds)

@@ -24,11 +24,13 @@ class Asked:
     seconds: float
 
 
-def _ask(url: str, source: str, key: str, stop: Event, results: Connection) -> None:
+def _ask(url: str, source: str, key: str, ready: Event, stop: Event, results: Connection) -> None:
     transport = httpx.HTTPTransport(local_address=source)
     headers = {"X-API-Key": key} if key else {}
     asked: list[Asked] = []
     with httpx.Client(base_url=url, transport=transport, timeout=TIMEOUT_S, headers=headers) as client:
+        bodies.photo()
+        ready.set()
         due = time.monotonic()
         while not stop.is_set():
             started = time.monotonic()
@@ -48,13 +50,16 @@ class Honest:
     def __init__(self, url: str, key: str = "", source: str = "127.0.0.77") -> None:
         context = multiprocessing.get_context("spawn")
         self.asked: list[Asked] = []
-        self._stop = context.Event()
+        self._ready, self._stop = context.Event(), context.Event()
         self._results, theirs = context.Pipe(duplex=False)
-        self._process = context.Process(target=_ask, args=(url, source, key, self._stop, theirs), daemon=True)
+        self._process = context.Process(
+            target=_ask, args=(url, source, key, self._ready, self._stop, theirs), daemon=True
+        )
 
     def __enter__(self) -> "Honest":
-        """Start."""
+        """Start, and wait until it asks."""
         self._process.start()
+        self._ready.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:
