@@ -7,12 +7,17 @@ Bytes per decoded pixel are the measured peak of `decode` (growth of the residen
 from collections.abc import Sequence
 from typing import Final
 
-_JPEG: Final = {"L": 5.5, "RGB": 8.5, "CMYK": 8.5}
+_JPEG: Final = {"L": 5.5, "RGB": 5.0, "CMYK": 8.5}
 _COEFFICIENT_BYTES: Final = 2
 
 
 def jpeg_bytes(
-    mode: str, size: tuple[int, int], decoded_px: int, samplings: Sequence[tuple[int, int]], buffered: bool
+    mode: str,
+    size: tuple[int, int],
+    decoded_px: int,
+    samplings: Sequence[tuple[int, int]],
+    buffered: bool,
+    turned: bool,
 ) -> int:
     """Peak memory of a JPEG.
 
@@ -21,9 +26,10 @@ def jpeg_bytes(
         size: width and height of the header.
         decoded_px: pixels that will really be decoded (fewer than the header's at reduced scale).
         samplings: horizontal and vertical sampling of each component.
+        turned: by EXIF; the picture and its turned copy are held.
         buffered: libjpeg must hold all coefficients: progressive, or the first scan lacks components.
     """
-    pixels = int(decoded_px * _JPEG[mode])
+    pixels = int(decoded_px * max(_JPEG[mode], _TURNED if turned else 0.0))
     if not buffered:
         return pixels
     largest = max(1, max(across for across, _ in samplings) * max(down for _, down in samplings))
@@ -52,13 +58,13 @@ def png_bytes(mode: str, depth: int, has_alpha: bool, turned: bool) -> float:
 
 AMPLE_BYTES: Final = 128 * 1024 * 1024
 """A WebP that takes more at full size is decoded at reduced scale, where the model's input allows it."""
-_WEBP: Final = {"RGB": 8.5, "RGBA": 9.5}
-_WEBP_LOSSLESS: Final = 4.0
+_WEBP: Final = {"RGB": 5.0, "RGBA": 9.5}
+_WEBP_LOSSLESS: Final = 5.0
 
 
-def webp_bytes(mode: str, decoded_px: int, lossless_px: int) -> int:
+def webp_bytes(mode: str, decoded_px: int, lossless_px: int, turned: bool) -> int:
     """Peak memory of a WebP; a lossless one is held whole while it is scaled."""
-    return int(decoded_px * _WEBP[mode] + lossless_px * _WEBP_LOSSLESS)
+    return int(decoded_px * max(_WEBP[mode], _TURNED if turned else 0.0) + lossless_px * _WEBP_LOSSLESS)
 
 
 def gif_bytes(px: int) -> int:

@@ -14,6 +14,7 @@ import simplejpeg
 from PIL import Image
 
 from serving.detector.image import exif
+from serving.detector.image.buffers import as_image
 from serving.detector.image.cost import jpeg_bytes
 from serving.detector.image.header import Header, Size
 from serving.detector.image.refusal import LEAST_ROWS, damaged, rows_missing
@@ -40,7 +41,7 @@ _END: Final = b"\xff\xd9"
 _MARKER: Final = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
 """What ends a scan's data: a marker that is neither a stuffed byte nor a restart."""
 _MODES: Final = {1: "L", 3: "RGB", 4: "CMYK"}
-_COLOURS: Final = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
+_COLOURS: Final = {"L": "GRAY", "RGB": "RGBX", "CMYK": "CMYK"}
 _ICC: Final = b"ICC_PROFILE\0"
 _LUMA_SUM: Final = 3688
 _CHROMA_SUM: Final = 5505
@@ -181,7 +182,9 @@ class JpegPicture:
         """See `Picture`."""
         samplings = [(across, down) for _, across, down in self._segments.components]
         width, height = self._scaled(target_px)
-        return jpeg_bytes(self.header.mode, self.header.size, width * height, samplings, self._buffered)
+        return jpeg_bytes(
+            self.header.mode, self.header.size, width * height, samplings, self._buffered, self.header.orientation != 1
+        )
 
     def load(self, target_px: int | None) -> Image.Image:
         """See `Picture`."""
@@ -198,8 +201,7 @@ class JpegPicture:
         if self.header.mode == "CMYK":
             # Adobe's convention: stored inverted
             np.subtract(255, pixels, out=pixels)
-        shape = (pixels.shape[1], pixels.shape[0])
-        return Image.frombuffer(self.header.mode, shape, pixels, "raw", self.header.mode, 0, 1)
+        return as_image(pixels, self.header.mode)
 
     def _scaled(self, target_px: int | None) -> Size:
         """Size after decoding: halved while both sides keep `JPEG_DRAFT_FACTOR` times the target, thrice at most."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 _ABI: Final = 0x0209
 """WEBP_DECODER_ABI_VERSION; libwebp refuses another major version than its own."""
-_RGB, _RGBA = 0, 1
+_RGBA: Final = 1
 _OK: Final = 0
 
 
@@ -67,24 +67,24 @@ class WebpError(Exception):
     """The data does not decode as a whole."""
 
 
-def decode(frame: bytes, size: tuple[int, int], has_alpha: bool) -> npt.NDArray[np.uint8]:
-    """Decode a still WebP to shape (height, width, 3 or 4), scaled to `size` (width, height) while it is read.
+def decode(frame: bytes, size: tuple[int, int], scaled: bool) -> npt.NDArray[np.uint8]:
+    """Decode a still WebP to RGBA of shape (height, width, 4) and `size` (width, height), while it is read if `scaled`.
 
     Raises:
         WebpError: damaged or cut short.
     """
     library = _library()
-    pixels, config = _target(size, has_alpha)
+    pixels, config = _target(size, scaled)
     status = library.WebPDecode(frame, len(frame), byref(config))
     if status != _OK:
         raise WebpError(f"status {status}")
     return pixels
 
 
-def decode_what_is_there(frame: bytes, size: tuple[int, int], has_alpha: bool) -> tuple[npt.NDArray[np.uint8], int]:
+def decode_what_is_there(frame: bytes, size: tuple[int, int], scaled: bool) -> tuple[npt.NDArray[np.uint8], int]:
     """As `decode`, from data that is cut short: the pixels and how many of their rows could be read."""
     library = _library()
-    pixels, config = _target(size, has_alpha)
+    pixels, config = _target(size, scaled)
     decoder = library.WebPIDecode(None, 0, byref(config))
     if not decoder:
         return pixels, 0
@@ -97,18 +97,19 @@ def decode_what_is_there(frame: bytes, size: tuple[int, int], has_alpha: bool) -
     return pixels, max(0, rows.value)
 
 
-def _target(size: tuple[int, int], has_alpha: bool) -> tuple[npt.NDArray[np.uint8], _Config]:
+def _target(size: tuple[int, int], scaled: bool) -> tuple[npt.NDArray[np.uint8], _Config]:
     width, height = size
-    channels = 4 if has_alpha else 3
-    pixels = np.zeros((height, width, channels), np.uint8)
+    pixels = np.zeros((height, width, 4), np.uint8)
     config = _Config()
     if not _library().WebPInitDecoderConfigInternal(byref(config), _ABI):
         raise WebpError("another ABI")
-    config.output.colourspace = _RGBA if has_alpha else _RGB
+    config.output.colourspace = _RGBA
     config.output.is_external_memory = 1
-    config.output.planes.rgba = _Rgba(pixels.ctypes.data, width * channels, pixels.nbytes)
-    config.options.use_scaling = 1
-    config.options.scaled_width, config.options.scaled_height = size
+    config.output.planes.rgba = _Rgba(pixels.ctypes.data, 4 * width, pixels.nbytes)
+    if scaled:
+        # chroma is no longer interpolated then: asked for only where the size differs
+        config.options.use_scaling = 1
+        config.options.scaled_width, config.options.scaled_height = size
     return pixels, config
 
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from serving.detector.image import exif, libwebp, profiles
+from serving.detector.image.buffers import as_image
 from serving.detector.image.cost import AMPLE_BYTES, webp_bytes
 from serving.detector.image.header import Header, Size
 from serving.detector.image.jpeg import JPEG_DRAFT_FACTOR
@@ -115,16 +116,16 @@ class WebpPicture:
 
     def _need(self, size: Size) -> int:
         stored = self._frame_size[0] * self._frame_size[1] if self._lossless else 0
-        return webp_bytes(self.header.mode, size[0] * size[1], stored)
+        return webp_bytes(self.header.mode, size[0] * size[1], stored, self.header.orientation != 1)
 
     def load(self, target_px: int | None) -> Image.Image:
         """See `Picture`."""
         size = self._scaled(target_px)
-        frame = self._still()
+        frame, scaled = self._still(), size != self._frame_size
         try:
-            pixels = libwebp.decode(frame, size, self._has_alpha)
+            pixels = libwebp.decode(frame, size, scaled)
         except libwebp.WebpError:
-            pixels, rows = libwebp.decode_what_is_there(frame, size, self._has_alpha)
+            pixels, rows = libwebp.decode_what_is_there(frame, size, scaled)
             share = rows / size[1]
             if share < LEAST_ROWS:
                 raise rows_missing("WebP", share) from None
@@ -159,7 +160,7 @@ class WebpPicture:
 
     def _placed(self, pixels: npt.NDArray[np.uint8]) -> Image.Image:
         mode = "RGBA" if self._has_alpha else "RGB"
-        image = Image.frombuffer(mode, pixels.shape[1::-1], pixels, "raw", mode, 0, 1)
+        image = as_image(pixels, mode)
         if self._canvas == self._frame_size:
             return image
         canvas = Image.new("RGBA", self._canvas)
