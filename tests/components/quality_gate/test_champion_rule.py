@@ -5,6 +5,7 @@ from math import nan
 import pytest
 
 from components.artifacts.evaluation import Metric
+from components.artifacts.verdict import Check
 from components.quality_gate.config import GateConfig
 from components.quality_gate.policy import judge
 from tests.components.quality_gate.evaluations import against, check, evaluation, metric, names, part, scores
@@ -108,6 +109,22 @@ def test_a_slice_loss_without_an_interval_counts() -> None:
     )
     assert "generator=gan" in judge(judged, GateConfig()).headline
     assert judge(judged, GateConfig()).headline.endswith("(a slice may lose 5)")
+
+
+def test_a_slice_at_its_very_limits_is_kept() -> None:
+    """Losing just what it may, an interval that just reaches zero, and just the images that it takes."""
+    margin, least = GateConfig().slice_margin, GateConfig().min_slice_images
+
+    def found(difference: Metric, n: int = least) -> Check:
+        slices, lost = (part("generator", "gan", 0.9, n=n),), {"generator=gan": difference}
+        judged = evaluation(scores(slices=slices), champion=against(metric(0.01, 0.005), slices=lost))
+        return check(judge(judged, GateConfig()), "champion_slices")
+
+    assert found(Metric(value=-margin)).outcome == "passed"
+    assert found(Metric(value=-margin - 1e-9)).outcome == "refused"
+    assert found(Metric(value=-0.2, low=-0.4, high=0.0)).outcome == "passed"
+    assert found(Metric(value=-0.2, low=-0.4, high=-1e-9)).outcome == "refused"
+    assert found(Metric(value=-0.2), n=least - 1).outcome == "reported"
 
 
 def test_no_slice_to_compare_is_said() -> None:
