@@ -27,6 +27,8 @@ class Evidence(Section):
     model_version: str = ""
     champion_age_days: float | None = None
     new_labels: int = 0
+    declared_recall_high: float | None = None
+    """Upper end of the interval of the share that the model recognises of uploads that declare themselves generated."""
     source: str = ""
 
 
@@ -82,6 +84,18 @@ def decide(evidence: Evidence, config: RetrainConfig, history: list[Start], now:
     considered.append(f"new labels: {evidence.new_labels}, needed {config.min_new_labels}")
     if evidence.new_labels >= config.min_new_labels:
         wanted.append(("new_labels", f"{evidence.new_labels} new labels since version {version}"))
+    recall = evidence.declared_recall_high
+    considered.append(
+        f"declared uploads recognised: {'unknown' if recall is None else f'at most {recall:.0%}'}, "
+        f"wanted {config.min_declared_recall:.0%}"
+    )
+    if recall is not None and recall < config.min_declared_recall:
+        wanted.append(
+            (
+                "declared_recall",
+                f"version {version} recognises at most {recall:.0%} of uploads that declare themselves generated",
+            )
+        )
 
     if not wanted:
         return Decision(retrain=False, reason="none", explanation="nothing calls for it", considered=tuple(considered))
@@ -199,6 +213,7 @@ def _from_prometheus(base: str, feedback_path: str) -> Evidence:
     infos = query("topk(1, max by (version) (aidetect_model_info == 1))")
     created = query("min(aidetect_model_created_timestamp_seconds > 0)")
     trained = float(created[0]["value"][1]) if created else None
+    recall = query('max(aidetect_declared_recall{bound="high"})')
     level = int(float(levels[0]["value"][1]))
     names = ", ".join(f"{row['metric']['signal']} {float(row['value'][1]):.2f}" for row in moved)
     return Evidence(
@@ -207,6 +222,7 @@ def _from_prometheus(base: str, feedback_path: str) -> Evidence:
         model_version=infos[0]["metric"].get("version", "") if infos else "",
         champion_age_days=None if trained is None else (time.time() - trained) / DAY_S,
         new_labels=0 if trained is None else _labels_since(feedback_path, trained),
+        declared_recall_high=float(recall[0]["value"][1]) if recall else None,
         source=base,
     )
 

@@ -12,7 +12,7 @@ NOT_STARTED: Final = "not_started"
 _WAIT_S: Final = 86400.0
 """A run that is decided under the lock may take hours."""
 
-Reason = Literal["drift", "age", "new_labels", "none"]
+Reason = Literal["drift", "age", "new_labels", "declared_recall", "none"]
 
 
 class Start(Frozen):

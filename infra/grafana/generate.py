@@ -128,6 +128,19 @@ MODEL: Final = [
         stacked=True,
     ),
     Panel(
+        "Decisions",
+        [("sum by (decision, domain) (rate(aidetect_decisions_total[$__rate_interval]))", "{{decision}}, {{domain}}")],
+        "ops",
+        stacked=True,
+        description="Outside: unlike the photos the model was trained on, and so for review.",
+    ),
+    Panel(
+        "Recall on uploads that declare themselves generated",
+        [("max by (bound) (aidetect_declared_recall)", "{{bound}}")],
+        "percentunit",
+        description="By the pixels alone, with its 95 % interval; since the served model was loaded.",
+    ),
+    Panel(
         "Precision and recall on labelled images",
         [("min(aidetect_feedback_precision)", "precision"), ("min(aidetect_feedback_recall)", "recall")],
         "percentunit",

@@ -60,6 +60,9 @@ class RetrainConfig(Section):
     max_age_days: float = Field(90.0, gt=0)
     min_new_labels: int = Field(500, ge=1)
     """Labels received since the served model was trained."""
+    min_declared_recall: float = Field(0.8, ge=0, le=1)
+    """Of uploads that declare themselves generated, at least so many must look so to the model: judged by the upper end
+    of the 95 % interval, so that a few misses are no reason."""
     cool_down_hours: float = Field(24.0, ge=0)
     """At least so long between two started runs, whatever the reason."""
     retry_days: float = Field(7.0, ge=0)

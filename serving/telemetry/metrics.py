@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping
+from math import sqrt
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,7 @@ from serving.detector.labels import Label
 LATENCY_BUCKETS_S: Final = (0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 PROBABILITY_BUCKETS: Final = tuple(i / 20 for i in range(1, 21))
 BATCH_BUCKETS: Final = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+_Z95: Final = 1.959963984540054
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 _log = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ class Telemetry:
         self.registry = CollectorRegistry()
         """Further metrics of the server register here."""
         self._model_info: tuple[str, ...] | None = None
+        self._hits = self._called = 0
         self._http: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._define_predictions()
         self._define_decisions()
@@ -116,6 +119,13 @@ class Telemetry:
             "aidetect_declared_total",
             "Images whose file declares how it was made, by what the pixels alone were called and what was decided.",
             ["declared", "prediction", "decision"],
+            registry=registry,
+        )
+        self._recall = Gauge(
+            "aidetect_declared_recall",
+            "Share of images declared AI-generated that the pixels alone were called so, with its 95 % interval.",
+            ["bound"],
+            multiprocess_mode="livemostrecent",
             registry=registry,
         )
         self._bands = Gauge(
@@ -197,9 +207,18 @@ class Telemetry:
         self._decisions.labels(found.decision, "inside" if found.domain.inside else "outside").inc()
         if found.provenance.declared != "none":
             self._declared.labels(found.provenance.declared, prediction, found.decision).inc()
+        if found.provenance.declared == "ai_generated":
+            self._tell_recall(prediction == "ai_generated")
+
+    def _tell_recall(self, hit: bool) -> None:
+        """Of the model that serves now, as this process saw it: live labels that cost no annotator."""
+        self._hits, self._called = self._hits + hit, self._called + 1
+        for bound, value in zip(("value", "low", "high"), wilson(self._hits, self._called), strict=True):
+            self._recall.labels(bound).set(value)
 
     def bands(self, bands: DecisionBands) -> None:
         """The thresholds of decisions that are in force."""
+        self._hits = self._called = 0
         self._bands.labels("likely_real").set(bands.real_below)
         self._bands.labels("likely_ai").set(bands.ai_from)
         _log.info(
@@ -272,6 +291,14 @@ class Telemetry:
             registry = CollectorRegistry()
             multiprocess.MultiProcessCollector(registry, path=str(self._multiproc_dir))  # type: ignore[no-untyped-call]  # untyped library
         return encode(registry), content_type
+
+
+def wilson(hits: int, n: int) -> tuple[float, float, float]:
+    """A share and its 95 % interval (E. B. Wilson, 1927); `n` at least 1."""
+    share, z2 = hits / n, _Z95 * _Z95
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z95 / (1 + z2 / n) * sqrt(share * (1 - share) / n + z2 / (4 * n * n))
+    return share, max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _forget_ended_workers(folder: Path) -> None:

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from serving.app import create_app
 from serving.settings import Settings
 from tests.bundles import jpeg
+from tests.statements import FILES
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMETHEUS = ROOT / "infra" / "prometheus"
@@ -78,6 +79,7 @@ def exported(toy_bundle: Path) -> dict[str, dict[str, set[str]]]:
     with TestClient(create_app(settings)) as client:
         client.post("/predict", files={"file": jpeg(200)})
         client.post("/predict", files={"file": b"nothing"})
+        client.post("/predict", files={"file": FILES["iptc-JPEG"][0]})
         client.post("/predict/batch", files=[("files", ("a", jpeg(20), "image/jpeg"))])
         client.get("/drift")
         text = client.get("/metrics").text
@@ -185,5 +187,5 @@ def test_alerts_that_ask_for_retraining_reach_the_receiver() -> None:
     routes = config["route"]["routes"]
     assert {config["route"]["receiver"], *(route["receiver"] for route in routes)} == names
     asking = {rule["alert"] for rule in rules() if rule.get("labels", {}).get("action") == "retrain"}
-    assert asking == {"DriftAlarm", "ChampionStale"}
+    assert asking == {"DriftAlarm", "ChampionStale", "DeclaredRecallLow"}
     assert any(route["matchers"] == ['action="retrain"'] and route["continue"] for route in routes)

@@ -47,6 +47,8 @@ def started(reason: str, ago_s: float, version: str = "3") -> Start:
         (CALM.model_copy(update={"champion_age_days": 91.0}), [], "age", "91 days old"),
         (CALM.model_copy(update={"new_labels": 500}), [], "new_labels", "500 new labels"),
         (CALM.model_copy(update={"champion_age_days": None}), [], "none", "nothing"),
+        (CALM.model_copy(update={"declared_recall_high": 0.41}), [], "declared_recall", "at most 41%"),
+        (CALM.model_copy(update={"declared_recall_high": 0.87}), [], "none", "nothing"),
         (ALARM, [started("age", 3600)], "none", "cool-down"),
         (ALARM, [started("drift", 2 * DAY)], "none", "already answered"),
         (ALARM, [started("drift", 2 * DAY, version="2")], "drift", "version 3"),
@@ -58,7 +60,12 @@ def test_the_decision_and_its_reason(evidence: Evidence, history: list[Start], r
     found = decide(evidence, RetrainConfig(), history, NOW)
     assert (found.retrain, found.reason) == (reason != "none", reason)
     assert words in found.explanation
-    assert [line.partition(":")[0] for line in found.considered] == ["drift", "age", "new labels"]
+    assert [line.partition(":")[0] for line in found.considered] == [
+        "drift",
+        "age",
+        "new labels",
+        "declared uploads recognised",
+    ]
 
 
 @pytest.fixture
