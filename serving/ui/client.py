@@ -183,7 +183,7 @@ def _verdict(fields: Mapping[str, Any], answer: Mapping[str, Any]) -> Verdict:
 def _item(item: Mapping[str, Any], answer: Mapping[str, Any]) -> Verdict | Refusal:
     error = item.get("error")
     if error:
-        return Refusal(str(error["detail"]), str(answer["model_version"]))
+        return Refusal(str(error.get("advice") or error["detail"]), str(answer["model_version"]))
     return _verdict(item, answer)
 
 
@@ -216,5 +216,5 @@ def _problem(answer: httpx.Response, body: dict[str, Any] | None, url: str, *, h
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         return ApiError("unavailable", detail, retry_after_s=retry_after_s, request_id=request_id)
     if status < HTTPStatus.INTERNAL_SERVER_ERROR:
-        return ApiError("refused", detail, request_id=request_id)
+        return ApiError("refused", str(body.get("advice") or detail), request_id=request_id)
     return ApiError("failed", f"The API failed: {detail}", request_id=request_id)

@@ -17,7 +17,7 @@ def show(memory: Memory) -> None:
     st.title("Real or AI-generated?")
     st.write("Drop product photos here: each is judged, and the model shows where its score came from.")
     given = st.file_uploader(
-        "Photos (JPEG, PNG or WebP, up to 10 MB each)",
+        "Photos (JPEG, PNG, WebP, AVIF, HEIC or GIF, up to 10 MB each)",
         accept_multiple_files=True,
         help="One photo gets its heatmap at once; several are judged as a batch.",
     )

@@ -5,8 +5,9 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
+from serving.detector.image import JPEG_DRAFT_FACTOR, decode
 from serving.ui.words import LABEL
 
 SIDE_PX: Final = 1024
@@ -19,19 +20,10 @@ _COLUMNS: Final = ("left", "centre", "right")
 
 
 def shown(data: bytes) -> Image.Image:
-    """The photo upright as RGB, alpha over white, its longer side at most `SIDE_PX`."""
-    with Image.open(io.BytesIO(data)) as opened:
-        opened.draft("RGB", (SIDE_PX, SIDE_PX))
-        upright = ImageOps.exif_transpose(opened)
-        upright.thumbnail((SIDE_PX, SIDE_PX))
-        if upright.mode.startswith("I"):
-            # 16 bits a pixel: Pillow would clip where it should scale
-            upright = Image.fromarray((np.asarray(upright).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-        if upright.has_transparency_data:
-            solid = upright.convert("RGBA")
-            white = Image.new("RGBA", solid.size, "white")
-            return Image.alpha_composite(white, solid).convert("RGB")
-        return upright.convert("RGB")
+    """The photo as it is judged: by the server's own decoder, its longer side at most `SIDE_PX`."""
+    photo = decode(data, target_px=SIDE_PX // JPEG_DRAFT_FACTOR).rgb
+    photo.thumbnail((SIDE_PX, SIDE_PX))
+    return photo
 
 
 def laid_over(photo: Image.Image, grid: list[list[float]], opacity: float, *, against: bool) -> Image.Image:

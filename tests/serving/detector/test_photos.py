@@ -307,3 +307,11 @@ def test_the_first_frame_is_shown_where_the_animation_puts_it() -> None:
     seen = first.quantize(32)
     clear = saved("GIF", seen, transparency=seen.getpixel((5, 5)))
     assert tuple(pixels(clear)[5, 5]) == (255, 255, 255)
+
+
+def test_the_page_shows_the_picture_as_it_is_judged() -> None:
+    from serving.ui.heatmap import shown
+
+    wide = saved("PNG", in_profile(photos.colourful(), wide_gamut()), icc_profile=wide_gamut())
+    for data in (wide, photos.HEIC, saved("JPEG", exif=turned(6))):
+        assert np.array_equal(np.asarray(shown(data)).astype(np.int16), pixels(data))
