@@ -1,5 +1,6 @@
 """A version as a new revision of a Cloud Run service that Terraform made."""
 
+import json
 import logging
 import secrets
 from typing import TYPE_CHECKING, Any, Final
@@ -82,7 +83,7 @@ class CloudRunService:
         Returns:
             A prober of the tag's address.
         """
-        self._fill(service.template, version, revision)
+        self.fill(service.template, version, revision)
         service.traffic = [
             *held_by_name(service, self.config),
             *tagged(service, tag),
@@ -94,7 +95,8 @@ class CloudRunService:
             raise StageError(f"Cloud Run gave the revision {revision} no tag address; nothing was promoted")
         return self.prober(urls[0])
 
-    def _fill(self, template: Any, version: ModelVersion, revision: str) -> None:
+    def fill(self, template: Any, version: ModelVersion, revision: str) -> None:
+        """Make a template that of a version, with all else it holds as it is."""
         from google.cloud import run_v2
 
         template.revision = revision
@@ -133,22 +135,61 @@ class CloudRunRollout:
         """The traffic before, by revision name."""
         self.images = ("", "")
 
-    def start(self) -> Started:
-        """Make the revision with 0 % of the traffic and a tag.
+    def begin(self) -> str:
+        """Read the service.
 
         Raises:
-            StageError: the service is not there, serves nothing yet, or Cloud Run refused.
+            StageError: it is not there, serves nothing yet, or its template is a preview's.
         """
         service = self._service.get()
         if not self._config.image:
             refuse_preview(service, self._config)
         self._before, self._held = copied(service), held_by_name(service, self._config)
-        service.template.labels.pop(PREVIEW, None)
-        template = self._before.template
-        prober = self._service.start(service, self._version, self._revision, CANDIDATE)
+        image = service.template.containers[0].image
         # the template that a preview left is not the one users get
-        before = "" if PREVIEW in template.labels else template.containers[0].image
-        self.images = (before, service.template.containers[0].image)
+        before = "" if PREVIEW in service.template.labels else image
+        self.images = (before, self._config.image or image)
+        return json.dumps(
+            {
+                "latest": service.latest_created_revision,
+                "image": image,
+                "traffic": [_as_dict(target) for target in service.traffic],
+                "held": [_as_dict(target) for target in self._held],
+            }
+        )
+
+    def resume(self, begun: str, serving: ModelVersion | None) -> None:
+        """Take up the service as a rollout that was cut short found it.
+
+        Its template is made anew from the champion: what is written down before a rollout holds no settings, which may
+        be secret.
+        """
+        from google.cloud import run_v2
+
+        memory = json.loads(begun)
+        self._held = [run_v2.TrafficTarget(target) for target in memory["held"]]
+        before = self._service.get()
+        if serving is None:
+            # nobody knows what the template was: users stay, by name, on what served them
+            before.traffic = self._held
+        else:
+            before.latest_created_revision = memory["latest"]
+            before.traffic = [run_v2.TrafficTarget(target) for target in memory["traffic"]]
+            before.template.labels.pop(PREVIEW, None)
+            self._service.fill(before.template, serving, "")
+            before.template.containers[0].image = memory["image"]
+        self._before = before
+
+    def start(self) -> Started:
+        """Make the revision with 0 % of the traffic and a tag.
+
+        Raises:
+            StageError: Cloud Run refused.
+        """
+        assert self._before is not None
+        service = copied(self._before)
+        service.template.labels.pop(PREVIEW, None)
+        prober = self._service.start(service, self._version, self._revision, CANDIDATE)
         return Started(prober, self._version.version)
 
     def shift(self, percent: int) -> Prober:
@@ -205,6 +246,11 @@ class CloudRunRollout:
 def revision_name(config: DeployConfig, version: ModelVersion) -> str:
     """A name that no revision has had."""
     return f"{config.service[:40]}-v{version.version}-{secrets.token_hex(3)}"
+
+
+def _as_dict(target: "TrafficTarget") -> dict[str, Any]:
+    found: dict[str, Any] = type(target).to_dict(target)
+    return {name: value for name, value in found.items() if value}
 
 
 def copied(service: "Service") -> "Service":

@@ -32,6 +32,8 @@ class DeployConfig(BaseModel):
     ledger_path: str = "promotions.jsonl"
     """The append-only promotion ledger: a local file or a `gs://` object."""
 
+    lock_wait_s: float = Field(default=1800.0, ge=0)
+    """How long to wait for another promotion on this machine to end."""
     ready_timeout_s: float = Field(default=60.0, gt=0)
     """From the server's start to its first readiness."""
     smoke_timeout_s: float = Field(default=60.0, gt=0)

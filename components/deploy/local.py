@@ -36,6 +36,13 @@ class LocalRollout:
         self._process: subprocess.Popen[bytes] | None = None
         self._url = ""
 
+    def begin(self) -> str:
+        """Nothing to read: users follow the alias."""
+        return ""
+
+    def resume(self, begun: str, serving: ModelVersion | None) -> None:
+        """Nothing to take up: a server ends with the process that tried it."""
+
     def start(self) -> Started:
         """Start the server and wait until its model is loaded and verified.
 
@@ -90,7 +97,6 @@ class LocalRollout:
         if process is None:
             return Serving()
         if self._config.keep_running:
-            untie(process)
             return Serving(self._url, process.pid)
         code = self._stop(process)
         self._process = None
@@ -99,7 +105,10 @@ class LocalRollout:
         return Serving()
 
     def settle(self) -> None:
-        """Nothing is left to remove."""
+        """Let go of a server that is to stay; one that is not has ended."""
+        if self._process is not None:
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                untie(self._process)
 
     def restore(self) -> None:
         """Stop the server if it runs."""

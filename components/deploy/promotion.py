@@ -7,9 +7,11 @@ import getpass
 import logging
 import tempfile
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -18,11 +20,11 @@ from components.artifacts.evaluation import read_evaluation
 from components.artifacts.model_version import CHAMPION, ModelVersion, read_release
 from components.artifacts.verdict import VERDICT_JSON, read_verdict
 from components.deploy.config import DeployConfig
-from components.deploy.ledger import Action, Ledger, LedgerEntry, Outcome, undone_by_rollback
+from components.deploy.ledger import Action, History, Ledger, LedgerEntry, Outcome
 from components.deploy.rollout import Rollout
 from components.deploy.smoke import Example, Prober, SmokeReport, answer_within, golden_examples, smoke
 from components.deploy.vertex_aliases import VertexAliases
-from components.platform.registry import Registry
+from components.platform.registry import ROLLED_BACK_TAG, Registry
 from components.platform.signals import sigterm_raises
 from serving.detector.bundle import RELEASE, verify
 from serving.platform.errors import BundleError, ModelNotFoundError, StageError, one_line
@@ -44,34 +46,34 @@ class Reason:
 class _Promotion:
     """One attempt; holds what its steps share."""
 
-    def __init__(self, version: ModelVersion, config: DeployConfig, reason: Reason) -> None:
-        self.version, self.config, self.reason = version, config, reason
-        self.registry = Registry(version.tracking_uri, version.name)
-        self.ledger = Ledger(config.ledger_path)
-        self.before: str | None = None
+    def __init__(
+        self, desk: "Desk", version: ModelVersion, config: DeployConfig, reason: Reason, champion: str | None
+    ) -> None:
+        self.registry, self.ledger = desk.registry, desk.ledger
+        self.version, self.config, self.reason, self.before = version, config, reason, champion
+        self.attempt = uuid.uuid4().hex
         self.images = ("", "")
         """Serving image before and after."""
 
     def run(self) -> Deployment:
-        self.ledger.check()
-        with sigterm_raises(), self.ledger.exclusive():
-            self.before = self.registry.aliased(CHAMPION)
-            try:
-                with tempfile.TemporaryDirectory() as scratch, ExitStack() as undo:
-                    deployment, rollout = self._attempt(Path(scratch), undo)
-                    undo.pop_all()
-            except BaseException as error:
-                self._record("rolled_back", one_line(error))
-                raise
-            rollout.settle()
+        try:
+            with tempfile.TemporaryDirectory() as scratch, ExitStack() as undo:
+                deployment, rollout = self._attempt(Path(scratch), undo)
+                undo.pop_all()
+        except BaseException as error:
+            self._record("rolled_back", one_line(error))
+            raise
+        rollout.settle()
         return deployment
 
     def _attempt(self, scratch: Path, undo: ExitStack) -> tuple[Deployment, Rollout]:
         examples = approved_examples(self.version, scratch)
         rollout = open_rollout(self.version, self.config, scratch)
+        taken_back_by = rollout.begin()
+        self.images = rollout.images
+        self._record("begun", "", taken_back_by)
         undo.push(taking_back(rollout.restore))
         started = rollout.start()
-        self.images = rollout.images
         report = self._smoke(started.prober, examples, started.answers_as)
         if rollout.canary:
             self._shift(rollout, examples, started.answers_as)
@@ -124,7 +126,7 @@ class _Promotion:
             aliases.move()
         self._record("promoted", "")
 
-    def _record(self, outcome: Outcome, reason: str) -> None:
+    def _record(self, outcome: Outcome, reason: str, taken_back_by: str = "") -> None:
         self.ledger.append(
             LedgerEntry(
                 who=self.reason.who,
@@ -141,8 +143,96 @@ class _Promotion:
                 outcome=outcome,
                 reason=reason,
                 run_id=self.version.run_id,
+                attempt=self.attempt,
+                undo=taken_back_by,
             )
         )
+
+
+class Desk:
+    """Where it is decided who serves: one decision at a time, each begun by finishing what was cut short."""
+
+    def __init__(self, tracking_uri: str, name: str, config: DeployConfig) -> None:
+        self.registry = Registry(tracking_uri, name)
+        self.ledger = Ledger(config.ledger_path)
+        self.config = config
+        self.history = History([], name)
+
+    def decide(self, reason: Reason, choose: "Choice") -> Deployment:
+        """Promote what `choose` says once everybody else is out and the history is whole.
+
+        Raises:
+            StageError: it is not served; champion and traffic are as before, and the ledger says why.
+        """
+        self.ledger.check()
+        with sigterm_raises(), self.ledger.exclusive(self.config.lock_wait_s):
+            self._reconcile()
+            champion = self.registry.aliased(CHAMPION)
+            version, config = choose(self, champion)
+            deployment = _Promotion(self, version, config, reason, champion).run()
+            self._look()
+        return deployment
+
+    def _look(self) -> None:
+        self.history = History(self.ledger.lines(), self.registry.name)
+        self.registry.mark(ROLLED_BACK_TAG, self.history.withdrawn)
+
+    def _reconcile(self) -> None:
+        """Finish attempts that ended without a word, as a killed process does; the champion's alias is the truth."""
+        self._look()
+        for begun in self.history.unfinished:
+            age_s = (datetime.now(UTC) - datetime.fromisoformat(begun.at)).total_seconds()
+            if not self.ledger.held and age_s < self.config.operation_timeout_s:
+                raise StageError(
+                    f"{begun.who} began to {begun.action} version {begun.to_version} {age_s:.0f} s ago and has not "
+                    f"ended; wait for it, or {self.config.operation_timeout_s - age_s:.0f} s if it was killed"
+                )
+            if begun.target != self.config.target:
+                raise StageError(
+                    f"an attempt to {begun.action} version {begun.to_version} at {begun.target} was cut short; "
+                    f"finish it first with a profile of that target: aidetect deploy --profile ..."
+                )
+            self._conclude(begun)
+        if self.history.unfinished:
+            self._look()
+
+    def _conclude(self, begun: LedgerEntry) -> None:
+        champion = self.registry.aliased(CHAMPION)
+        serving = None if champion is None else self.registry.describe(champion)
+        served = champion == begun.to_version != begun.from_version
+        with tempfile.TemporaryDirectory() as scratch:
+            rollout = open_rollout(self._version(begun), self.config, Path(scratch))
+            rollout.resume(begun.undo, serving)
+            if served:
+                rollout.settle()
+            else:
+                rollout.restore()
+        if serving is not None and serving.vertex_resource:
+            VertexAliases(serving.vertex_resource, self.config).move()
+        outcome: Outcome = "promoted" if served else "rolled_back"
+        told = "cut short after it had become champion" if served else "cut short; everything begun was taken back"
+        _log.warning("the attempt to %s version %s was %s", begun.action, begun.to_version, told)
+        line = begun.model_dump(exclude={"at"}) | {"outcome": outcome, "reason": told, "undo": ""}
+        self.ledger.append(LedgerEntry.model_validate(line))
+
+    def _version(self, begun: LedgerEntry) -> ModelVersion:
+        try:
+            return self.registry.describe(begun.to_version)
+        except StageError:  # deleted meanwhile: what the ledger knows of it is enough to take it back
+            name, number = begun.model, begun.to_version
+            return ModelVersion(
+                name=name,
+                version=number,
+                uri=f"models:/{name}/{number}",
+                bundle_digest=begun.bundle_digest,
+                tracking_uri=self.registry.tracking_uri,
+                run_id=begun.run_id,
+                headline=begun.verdict,
+            )
+
+
+Choice = Callable[[Desk, str | None], tuple[ModelVersion, DeployConfig]]
+"""What is to serve and how, given a desk whose history is whole and the champion."""
 
 
 def deploy_version(version: ModelVersion, config: DeployConfig, reason: Reason) -> Deployment:
@@ -151,7 +241,16 @@ def deploy_version(version: ModelVersion, config: DeployConfig, reason: Reason) 
     Raises:
         StageError: it is not served; champion and traffic are as before, and the ledger says why.
     """
-    return _Promotion(version, config, reason).run()
+
+    def choose(desk: Desk, champion: str | None) -> tuple[ModelVersion, DeployConfig]:
+        if version.version in desk.history.withdrawn and version.version != champion:
+            raise StageError(
+                f"{version.name} version {version.version} was rolled back; only its number brings it back: "
+                f"aidetect promote {version.version}"
+            )
+        return version, config
+
+    return Desk(version.tracking_uri, version.name, config).decide(reason, choose)
 
 
 def promote(tracking_uri: str, name: str, version: str, config: DeployConfig, why: str, who: str = "") -> Deployment:
@@ -160,29 +259,31 @@ def promote(tracking_uri: str, name: str, version: str, config: DeployConfig, wh
     Raises:
         StageError: no such version, it never passed the gate, or its trial failed.
     """
-    described = Registry(tracking_uri, name).describe(version)
-    return deploy_version(described, config, Reason(who or getpass.getuser(), why, "promote"))
+    reason = Reason(who or getpass.getuser(), why, "promote")
+    return Desk(tracking_uri, name, config).decide(reason, lambda desk, _: (desk.registry.describe(version), config))
 
 
 def rollback(tracking_uri: str, name: str, config: DeployConfig, why: str, who: str = "") -> Deployment:
     """Bring back the version and the serving image before the latest promotion, by the ledger, after the same trial.
 
+    What is taken out of service is marked: no later rollback or deployment leads back to it.
+
     Raises:
-        StageError: there is no champion, or none before it; or the trial failed.
+        StageError: there is no champion, or none before it that was not rolled back itself; or the trial failed.
     """
-    registry = Registry(tracking_uri, name)
-    champion = registry.aliased(CHAMPION)
-    if champion is None:
-        raise StageError(f"{name} has no champion in {tracking_uri}: nothing to roll back")
-    entries = [entry for entry in Ledger(config.ledger_path).entries() if entry.model == name]
-    undone = undone_by_rollback(entries, champion)
-    if undone is None or undone.from_version is None:
-        raise StageError(f"the ledger {config.ledger_path} knows no champion of {name} before version {champion}")
-    if undone.from_image and undone.from_image != undone.to_image:
+
+    def choose(desk: Desk, champion: str | None) -> tuple[ModelVersion, DeployConfig]:
+        if champion is None:
+            raise StageError(f"{name} has no champion in {tracking_uri}: nothing to roll back")
+        before = desk.history.before(champion)
+        if before is None:
+            raise StageError(f"the ledger {config.ledger_path} knows no champion of {name} before version {champion}")
+        taken_back = bool(before.image) and before.image != desk.history.image
         # an image that is taken back must not serve the older model either
-        config = config.model_copy(update={"image": undone.from_image})
-    version = registry.describe(undone.from_version)
-    return deploy_version(version, config, Reason(who or getpass.getuser(), why, "rollback"))
+        on = config.model_copy(update={"image": before.image}) if taken_back else config
+        return desk.registry.describe(before.version), on
+
+    return Desk(tracking_uri, name, config).decide(Reason(who or getpass.getuser(), why, "rollback"), choose)
 
 
 def open_rollout(version: ModelVersion, config: DeployConfig, scratch: Path) -> Rollout:

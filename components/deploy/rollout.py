@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from components.artifacts.model_version import ModelVersion
 from components.deploy.smoke import Prober
 
 
@@ -30,7 +31,22 @@ class Rollout(Protocol):
     canary: bool
     """Whether traffic can be shared between versions here."""
     images: tuple[str, str]
-    """Serving image before and of this version, known after `start`; empty where the target names none."""
+    """Serving image before and of this version, known after `begin`; empty where the target names none."""
+
+    def begin(self) -> str:
+        """Read what serves now and change nothing; returns what `resume` needs, as JSON without secrets.
+
+        Raises:
+            StageError: the target is not there, or somebody else's trial is under way.
+        """
+
+    def resume(self, begun: str, serving: ModelVersion | None) -> None:
+        """Take the place of a rollout that was cut short after `begin` returned `begun`, to `settle` or `restore` it.
+
+        Args:
+            begun: what its `begin` returned.
+            serving: the champion now, whose settings the target is given back; None where there is none.
+        """
 
     def start(self) -> Started:
         """Start the version without users."""
@@ -45,7 +61,7 @@ class Rollout(Protocol):
         """After the promotion is written down: remove what no longer serves. Does not raise."""
 
     def restore(self) -> None:
-        """Traffic as it was before `start`, and what was started removed. Safe to call at any point."""
+        """Traffic as it was at `begin`, and what was started removed. Safe to call at any point."""
 
 
 def shrunk(split: dict[str, int], total: int) -> dict[str, int]:

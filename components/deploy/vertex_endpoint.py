@@ -1,6 +1,7 @@
 """A version on a Vertex AI endpoint: tried on an endpoint without users, then given its share of the real one."""
 
 import base64
+import json
 import logging
 import secrets
 from contextlib import ExitStack
@@ -47,9 +48,18 @@ class VertexEndpointRollout:
         # one of a kind, so that a deployment whose answer was lost is found again and taken away
         self._label = f"{version.name}-v{version.version}-{secrets.token_hex(3)}"
 
+    def begin(self) -> str:
+        """Read the endpoint's traffic."""
+        self._before = dict(self._get(self._endpoint).traffic_split)
+        return json.dumps({"split": self._before, "label": self._label})
+
+    def resume(self, begun: str, serving: ModelVersion | None) -> None:  # noqa: ARG002 - its deployments tell enough
+        """Take up the traffic and the deployments of a rollout that was cut short."""
+        memory = json.loads(begun)
+        self._before, self._label = memory["split"], memory["label"]
+
     def start(self) -> Started:
         """Deploy to the smoke endpoint."""
-        self._before = dict(self._get(self._endpoint).traffic_split)
         self._deploy(self._smoke_endpoint, {_NEW: 100})
         return Started(self._prober(self._smoke_endpoint), self._version.version)
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _SQLITE: Final = "sqlite:///"
 
+ROLLED_BACK_TAG: Final = "rolled_back"
+
 
 @dataclass(frozen=True, slots=True)
 class VersionSummary:
@@ -33,6 +35,8 @@ class VersionSummary:
     git_sha: str
     headline: str
     metrics: dict[str, float]
+    rolled_back: bool = False
+    """Taken out of service by a rollback: only `aidetect promote NUMBER` brings it back."""
 
     @property
     def uri(self) -> str:
@@ -121,6 +125,16 @@ class Registry:
             for key, value in tags.items():
                 self.client.set_model_version_tag(self.name, version, key, value)
 
+    def mark(self, tag: str, versions: set[str]) -> None:
+        """Give these versions a tag, and take it from all others."""
+        with registry_errors(self.tracking_uri):
+            for found in self._versions():
+                number = str(found.version)
+                if number in versions and tag not in found.tags:
+                    self.client.set_model_version_tag(self.name, number, tag, "true")
+                elif number not in versions and tag in found.tags:
+                    self.client.delete_model_version_tag(self.name, number, tag)
+
     def describe(self, version: str) -> ModelVersion:
         """One version as the artifact that passes between stages.
 
@@ -158,6 +172,7 @@ class Registry:
                     for key, value in sorted(found.tags.items())
                     if key.startswith("metric.")
                 },
+                rolled_back=ROLLED_BACK_TAG in found.tags,
             )
             for found in self._versions()
         ]

@@ -142,19 +142,23 @@ def _deploy(config: "PipelineConfig", why: str, told: "Summary", as_json: bool) 
 def _candidate(config: "PipelineConfig") -> "ModelVersion":
     """The challenger; for a new image without one, or one that already served and was rolled back, the champion."""
     from components.artifacts.model_version import CHALLENGER, CHAMPION
-    from components.deploy.ledger import Ledger
+    from components.deploy.ledger import History, Ledger
     from components.platform.registry import Registry
     from serving.platform.errors import StageError
 
     registry = Registry(config.tracking_uri, config.tracking.model_name)
     challenger, champion = registry.aliased(CHALLENGER), registry.aliased(CHAMPION)
-    if config.deploy.image and champion is not None and challenger != champion:
-        entries = Ledger(config.deploy.ledger_path).entries()
-        served = {e.to_version for e in entries if e.model == registry.name and e.outcome == "promoted"}
-        if challenger is None or challenger in served:
-            return registry.describe(champion)
+    history = History(Ledger(config.deploy.ledger_path).lines(), registry.name)
+    spent = challenger in history.served | history.withdrawn and challenger != champion
+    if config.deploy.image and champion is not None and (challenger is None or spent):
+        return registry.describe(champion)
     if challenger is None:
         raise StageError(f"{registry.name} has no challenger in {config.tracking_uri}; make one with: aidetect run")
+    if spent:
+        raise StageError(
+            f"the challenger, version {challenger} of {registry.name}, has served already and no longer does; "
+            f"make a new one with: aidetect run, or bring it back with: aidetect promote {challenger}"
+        )
     return registry.describe(challenger)
 
 

@@ -5,18 +5,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from components.deploy.config import DeployConfig
-from components.deploy.ledger import Ledger, LedgerEntry, Outcome, undone_by_rollback
+from components.deploy.ledger import History, Ledger, LedgerEntry, Outcome, Standing
 from serving.platform.errors import StageError
 from tests.fakes.gcs import FakeGcs
 
 
-def entry(before: str | None, after: str, outcome: Outcome = "promoted", why: str = "x") -> LedgerEntry:
+def entry(
+    before: str | None, after: str, outcome: Outcome = "promoted", why: str = "x", action: str = "deploy"
+) -> LedgerEntry:
     return LedgerEntry(
         who="ada",
-        action="deploy",
+        action=action,
         why=why,
         target="local",
         model="m",
@@ -55,12 +59,57 @@ def test_many_writers_lose_nothing(tmp_path: Path) -> None:
     assert sorted(int(line.to_version) for line in ledger.entries()) == list(range(32))
 
 
-def test_a_rollback_takes_back_what_brought_the_present_champion() -> None:
-    history = [entry(None, "1"), entry("1", "2"), entry("2", "3", "rolled_back"), entry("2", "2"), entry("2", "4")]
-    assert undone_by_rollback(history, "4") is history[-1]
-    assert undone_by_rollback(history[:-1], "2") is history[1]
-    assert undone_by_rollback(history, "1") is history[0]
-    assert undone_by_rollback(history, "3") is None
+def history(*lines: LedgerEntry) -> History:
+    return History(list(lines), "m")
+
+
+def test_a_rollback_goes_back_step_by_step_and_never_to_what_was_rolled_back() -> None:
+    lines = [entry(None, "1"), entry("1", "2"), entry("2", "3", "rolled_back"), entry("2", "2"), entry("2", "4")]
+    assert history(*lines).before("4") == Standing("2")
+    lines.append(entry("4", "2", action="rollback"))
+    assert history(*lines).before("2") == Standing("1")
+    assert history(*lines).withdrawn == {"4"}
+    lines.append(entry("2", "1", action="rollback"))
+    assert history(*lines).before("1") is None
+    assert history(*lines).withdrawn == {"2", "4"}
+    # a number brings one back, and only that one
+    lines.append(entry("1", "4", action="promote"))
+    assert history(*lines).before("4") == Standing("1")
+    assert history(*lines).withdrawn == {"2"}
+    assert history(*lines).before("3") is None
+    assert history(*lines).served == {"1", "4"}
+
+
+@given(st.lists(st.tuples(st.sampled_from(["promote", "rollback", "deploy"]), st.integers(1, 4)), max_size=30))
+def test_no_order_of_commands_leads_a_rollback_to_a_withdrawn_version(commands: list[tuple[str, int]]) -> None:
+    lines: list[LedgerEntry] = []
+    champion: str | None = None
+    taken_out: set[str] = set()
+    for action, number in commands:
+        known = history(*lines)
+        if action == "rollback":
+            before = known.before(champion) if champion else None
+            if before is None:
+                continue
+            assert before.version not in taken_out
+            taken_out.add(champion or "")
+            to = before.version
+        else:
+            to = str(number)
+            if action == "deploy" and to in known.withdrawn:
+                continue
+            taken_out.discard(to)
+        lines.append(entry(champion, to, action=action))
+        champion = to
+        assert history(*lines).withdrawn == taken_out
+
+
+def test_an_attempt_without_its_second_line_is_unfinished() -> None:
+    begun = entry("1", "2", "begun").model_copy(update={"attempt": "a"})
+    ended = begun.model_copy(update={"outcome": "promoted"})
+    assert history(begun).unfinished == [begun]
+    assert history(begun, ended).unfinished == []
+    assert History([begun], "other").unfinished == []
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -19,7 +20,7 @@ from components.deploy.config import DeployConfig
 from components.deploy.promotion import Reason, deploy_version, promote, rollback
 from components.deploy.smoke import HttpProber
 from components.deploy.stage import deploy
-from serving.platform.errors import StageError
+from serving.platform.errors import AidetectError, StageError
 from tests.components.deploy.conftest import Shop
 from tests.fakes.servers import free_port
 from tests.interrupted import InterruptedStart, all_gone
@@ -142,9 +143,19 @@ def test_ledger_that_cannot_be_written_stops_before_anything(shop: Shop, tmp_pat
 
 def test_second_promotion_at_the_same_time_is_refused(shop: Shop) -> None:
     ledger = promotion.Ledger(shop.ledger_path)
-    with ledger.exclusive(), pytest.raises(StageError, match="another promotion is under way"):
-        deploy_version(shop.challenger, config(shop), REASON)
+    with ledger.exclusive(0), pytest.raises(AidetectError, match="another promotion is under way"):
+        deploy_version(shop.challenger, config(shop, lock_wait_s=0), REASON)
     assert shop.crowned == "1"
+
+
+def test_a_promotion_waits_for_the_one_under_way(shop: Shop) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with promotion.Ledger(shop.ledger_path).exclusive(0):
+            second = pool.submit(deploy_version, shop.challenger, config(shop), REASON)
+            with pytest.raises(TimeoutError):
+                second.result(0.5)
+            assert shop.crowned == "1"
+        assert second.result().version == shop.crowned == "2"
 
 
 def test_sigterm_at_the_moment_the_server_starts_leaves_nothing(
@@ -157,7 +168,8 @@ def test_sigterm_at_the_moment_the_server_starts_leaves_nothing(
     assert shop.crowned == "1"
 
 
-def test_sigterm_while_the_server_starts_leaves_nothing(shop: Shop, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kill", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_deployment_leaves_no_server(shop: Shop, tmp_path: Path, kill: signal.Signals) -> None:
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "pipelines", "deploy"),
@@ -175,13 +187,19 @@ def test_sigterm_while_the_server_starts_leaves_nothing(shop: Shop, tmp_path: Pa
             time.sleep(0.05)
             found = psutil.Process(process.pid).children()
             children = [child for child in found if "serving" in " ".join(child.cmdline())]
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(kill)
         said = process.communicate()[1]
     finally:
         watchdog.cancel()
-    assert process.returncode == 1
-    assert said.splitlines()[-1].startswith("error: stopped by SIGTERM")
-    assert not psutil.wait_procs(children, timeout=1)[1]
+    assert children and not psutil.wait_procs(children, timeout=15)[1]
     assert shop.crowned == "1"
-    assert shop.ledger[-1].reason.startswith("stopped by SIGTERM")
+    if kill == signal.SIGTERM:
+        assert process.returncode == 1
+        assert said.splitlines()[-1].startswith("error: stopped by SIGTERM")
+        assert shop.ledger[-1].reason.startswith("stopped by SIGTERM")
+    else:
+        assert shop.ledger == []
+        deploy_version(shop.challenger, config(shop), REASON)
+        assert [entry.outcome for entry in shop.ledger] == ["rolled_back", "promoted"]
+        assert shop.ledger[0].reason.startswith("cut short")
     assert not (tmp_path / "deployment").exists()
