@@ -142,7 +142,9 @@ def test_the_champion_comes_from_the_registry_and_the_figures_go_to_the_run(
 
     client = MlflowClient(uri, uri)
     client.create_registered_model(context.model_name)
-    version = client.create_model_version(context.model_name, str(inverted_bundle))
+    version = client.create_model_version(
+        context.model_name, str(inverted_bundle), tags={"digest": read_manifest(inverted_bundle).digest}
+    )
     assert find_champion(config, context, tmp_path) == (None, first.evaluation.champion_note)
     client.set_registered_model_alias(context.model_name, "champion", version.version)
     second = run(toy_bundle, dataset, config, tmp_path / "second", context)
