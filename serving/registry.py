@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 GS: Final = "gs://"
 MODELS: Final = "models:/"
 SQLITE: Final = "sqlite:///"
+ARTIFACTS: Final = "mlflow-artifacts"
+"""Folder beside a sqlite registry that holds its files; they are found there wherever both are moved together."""
 
 DIGEST_TAG: Final = "digest"
 """Tag of a registered version: the digest of the bundle that passed the gate."""
@@ -150,7 +152,9 @@ def _from_mlflow(uri: str, cache_dir: Path, tracking_uri: str) -> ResolvedModel:
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
 
-        name, found = _model_version(MlflowClient(tracking_uri or None, tracking_uri or None), uri)
+        client = MlflowClient(tracking_uri or None, tracking_uri or None)
+        name, found = _model_version(client, uri)
+        beside = _beside(client, str(found.source), database) if database != tracking_uri else None
     except ImportError as error:
         raise ModelNotFoundError(f"{uri}: models:/ needs the package mlflow-skinny (mlflow for sqlite)") from error
     except ModelNotFoundError:
@@ -158,16 +162,14 @@ def _from_mlflow(uri: str, cache_dir: Path, tracking_uri: str) -> ResolvedModel:
     except Exception as error:  # MLflow lets through what its database raises
         where = tracking_uri or "the default registry; set MLFLOW_TRACKING_URI"
         raise ModelNotFoundError(f"{uri}: not in the registry at {where}: {one_line(error)}") from error
-    digest = str(found.tags.get(DIGEST_TAG, ""))
-    if not digest:
-        raise BundleError(
-            f"{uri}: version {found.version} has no tag {DIGEST_TAG!r}, so nobody can tell whether its files are those "
-            "that passed the gate; register it with: aidetect run"
-        )
+    digest = _recorded(found, uri)
 
     def download(folder: Path) -> None:
         from mlflow.artifacts import download_artifacts
 
+        if beside is not None:
+            shutil.copytree(beside, folder / "bundle")
+            return
         try:
             download_artifacts(artifact_uri=found.source, dst_path=str(folder), tracking_uri=tracking_uri or None)
         except (MlflowException, OSError) as error:
@@ -187,6 +189,27 @@ def _from_mlflow(uri: str, cache_dir: Path, tracking_uri: str) -> ResolvedModel:
 
     folder = _cached(cache_dir / "models" / name / f"{found.version}-{key}", download, check)
     return ResolvedModel(uri, folder, str(found.version), digest, read_release(folder))
+
+
+def _recorded(version: Any, uri: str) -> str:
+    """The digest that register recorded for a version."""
+    digest = str(version.tags.get(DIGEST_TAG, ""))
+    if not digest:
+        raise BundleError(
+            f"{uri}: version {version.version} has no tag {DIGEST_TAG!r}, so nobody can tell if its files are those "
+            "that passed the gate; register it with: aidetect run"
+        )
+    return digest
+
+
+def _beside(client: "MlflowClient", source: str, database: str) -> Path | None:
+    """A version's files beside the database, where a workspace that was moved or copied has them."""
+    if not source.startswith("runs:/"):
+        return None
+    run_id, _, path = source.removeprefix("runs:/").partition("/")
+    _, found, tail = str(client.get_run(run_id).info.artifact_uri).rpartition(f"/{ARTIFACTS}/")
+    folder = Path(database).parent / ARTIFACTS / tail / path
+    return folder if found and folder.is_dir() else None
 
 
 def _model_version(client: "MlflowClient", uri: str) -> tuple[str, Any]:

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from components.artifacts.model_version import ModelVersion
+from components.platform.database import ready
 from serving.platform.errors import StageError, one_line
 from serving.registry import DIGEST_TAG
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
     from mlflow.tracking import MlflowClient
 
-_SQLITE: Final = "sqlite:///"
 
 ROLLED_BACK_TAG: Final = "rolled_back"
 
@@ -45,15 +44,13 @@ class VersionSummary:
 
 
 def open_client(tracking_uri: str) -> "MlflowClient":
-    """A client of the tracking server and registry; a sqlite file's folder is made when missing.
+    """A client of the tracking server and registry; a sqlite file is made when missing.
 
     Raises:
         StageError: no address, or one that MLflow cannot use.
     """
     if not tracking_uri:
         raise StageError("no model registry: set tracking_uri to an MLflow server or to sqlite:///PATH")
-    if tracking_uri.startswith(_SQLITE):
-        Path(tracking_uri.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
     from mlflow.environment_variables import (
         MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR,
         MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT,
@@ -68,6 +65,7 @@ def open_client(tracking_uri: str) -> "MlflowClient":
     for chatty in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     with registry_errors(tracking_uri):
+        ready(tracking_uri)
         return MlflowClient(tracking_uri, tracking_uri)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from components.artifacts.context import RunContext
+from components.platform.registry import open_client
 from serving.platform.errors import StageError, one_line
 
 if TYPE_CHECKING:
@@ -48,11 +49,10 @@ def fetch_recorded(tracking_uri: str, experiment: str, run_id: str, folder: str,
     """
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
-    from mlflow.tracking import MlflowClient
 
     missing = f"MLflow at {tracking_uri} holds no {folder} of run {run_id}"
     try:
-        found = find_run(MlflowClient(tracking_uri, tracking_uri), experiment, run_id)
+        found = find_run(open_client(tracking_uri), experiment, run_id)
         if found is None:
             raise StageError(missing)
         to.mkdir(parents=True, exist_ok=True)
@@ -85,11 +85,10 @@ def record(
         return
     from mlflow.entities import Metric, RunTag
     from mlflow.exceptions import MlflowException
-    from mlflow.tracking import MlflowClient
 
     now_ms = int(time.time() * 1000)
     try:
-        client = MlflowClient(context.tracking_uri, context.tracking_uri)
+        client = open_client(context.tracking_uri)
         run_id = find_or_create_run(client, context)
         client.log_batch(
             run_id,

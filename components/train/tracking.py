@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.artifacts.context import RunContext
+from components.platform.registry import open_client
 from components.platform.tracking import find_or_create_run, record
 from components.train.config import TrainConfig
 from serving.platform.errors import StageError, one_line
@@ -40,12 +41,11 @@ class Tracker:
             return
         from mlflow.entities import Param, RunTag
         from mlflow.exceptions import MlflowException
-        from mlflow.tracking import MlflowClient
 
         document = config.model_dump(mode="json")
         flat = {f"train.{name}": str(value) for name, value in _flat(document)}
         try:
-            client = MlflowClient(self._context.tracking_uri, self._context.tracking_uri)
+            client = open_client(self._context.tracking_uri)
             self._run = find_or_create_run(client, self._context)
             client.log_batch(
                 self._run,
