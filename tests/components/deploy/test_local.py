@@ -115,14 +115,14 @@ def test_damaged_files_in_the_registry_are_refused_before_any_server(shop: Shop,
     assert shop.crowned == "1"
 
 
-def test_version_without_a_passed_verdict_is_refused(shop: Shop) -> None:
+def test_version_whose_verdict_was_edited_in_the_registry_is_refused(shop: Shop) -> None:
     (verdict,) = shop.folder.glob(
         f"artifacts/*/artifacts/bundle-{shop.challenger.bundle_digest[:12]}/release/verdict.json"
     )
     whole = verdict.read_text()
     verdict.write_text(whole.replace('"passed":true', '"passed":false').replace('"passed": true', '"passed": false'))
     try:
-        with pytest.raises(StageError, match="no verdict of the gate that passed"):
+        with pytest.raises(StageError, match="cannot be deployed: .*release record of version 2 .* was changed"):
             promote(shop.context.tracking_uri, shop.context.model_name, "2", config(shop), "please")
     finally:
         verdict.write_text(whole)
