@@ -65,9 +65,9 @@ def launch(config: PipelineConfig, order: Order, listener: Listener, sync: bool 
     record.overrides = list(order.overrides)
     context = run_context(target.config, record.run_id, order.reason).model_dump(mode="json")
     parameters = {**stage_parameters(target.config), "context": context}
-    if on in ("local", "docker"):
+    if order.on in ("local", "docker"):
         # before the first stage: two first runs at once must not both make its tables
-        ready(target.config.tracking_uri)
+        ready(config.tracking_uri)
     with record.held():
         record.write_inputs(spec, parameters)
         if order.resumes is not None:

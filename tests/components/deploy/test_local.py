@@ -122,7 +122,7 @@ def test_version_whose_verdict_was_edited_in_the_registry_is_refused(shop: Shop)
     whole = verdict.read_text()
     verdict.write_text(whole.replace('"passed":true', '"passed":false').replace('"passed": true', '"passed": false'))
     try:
-        with pytest.raises(StageError, match="cannot be deployed: .*release record of version 2 .* was changed"):
+        with pytest.raises(StageError, match=r"cannot be deployed: .*release record of version 2 .* was changed"):
             promote(shop.context.tracking_uri, shop.context.model_name, "2", config(shop), "please")
     finally:
         verdict.write_text(whole)
