@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Self, cast
 
 from components.artifacts.context import RunContext
-from components.platform.database import ready
 from pipelines.compile import compile_pipeline, stage_parameters
 from pipelines.config import revision
 from pipelines.runs import RunRecord, new_run
@@ -65,9 +64,6 @@ def launch(config: PipelineConfig, order: Order, listener: Listener, sync: bool 
     record.overrides = list(order.overrides)
     context = run_context(target.config, record.run_id, order.reason).model_dump(mode="json")
     parameters = {**stage_parameters(target.config), "context": context}
-    if order.on in ("local", "docker"):
-        # before the first stage: two first runs at once must not both make its tables
-        ready(config.tracking_uri)
     with record.held():
         record.write_inputs(spec, parameters)
         if order.resumes is not None:

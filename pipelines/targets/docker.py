@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from components.platform.database import ready
 from components.platform.signals import interrupts_held, sigterm_raises
 from pipelines.config import CREDENTIALS, application_credentials, child_environment
 from pipelines.runs import PARAMETERS_FILE, RunRecord
@@ -77,6 +78,7 @@ def container_options(config: PipelineConfig) -> dict[str, Any]:
 
     What the configuration (its paths absolute) names on this disk is mounted at the same place.
     """
+    ready(config.tracking_uri)
     workspace = config.paths.workspace.resolve()
     written, read = [str(workspace)], [config.data.uri, config.train.weights_uri]
     if config.train.checkpoint_dir:

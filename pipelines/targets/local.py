@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from components.platform.database import ready
 from pipelines.runs import RunRecord
 from pipelines.settings.names import Stage
 from pipelines.settings.pipeline import PipelineConfig
@@ -27,8 +28,13 @@ class LocalTarget:
         task.set_container_image(self.config.images.of(stage)).set_caching_options(False)
 
     def prepare(self, spec: dict[str, Any], parameters: dict[str, Any], ask: bool = True) -> list[str]:
-        """Nothing: each stage looks at what it needs, and costs nothing but time."""
-        del spec, parameters, ask
+        """Make the registry before the first stage: two first runs at once must not both make its tables.
+
+        Each stage looks at what else it needs, and costs nothing but time.
+        """
+        del spec, parameters
+        if ask:
+            ready(self.config.tracking_uri)
         return []
 
     def run(self, record: RunRecord, parameters: dict[str, Any], listener: Listener) -> None:
