@@ -1,5 +1,6 @@
 """Local deployment: real server processes booted from the registry, golden images over HTTP."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -186,7 +187,9 @@ def test_a_killed_deployment_leaves_no_server(shop: Shop, tmp_path: Path, kill: 
         while process.poll() is None and not children:
             time.sleep(0.05)
             found = psutil.Process(process.pid).children()
-            children = [child for child in found if "serving" in " ".join(child.cmdline())]
+            # a child that has ended just now has no command line any more
+            with contextlib.suppress(psutil.Error):
+                children = [child for child in found if "serving" in " ".join(child.cmdline())]
         process.send_signal(kill)
         said = process.communicate()[1]
     finally:
