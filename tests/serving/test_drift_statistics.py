@@ -13,7 +13,7 @@ from serving.drift.signals import FORMATS, SIGNALS, Assessment, Baseline, Floors
 
 RULE = DecisionRule(temperature=1.2, bias=0.05)
 NO_FLOORS = Floors(distance=0.0, psi=0.0)
-COUNTS = {"predictions": 2, "confidences": 3, "formats": 3}
+COUNTS = {"predictions": len(LABELS), "confidences": len(CONFIDENCES), "formats": len(FORMATS)}
 QUALITIES = np.array([75.0, 80.0, 85.0, 90.0, 92.0, 95.0])
 
 

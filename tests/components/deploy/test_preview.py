@@ -212,7 +212,7 @@ def test_a_preview_waits_for_a_rollout(desk: Desk) -> None:
         (["--image", IMAGE, "--tag", "PR/7", "--no-traffic"], "lower-case letters"),
         (["--image", IMAGE, "--tag", "candidate", "--no-traffic"], "not candidate"),
         (["--remove-tag", "pr-7", "--set", "deploy.target=local"], "previews need deploy.target cloud_run"),
-        (["--summary", "/nowhere/summary.md"], "No such file or directory: '/nowhere/summary.md'"),
+        (["--summary", "/nowhere/summary.md"], "/nowhere/summary.md: no such file or directory; check the path"),
     ],
 )
 def test_wrong_requests_are_one_line_and_send_nothing(desk: Desk, arguments: list[str], message: str) -> None:
