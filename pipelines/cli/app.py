@@ -41,6 +41,8 @@ app = typer.Typer(
     help="Real or AI-generated? Train, judge, register, deploy and ask the product photo detector.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    # plain help: rich and its Markdown take longer to load than all else together
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (init, pipeline, runs, schedule, models, stages, detector, evidence, score, operations, data, settings):

@@ -76,7 +76,8 @@ def test_retrain_appends_the_decision_and_its_reasons(tmp_path: Path, summary: P
     assert run_app(arguments) == 0
     assert summary.read_text() == (
         "# Earlier step\n\n## Decision: do not retrain\n\nnothing calls for it\n\n"
-        "- drift: ok\n- age: 10.0 days, limit 90\n- new labels: 0, needed 500\n\n"
+        "- drift: ok\n- age: 10.0 days, limit 90\n- new labels: 0, needed 500\n"
+        "- declared uploads recognised: unknown, wanted 80%\n\n"
     )
 
 

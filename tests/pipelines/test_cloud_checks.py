@@ -119,7 +119,7 @@ def test_what_would_fail_is_refused_before_the_submission(
     [
         ("images.train=registry.example/train:latest", "pin it by digest"),
         ("machines.train.cpu=32", "1 T4 attach to at most 24 CPUs"),
-        ("train.epoch=3", "train.epoch: unknown key; did you mean 'epochs'?"),
+        ("train.epoch=3", "train.epoch: unknown key; did you mean 'train.epochs'?"),
         ("vertex.region=europe-north1", "NVIDIA_TESLA_T4 is not offered in europe-north1"),
         ("tracking.uri=", "set tracking.uri to an MLflow server"),
     ],
