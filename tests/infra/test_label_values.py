@@ -12,6 +12,8 @@ from serving.app import create_app
 from serving.http.problems import STATUS
 from serving.settings import Settings
 from tests.bundles import jpeg
+from tests.signed import NEWSCODES
+from tests.statements import source_type, with_xmp
 
 INFRA = Path(__file__).parents[2] / "infra"
 SELECTOR = re.compile(r"\b((?:aidetect|http)_[a-z_]+)\{([^{}]*)\}")
@@ -38,6 +40,8 @@ def scrape(toy_bundle: Path) -> str:
         for level in (20, 120, 128, 136, 230):
             client.post("/predict", files={"file": ("x.jpg", jpeg(level), "image/jpeg")})
         client.post("/predict", files={"file": ("x.jpg", b"no image", "image/jpeg")})
+        declared = with_xmp("JPEG", source_type(NEWSCODES + "trainedAlgorithmicMedia"))
+        client.post("/predict", files={"file": ("x.jpg", declared, "image/jpeg")})
         client.post("/predict/batch", files=[("files", ("x.jpg", jpeg(20), "image/jpeg"))])
         found = client.get("/metrics").text
     late = Settings(model_uri=str(toy_bundle), rate_limit_enabled=False, slots=1, request_timeout_s=1e-9)

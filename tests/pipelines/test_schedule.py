@@ -138,7 +138,7 @@ def test_doubles_are_removed_and_others_schedules_left_alone(
         ("schedule.cron=0 25 * * 1", "the hour of a cron"),
         ("schedule.time_zone=Europe/Pariss", "no such time zone"),
         ("schedule.max_concurrent_runs=0", "greater than or equal to 1"),
-        ("schedule.crn=x", "schedule.crn: unknown key; did you mean 'cron'?"),
+        ("schedule.crn=x", "schedule.crn: unknown key; did you mean 'schedule.cron'?"),
     ],
 )
 def test_refused_before_any_request(

@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -56,8 +57,10 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., tup
     """Run `aidetect data import` in process: (exit status, standard error, dataset folder)."""
     from pipelines.cli.app import run_app
 
+    numbers = count()
+
     def call(uri: Path | str, config: str = "{}") -> tuple[int, str, Path]:
-        out = tmp_path / "dataset"
+        out = tmp_path / f"dataset{next(numbers)}"
         sets = [part for key, value in json.loads(config).items() for part in ("--set", f"verify_data.{key}={value}")]
         status = run_app(["data", "import", str(uri), "--output", str(out), *sets])
         return status, capsys.readouterr().err, out

@@ -9,6 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.artifacts.dataset import DATASET_JSON, Dataset
+from components.verify_data.config import VerifyDataConfig
+from components.verify_data.stage import verify_and_pack
+from serving.platform.errors import StageError
 from tests.components.verify_data.conftest import reencode
 from tests.signed import NEWSCODES
 from tests.statements import source_type, with_xmp
@@ -166,10 +169,15 @@ def test_packed_bytes_and_labels_are_those_of_the_files(run: Run, folder: Path) 
             assert (row["width"], row["height"]) == (64, 64)
 
 
-def test_a_failed_run_removes_the_earlier_dataset(run: Run, folder: Path) -> None:
-    assert run(folder)[0] == 0
+def test_a_failed_run_removes_the_earlier_dataset(folder: Path, tmp_path: Path) -> None:
+    out, report = tmp_path / "out", tmp_path / "report.html"
+    verify_and_pack(str(folder), VerifyDataConfig(), out, report)
+    assert (out / DATASET_JSON).exists()
     (folder / "train/real/empty.jpg").write_bytes(b"")
-    _refused(run, folder, "empty.jpg")
+    with pytest.raises(StageError, match=r"empty\.jpg"):
+        verify_and_pack(str(folder), VerifyDataConfig(), out, report)
+    assert not (out / DATASET_JSON).exists()
+    assert not (out / "train.parquet").exists()
 
 
 def test_imbalance_is_reported_or_stops_the_run(run: Run, folder: Path) -> None:

@@ -82,7 +82,7 @@ def test_a_train_split_without_one_readable_image_is_refused_with_its_reason(
 
 def test_cifake_layout_end_to_end(run: Run, cifake_dir: Path) -> None:
     status, error, out = run(cifake_dir)
-    assert (status, error) == (0, "")
+    assert (status, error) == (0, "warning: skipped, for they are no images: 1 x text (manifest.csv)\n")
     dataset = Dataset(out)
     assert {name: split.by_class for name, split in dataset.summary.splits.items()} == {
         "train": {"real": 450, "ai_generated": 450},
@@ -143,8 +143,9 @@ def _empty_folder(root: Path) -> str:
 
 def _no_images(root: Path) -> str:
     for path in root.glob("*/*/*.jpg"):
-        path.rename(path.with_suffix(".txt"))
-    return "no images there"
+        path.with_suffix(".txt").write_text("bytes decide, not the name")
+        path.unlink()
+    return "holds no images"
 
 
 def _class_missing(root: Path) -> str:
