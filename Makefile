@@ -12,6 +12,8 @@ MLFLOW_PORT ?= 5000
 # Which tests `make test` runs, and whether they count coverage, e.g. on another Python:
 #   make test PYTHON=python3.12 VENV=.venv312 TESTS="not system and not engine and not slow"
 TESTS ?= not system and not engine
+# Folders or files to test; empty: all
+ONLY ?=
 COVERAGE ?=
 # Another index for torch, e.g. one with CPU builds (0.2 GB instead of 5.5 GB):  make run TORCH_INDEX=URL
 TORCH_INDEX ?=
@@ -121,7 +123,7 @@ compile: $(STAMP) ## Compile the pipeline for Vertex AI to build/pipeline.json
 .PHONY: test
 test: $(STAMP) ## Run the tests on every core (COVERAGE=yes counts lines, >= 90 %); needs no network, no root, no service
 	@$(if $(COVERAGE),$(BIN)/coverage erase)
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m "$(TESTS)" $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m "$(TESTS)" $(ONLY) $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
 
 .PHONY: test-system
 test-system: $(addprefix $(VENV)/.with-,load dvc notebook docs) ## Run the tests that need Debian packages: Redis, Prometheus, Chromium; and the load generators (root)

@@ -158,7 +158,9 @@ class Desk:
         self.config = config
         self.history = History([], name)
 
-    def decide(self, reason: Reason, choose: "Choice") -> Deployment:
+    def decide(
+        self, reason: Reason, choose: Callable[["Desk", str | None], tuple[ModelVersion, DeployConfig]]
+    ) -> Deployment:
         """Promote what `choose` says once everybody else is out and the history is whole.
 
         Raises:
@@ -229,10 +231,6 @@ class Desk:
                 run_id=begun.run_id,
                 headline=begun.verdict,
             )
-
-
-Choice = Callable[[Desk, str | None], tuple[ModelVersion, DeployConfig]]
-"""What is to serve and how, given a desk whose history is whole and the champion."""
 
 
 def deploy_version(version: ModelVersion, config: DeployConfig, reason: Reason) -> Deployment:
