@@ -14,6 +14,8 @@ MLFLOW_PORT ?= 5000
 TESTS ?= not system and not engine
 # Folders or files to test; empty: all
 ONLY ?=
+# Which of the system tests, e.g. SYSTEM=system: those of many minutes, too
+SYSTEM ?= system and not nightly
 COVERAGE ?=
 # Another index for torch, e.g. one with CPU builds (0.2 GB instead of 5.5 GB):  make run TORCH_INDEX=URL
 TORCH_INDEX ?=
@@ -128,9 +130,9 @@ test: $(STAMP) ## Run the tests on every core (COVERAGE=yes counts lines, >= 90 
 .PHONY: test-system
 test-system: $(addprefix $(VENV)/.with-,load dvc notebook docs) ## Run the tests that need Debian packages: Redis, Prometheus, Chromium; and the load generators (root)
 	@infra/ci/packages.sh redis-server prometheus prometheus-alertmanager chromium gcc libc6-dev
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m system tests/docs tests/components tests/pipelines
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "$(SYSTEM)" tests/docs tests/components tests/pipelines
 	@# what measures times has the machine to itself
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -m system --ignore=tests/docs --ignore=tests/components --ignore=tests/pipelines
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -m "$(SYSTEM)" --ignore=tests/docs --ignore=tests/components --ignore=tests/pipelines
 
 .PHONY: lint
 lint: $(STAMP) ## Check style, types, the import rules and for dead code

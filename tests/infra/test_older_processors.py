@@ -16,7 +16,10 @@ from tests.processor import instruction_sets
 ROOT = Path(__file__).resolve().parents[2]
 CANNOT = 77
 """The exit code of a program that cannot be made to believe in an older processor."""
-SUITE = ["tests/components/train/test_blocked.py", "tests/serving/detector"]
+SUITE = [
+    "tests/components/train/test_blocked.py",
+    *(f"tests/serving/detector/test_{name}.py" for name in ("bundle", "detector_judge", "framing", "gradcam")),
+]
 
 pytestmark = pytest.mark.system
 
@@ -32,7 +35,9 @@ def preloaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="CPUID is an instruction of x86")
-@pytest.mark.parametrize(("wanted", "beyond"), [("avx512", "amx_tile"), ("avx2", "avx512f")])
+@pytest.mark.parametrize(
+    ("wanted", "beyond"), [pytest.param("avx512", "amx_tile", marks=pytest.mark.nightly), ("avx2", "avx512f")]
+)
 def test_the_engine_passes_its_tests_on_an_older_processor(preloaded: Path, wanted: str, beyond: str) -> None:
     if beyond not in instruction_sets():
         pytest.skip(f"this processor has no {beyond}: every test runs on the older one")

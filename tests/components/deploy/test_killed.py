@@ -122,6 +122,7 @@ def test_a_promotion_killed_at_any_step_is_finished_by_a_rollback(clouds: Callab
 
 
 @pytest.mark.system
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("prepare", "verb", "after"),
     [(False, "promote", "promote"), (True, "rollback", "rollback"), (True, "rollback", "promote")],
