@@ -94,10 +94,11 @@ def run_app(arguments: list[str]) -> int:
 
 
 def _usage(error: TyperException) -> int:
-    """Say what is wrong with the words of a command line; a group of verbs without one has shown its help."""
-    if type(error).__name__ == "NoArgsIsHelpError":
-        return 0
+    """Say what is wrong with the words of a command line; a group of verbs without one shows its help."""
     context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError" and context is not None:
+        typer.echo(context.get_help())
+        return 0
     said = " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(".")
     # a missing argument or unknown option: 1, because 2 means that the gate refused
     typer.echo(f"error: {said}; see: {context.command_path if context else 'aidetect'} --help", err=True)
