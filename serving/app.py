@@ -19,6 +19,7 @@ from serving.http import problems, security
 from serving.http.openapi import describe
 from serving.http.predictor import Predictor
 from serving.http.problems import ProblemError, refusal
+from serving.http.remote import RemotePhotos
 from serving.http.routes import documentation, feedback, ops, predict, protocols
 from serving.http.service import Service
 from serving.http.uploads import BodyBudget
@@ -127,6 +128,8 @@ def build_service(settings: Settings) -> Service:
     champion = holder(settings.champion_uri, "champion", settings.model_version, settings.model_digest, on_champion)
     service = Service(settings, telemetry, champion, predictor, BodyBudget(settings.max_buffered_bytes))
     service.drift, service.feedback, service.lifecycle = drift, labels, lifecycle
+    if settings.fetch_hosts:
+        service.remote = RemotePhotos.of(settings)
     if settings.shadow_model_uri:
         service.challenger = holder(settings.shadow_model_uri, "challenger")
         service.shadow = Shadow(
@@ -174,6 +177,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
                 await refresher
         if service.shadow is not None:
             service.shadow.close()
+        if service.remote is not None:
+            service.remote.close()
         service.predictor.close()
         for recorder in service.recorders:
             recorder.close()

@@ -1,6 +1,7 @@
 """The server's settings, from the environment and from nowhere else."""
 
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Final, Literal
@@ -11,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from serving.platform.cores import usable_cores
 
 MIB: Final = 1024 * 1024
+_HOST_NAME: Final = re.compile(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:.]+")
 
 
 class Settings(BaseSettings):
@@ -94,6 +96,16 @@ class Settings(BaseSettings):
     max_buffered_bytes: int = Field(160 * MIB, ge=1)
     """All bodies being received together, and twice what one client may hold; beyond it: 503."""
 
+    url_fetch_hosts: str = ""
+    """Comma list of hosts whose photos POST /predict fetches for `{"url": ...}`; `.shop.example` stands for all names
+    below it. Empty: nothing is fetched."""
+    url_fetch_private_hosts: str = ""
+    """Those of them whose addresses may be private, such as your own image server; no other host may lead inside."""
+    url_fetch_timeout_s: float = Field(8.0, gt=0.0, le=120.0)
+    """For one address, redirects and the whole photo included."""
+    url_fetch_places: int = Field(16, ge=1, le=256)
+    """Addresses fetched at once in each process. Beyond it: 503."""
+
     # --- who may call, and how often ----------------------------------------------------------------------
     api_keys: SecretStr = SecretStr("")
     """Comma list. With keys but without REQUIRE_AUTH a key is optional and gives its holder an allowance of its own."""
@@ -159,6 +171,16 @@ class Settings(BaseSettings):
             raise ValueError("a root path starts with /")
         return path
 
+    @field_validator("url_fetch_hosts", "url_fetch_private_hosts")
+    @classmethod
+    def _are_hosts(cls, value: str, info: ValidationInfo) -> str:
+        hosts = [host.strip().lower() for host in value.split(",") if host.strip()]
+        if wrong := [host for host in hosts if not _HOST_NAME.fullmatch(host)]:
+            raise ValueError(f"{wrong[0][:100]!r} is no host name; name it as cdn.shop.example, or .shop.example")
+        if info.field_name == "url_fetch_private_hosts" and (wide := [host for host in hosts if host[0] == "."]):
+            raise ValueError(f"{wide[0]} stands for many hosts; name each host that may lead to a private address")
+        return ",".join(hosts)
+
     @field_validator("log_level", "log_format", mode="before")
     @classmethod
     def _any_case(cls, value: object) -> object:
@@ -176,6 +198,16 @@ class Settings(BaseSettings):
     def trust_lists(self) -> list[Path]:
         """Files of certificates of C2PA signers."""
         return [Path(name.strip()) for name in self.c2pa_trust_lists.split(",") if name.strip()]
+
+    @property
+    def fetch_hosts(self) -> frozenset[str]:
+        """Hosts whose photos are fetched; a name that begins with a dot stands for all below it."""
+        return frozenset(self.url_fetch_hosts.split(",")) - {""}
+
+    @property
+    def fetch_private_hosts(self) -> frozenset[str]:
+        """Hosts whose addresses may be private."""
+        return frozenset(self.url_fetch_private_hosts.split(",")) - {""}
 
     @property
     def cors_allowed(self) -> list[str]:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from components.catalogue.config import CatalogueConfig
 from components.catalogue.entries import GS, Entry, image_column
-from serving.fetch import Fetcher, FetchLimits
+from serving.fetch.client import Fetcher, FetchLimits
 from serving.platform.errors import FetchRefusedError, StageError
 
 _AHEAD: Final = 4

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
 from serving.http.problems import ProblemDocument, Reason, responses
-from serving.http.schemas import V2Request, VertexRequest
+from serving.http.schemas import PhotoAddress, V2Request, VertexRequest
 from serving.settings import Settings
 
 _ANYWHERE: Final[tuple[Reason, ...]] = ("unauthorized", "request_too_large", "rate_limited", "internal_error")
@@ -47,7 +47,7 @@ def describe(app: FastAPI, settings: Settings) -> Callable[[], dict[str, Any]]:
 def _complete(document: dict[str, Any], settings: Settings) -> dict[str, Any]:
     components = document["components"]
     _, bodies = models_json_schema(
-        [(model, "validation") for model in (ProblemDocument, VertexRequest, V2Request)],
+        [(model, "validation") for model in (ProblemDocument, PhotoAddress, VertexRequest, V2Request)],
         ref_template="#/components/schemas/{model}",
     )
     components["schemas"] = {

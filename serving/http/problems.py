@@ -14,10 +14,35 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from serving.detector.image import REASONS
+from serving.fetch.refusals import REASONS as FETCH_REASONS
 from serving.platform.errors import AidetectError
 
 MEDIA_TYPE: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:ai-product-photo-detector:problem:"
+
+UrlReason = Literal[
+    "url_invalid",
+    "url_address_refused",
+    "url_host_refused",
+    "url_unresolvable",
+    "url_unreachable",
+    "url_tls_failed",
+    "url_timeout",
+    "url_too_many_redirects",
+    "url_redirect_invalid",
+    "url_not_found",
+    "url_forbidden",
+    "url_rate_limited",
+    "url_unavailable",
+    "url_server_error",
+    "url_status_refused",
+    "url_encoding_refused",
+    "url_too_large",
+    "url_incomplete",
+    "url_protocol_error",
+    "url_empty",
+]
+"""Why an address that was sent instead of a photo gave none: `refusals.REASONS` of the fetch, after `url_`."""
 
 Reason = Literal[
     # the request
@@ -28,6 +53,8 @@ Reason = Literal[
     "body_timeout",
     "no_challenger",
     "feedback_disabled",
+    "url_fetch_disabled",
+    UrlReason,
     "request_too_large",
     "uri_too_long",
     "headers_too_large",
@@ -60,6 +87,9 @@ STATUS: Final[dict[Reason, int]] = {
     "body_timeout": 408,
     "no_challenger": 409,
     "feedback_disabled": 409,
+    "url_fetch_disabled": 409,
+    # 4xx, whoever is at fault: the server did its part, and asking it again at once changes nothing
+    **dict.fromkeys(get_args(UrlReason), 422),
     "request_too_large": 413,
     "uri_too_long": 414,
     "headers_too_large": 431,
@@ -194,6 +224,11 @@ def advice_of(reason: Reason) -> str | None:
     return None if sentences is None else sentences.seller
 
 
+def url_reason(fetch_reason: str) -> UrlReason:
+    """A problem's reason for a reason of the fetch."""
+    return cast("UrlReason", f"url_{fetch_reason.removeprefix('url_')}")
+
+
 def responses(*reasons: Reason) -> dict[int | str, dict[str, Any]]:
     """OpenAPI `responses` of a route that may answer with these problems, one example each."""
     found: dict[int | str, dict[str, Any]] = {}
@@ -246,6 +281,8 @@ _EXAMPLES: Final[dict[Reason, str]] = {
     "unauthorized": "send a valid API key in the header X-API-Key",
     "not_kept": "the label could not be kept: database is locked; send it again",
     "body_timeout": "less than 491,520 bytes of the body came within 30 s",
+    **{url_reason(reason): sentence for reason, sentence in FETCH_REASONS.items()},
+    "url_fetch_disabled": "this server fetches no addresses; send the photo as multipart/form-data in the field `file`",
     "no_challenger": "no challenger is loaded; set SHADOW_MODEL_URI to a model that exists",
     "request_too_large": "the body has more than 52,428,800 bytes, the limit for this route",
     "file_too_large": "the file has more than 10,485,760 bytes, the limit",
@@ -267,3 +304,4 @@ _EXAMPLES: Final[dict[Reason, str]] = {
 }
 
 assert set(STATUS) == set(get_args(Reason))
+assert set(map(url_reason, FETCH_REASONS)) == set(get_args(UrlReason))

@@ -154,6 +154,7 @@ class Limits(_Out):
     max_file_bytes: int
     max_batch_files: int
     max_batch_bytes: int = Field(description="All files of a batch together.")
+    url_fetch: bool = Field(description="Whether POST /predict takes the address of a photo, of some hosts.")
 
 
 class About(_Out):
@@ -179,6 +180,16 @@ class VertexInstance(BaseModel):
     """One image of a Vertex AI request."""
 
     b64: str = Field(description="The image file in base64.")
+
+
+class PhotoAddress(BaseModel):
+    """A photo by its address instead of its bytes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: str = Field(
+        min_length=1, max_length=4096, description="http or https.", examples=["https://cdn.shop.example/1.jpg"]
+    )
 
 
 class VertexRequest(BaseModel):

@@ -16,6 +16,7 @@ from serving.feedback.store import FeedbackStore
 from serving.http.codecs import ImageBounds
 from serving.http.predictor import Predictor
 from serving.http.problems import ProblemError, request_id
+from serving.http.remote import ADDRESS_BYTES, NO_FETCH, RemotePhotos, read_address
 from serving.http.uploads import BodyAccount, BodyBudget, Pace, Upload, UploadLimits, read_body, read_files
 from serving.lifecycle import LifecycleMetrics
 from serving.served import ModelHolder, Served
@@ -41,6 +42,8 @@ class Service:
     champion: ModelHolder
     predictor: Predictor
     budget: BodyBudget
+    remote: RemotePhotos | None = None
+    """Fetches photos by their address, where that is allowed."""
     challenger: ModelHolder | None = None
     shadow: Shadow | None = None
     drift: DriftMonitor | None = None
@@ -95,6 +98,21 @@ class Service:
         if upload.too_large:
             raise ProblemError("file_too_large", self.too_large_detail())
         return upload.data
+
+    async def photo(self, request: Request, account: BodyAccount) -> bytes:
+        """The one image of a multipart body, or what lies behind the address in a JSON body.
+
+        Raises:
+            ProblemError: see `upload` and `RemotePhotos.get`; `url_fetch_disabled` where no address is fetched.
+        """
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            return await self.upload(request, account)
+        if self.remote is None:
+            raise ProblemError("url_fetch_disabled", NO_FETCH)
+        asked = read_address(await read_body(request, account, ADDRESS_BYTES, self.pace))
+        # before a byte of it comes: what is being fetched fills the memory as bodies do, and is shared as they are
+        account.take(self.settings.max_file_bytes)
+        return await self.remote.get(asked.url)
 
     async def uploads(self, request: Request, account: BodyAccount) -> list[Upload]:
         """The images of a multipart body, from the field `files`; those over the file limit are marked."""

@@ -45,6 +45,7 @@ async def about(request: Request) -> Response:
                 max_file_bytes=service.settings.max_file_bytes,
                 max_batch_files=service.settings.max_batch_files,
                 max_batch_bytes=service.settings.max_batch_bytes,
+                url_fetch=service.remote is not None,
             ),
         )
     )

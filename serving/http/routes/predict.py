@@ -2,14 +2,14 @@
 
 import base64
 import time
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from serving.detector.detector import Judgement, Outcome
 from serving.detector.image import CAPS
-from serving.http.problems import STATUS, ProblemError, Reason, advice_of, request_id, responses
+from serving.http.problems import STATUS, ProblemError, Reason, UrlReason, advice_of, request_id, responses
 from serving.http.routes.direct import DirectRoute
 from serving.http.schemas import (
     BatchItem,
@@ -61,6 +61,15 @@ def _form(field: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 _FILE: Final = {"type": "string", "format": "binary", "description": CAPS}
 _ONE: Final = _form("file", _FILE)
+_ONE_OR_ADDRESS: Final = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            **_ONE["requestBody"]["content"],
+            "application/json": {"schema": {"$ref": "#/components/schemas/PhotoAddress"}},
+        },
+    }
+}
 _MANY: Final = _form("files", {"type": "array", "items": _FILE, "minItems": 1, "maxItems": 10})
 
 
@@ -68,14 +77,17 @@ _MANY: Final = _form("files", {"type": "array", "items": _FILE, "minItems": 1, "
     "/predict",
     summary="Is this photo real or AI-generated?",
     response_model=Prediction,
-    responses=responses(*_EVERY_ROUTE, *_OF_THE_PICTURE),
-    openapi_extra=_ONE,
+    responses=responses(*_EVERY_ROUTE, *_OF_THE_PICTURE, "invalid_request", "url_fetch_disabled", *get_args(UrlReason)),
+    openapi_extra=_ONE_OR_ADDRESS,
 )
 async def predict(request: Request) -> Response:
-    """Judge the image in the form field `file`."""
+    """Judge the image in the form field `file`, or behind the address of a JSON body.
+
+    Addresses are fetched only from hosts that the operator names in URL_FETCH_HOSTS; elsewhere: `url_fetch_disabled`.
+    """
     service = service_of(request)
     with service.admitted(request) as account:
-        data = await service.upload(request, account)
+        data = await service.photo(request, account)
         started = time.perf_counter()
         served = service.champion.current
         judgement = await service.predictor.predict(served.detector, data, account.client)

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from email.utils import formatdate
 
 Answer = Callable[[socket.socket], None]
 
@@ -114,6 +115,38 @@ def dripping_headers(connection: socket.socket) -> None:
 def silent(connection: socket.socket) -> None:
     del connection
     time.sleep(5)
+
+
+HOSTILE: dict[str, tuple[bytes | Answer, str]] = {
+    "/gone": (status(410), "not_found"),
+    "/missing": (status(404), "not_found"),
+    "/forbidden": (status(403), "forbidden"),
+    "/legal": (status(451), "forbidden"),
+    "/teapot": (status(418), "status_refused"),
+    "/partial": (status(206), "status_refused"),
+    "/loop": (redirect("/loop"), "too_many_redirects"),
+    "/nowhere": (redirect("file:///etc/passwd"), "redirect_invalid"),
+    "/data": (redirect("data:image/png;base64,AAAA"), "redirect_invalid"),
+    "/metadata": (redirect("http://169.254.169.254/computeMetadata/v1/"), "address_refused"),
+    "/inside": (redirect("http://[::ffff:10.0.0.1]/"), "address_refused"),
+    "/decimal": (redirect("http://2130706433/"), "address_refused"),
+    "/endless": (endless, "too_large"),
+    "/announced": (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\n"), "too_large"),
+    "/short": (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\nConnection: close\r\n\r\nabc"), "incomplete"),
+    "/torn": (raw(b"HTTP/1.1 200 OK\r\nContent-Le"), "incomplete"),
+    "/closed": (raw(b""), "incomplete"),
+    "/chunk": (raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffff\r\nabc"), "incomplete"),
+    "/nonsense": (raw(b"220 mail.example ESMTP\r\n\r\n"), "protocol_error"),
+    "/header": (raw(b"HTTP/1.1 200 OK\r\n" + b"X: " + b"y" * 300_000 + b"\r\n\r\n"), "protocol_error"),
+    "/gzip": (raw(ok(b"\x1f\x8b", "Content-Encoding: gzip\r\n")), "encoding_refused"),
+    "/empty": (b"", "empty"),
+    "/drip": (dripping_body, "timeout"),
+    "/headers": (dripping_headers, "timeout"),
+    "/silent": (silent, "timeout"),
+    "/later": (status(503, "Retry-After: 3600\r\n"), "unavailable"),
+    "/limited": (status(429, f"Retry-After: {formatdate(time.time() + 9999, usegmt=True)}\r\n"), "rate_limited"),
+}
+"""Path -> how it answers, and the reason that a fetch gives for it."""
 
 
 @contextmanager

@@ -4,27 +4,23 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from email.utils import formatdate
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.fetch import Fetcher, FetchLimits, FetchRefusedError
 from serving.fetch.addresses import is_public
-from serving.fetch.client import checked
+from serving.fetch.client import Fetcher, FetchLimits, checked
+from serving.platform.errors import FetchRefusedError
 from tests.serving.fetch.shop import (
+    HOSTILE,
     Answer,
     Shop,
-    dripping_body,
-    dripping_headers,
-    endless,
     first,
     ok,
     raw,
     redirect,
     shop,
-    silent,
     status,
 )
 
@@ -37,37 +33,6 @@ def fetcher() -> Iterator[Fetcher]:
     fetcher = Fetcher(LIMITS, trusted=frozenset({"127.0.0.1"}))
     yield fetcher
     fetcher.close()
-
-
-HOSTILE: dict[str, tuple[bytes | Answer, str]] = {
-    "/gone": (status(410), "not_found"),
-    "/missing": (status(404), "not_found"),
-    "/forbidden": (status(403), "forbidden"),
-    "/legal": (status(451), "forbidden"),
-    "/teapot": (status(418), "status_refused"),
-    "/partial": (status(206), "status_refused"),
-    "/loop": (redirect("/loop"), "too_many_redirects"),
-    "/nowhere": (redirect("file:///etc/passwd"), "redirect_invalid"),
-    "/data": (redirect("data:image/png;base64,AAAA"), "redirect_invalid"),
-    "/metadata": (redirect("http://169.254.169.254/computeMetadata/v1/"), "address_refused"),
-    "/inside": (redirect("http://[::ffff:10.0.0.1]/"), "address_refused"),
-    "/decimal": (redirect("http://2130706433/"), "address_refused"),
-    "/endless": (endless, "too_large"),
-    "/announced": (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\n"), "too_large"),
-    "/short": (raw(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\nConnection: close\r\n\r\nabc"), "incomplete"),
-    "/torn": (raw(b"HTTP/1.1 200 OK\r\nContent-Le"), "incomplete"),
-    "/closed": (raw(b""), "incomplete"),
-    "/chunk": (raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffff\r\nabc"), "incomplete"),
-    "/nonsense": (raw(b"220 mail.example ESMTP\r\n\r\n"), "protocol_error"),
-    "/header": (raw(b"HTTP/1.1 200 OK\r\n" + b"X: " + b"y" * 300_000 + b"\r\n\r\n"), "protocol_error"),
-    "/gzip": (raw(ok(b"\x1f\x8b", "Content-Encoding: gzip\r\n")), "encoding_refused"),
-    "/empty": (b"", "empty"),
-    "/drip": (dripping_body, "timeout"),
-    "/headers": (dripping_headers, "timeout"),
-    "/silent": (silent, "timeout"),
-    "/later": (status(503, "Retry-After: 3600\r\n"), "unavailable"),
-    "/limited": (status(429, f"Retry-After: {formatdate(time.time() + 9999, usegmt=True)}\r\n"), "rate_limited"),
-}
 
 
 @pytest.fixture(scope="module")
