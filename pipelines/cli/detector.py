@@ -31,31 +31,30 @@ def add_to(app: typer.Typer) -> None:
 @configured()
 def predict(
     config: "PipelineConfig",
-    images: Annotated[list[Path], typer.Argument(help="JPEG, PNG, WebP, AVIF, HEIC or GIF files.")],
+    images: Annotated[list[Path], typer.Argument(help="JPEG, PNG, WebP, AVIF, HEIC or GIF files, or folders of them.")],
     model: Model = "",
     as_json: Json = False,
 ) -> None:
-    """Say of each photo whether it is real or AI-generated."""
-    detector, version = _load(model, config)
-    from pipelines.cli.photos import read_photo, refusal_of
-    from serving.platform.errors import ImageRefusedError
+    """Say of each photo whether it is real or AI-generated; of a folder, of every file in it."""
+    from pipelines.cli.photos import judge_all, photos_in, refusal_of
+    from serving.detector.detector import Judgement
+    from serving.platform.cores import usable_cores
 
+    photos = list(photos_in(images, config.catalogue))
+    detector, version = _load(model, config)
     document: list[dict[str, object]] = []
     failed = False
-    for path in images:
-        name = str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        try:
-            judged = detector.judge(read_photo(path))
-        except (OSError, ImageRefusedError) as error:
+    for photo, judged in judge_all(detector, photos, usable_cores()):
+        if not isinstance(judged, Judgement):
             failed = True
-            refused = refusal_of(error)
-            document.append({"file": name, "error": refused})
-            typer.echo(f"error: {name}: {refused['detail']}", err=True)
+            refused = refusal_of(judged)
+            document.append({"file": photo.name, "error": refused})
+            typer.echo(f"error: {photo.name}: {refused['detail']}", err=True)
             continue
         verdict = judged.verdict
         document.append(
             {
-                "file": name,
+                "file": photo.name,
                 "prediction": verdict.prediction,
                 "probability": verdict.probability,
                 "confidence": verdict.confidence,
@@ -66,7 +65,7 @@ def predict(
         )
         if not as_json:
             typer.echo(
-                f"{name}: {verdict.prediction}  P(ai_generated) = {verdict.probability:.4f}  "
+                f"{photo.name}: {verdict.prediction}  P(ai_generated) = {verdict.probability:.4f}  "
                 f"confidence {verdict.confidence}  (model {version})"
             )
             _tell(judged)

@@ -1,10 +1,88 @@
-"""Photo files named on the command line, read under the server's limits."""
+"""Photo files named on the command line, by themselves or by their folder, read under the server's limits."""
 
+import os
 import stat
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from serving.detector.image import ImageLimits
-from serving.platform.errors import ImageRefusedError
+from serving.platform.errors import ImageRefusedError, SourceError
+
+if TYPE_CHECKING:
+    from components.catalogue.config import CatalogueConfig
+    from serving.detector.detector import Detector, Judgement
+
+MOST_IN_FOLDER: Final = 2000
+"""Files of one folder whose verdicts are told on the screen; more are a catalogue."""
+
+
+@dataclass(frozen=True)
+class NamedPhoto:
+    """A file to judge, and what the user knows it by."""
+
+    name: str
+    path: Path
+
+
+def photos_in(paths: Sequence[Path], config: "CatalogueConfig") -> Iterator[NamedPhoto]:
+    """The files that are named, and every file below the folders that are, as `aidetect score` finds them.
+
+    Raises:
+        SourceError: a folder holds nothing, cannot be listed, or is a catalogue.
+    """
+    for path in paths:
+        if path.is_dir():
+            yield from _in_folder(path, config)
+        else:
+            yield NamedPhoto(_writable(str(path)), path)
+
+
+def _in_folder(folder: Path, config: "CatalogueConfig") -> Iterator[NamedPhoto]:
+    from components.catalogue.entries import entries_of
+
+    shown, instead = _writable(str(folder)), f"score it with: aidetect score {_writable(str(folder))} -o results"
+    found = list(islice(entries_of(str(folder), config), MOST_IN_FOLDER + 1))
+    if not found:
+        raise SourceError(f"{shown}: no files there")
+    if found[0].kind != "path":
+        raise SourceError(f"{shown}: holds Parquet files, not photos; {instead}")
+    if len(found) > MOST_IN_FOLDER:
+        raise SourceError(f"{shown}: holds more than {MOST_IN_FOLDER:,} files; {instead}")
+    for entry in found:
+        yield NamedPhoto(f"{shown.rstrip('/')}/{entry.uri}", Path(os.fsdecode(entry.place)))
+
+
+def judge_all(
+    detector: "Detector", photos: Sequence[NamedPhoto], workers: int
+) -> Iterator[tuple[NamedPhoto, "Judgement | ImageRefusedError | OSError"]]:
+    """Each photo with its judgement or why it has none, in order, as soon as it is there; several at once.
+
+    Args:
+        detector: one for all; its engine may be asked by many threads.
+        photos: what to judge.
+        workers: threads; decoding and the engine let go of the interpreter.
+    """
+
+    def judge(photo: NamedPhoto) -> "Judgement | ImageRefusedError | OSError":
+        try:
+            return detector.judge(read_photo(photo.path))
+        except (OSError, ImageRefusedError) as error:
+            return error
+
+    pool = ThreadPoolExecutor(max(1, min(workers, len(photos))))
+    try:
+        yield from zip(photos, pool.map(judge, photos), strict=True)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _writable(name: str) -> str:
+    """A name as text; one that is not UTF-8 with escapes, so that it can be printed."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def read_photo(path: Path) -> bytes:

@@ -6,8 +6,13 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from components.catalogue.config import CatalogueConfig
+from pipelines.cli import photos
+from serving.platform.errors import SourceError
 from tests.bundles import jpeg
 from tests.e2e.conftest import Cli
 from tests.untraced import untraced
@@ -97,16 +102,40 @@ def test_predict_and_explain_on_a_bundle_folder(cli: Cli, toy_bundle: Path, tmp_
     bright.write_bytes(jpeg(230))
     dark.write_bytes(jpeg(20))
     text.write_text("no image")
-    done = cli("predict", "--json", "--model", str(toy_bundle), str(bright), str(dark), str(text))
+    shop = tmp_path / "shop"
+    for path, data in (("a/2.jpg", jpeg(230)), ("a/10.jpg", jpeg(20)), ("b.txt", b"no image"), (".hidden", b"")):
+        (shop / path).parent.mkdir(parents=True, exist_ok=True)
+        (shop / path).write_bytes(data)
+    done = cli("predict", "--json", "--model", str(toy_bundle), str(bright), str(dark), str(text), str(shop))
     assert done.returncode == 1
+    # of a folder every file has its place, in the order in which `aidetect score` finds them
+    below = json.loads(done.stdout)[3:]
+    assert [(one["file"], one.get("prediction")) for one in below] == [
+        (f"{shop}/a/10.jpg", "real"), (f"{shop}/a/2.jpg", "ai_generated"), (f"{shop}/b.txt", None)
+    ]  # fmt: skip
+    assert below[2]["error"]["reason"] == "unsupported_type"
     assert f"error: {text}: the file is a text (judged by its bytes); save it as JPEG" in done.stderr
-    answers = json.loads(done.stdout)
+    answers = json.loads(done.stdout)[:3]
     assert [answer.get("prediction") for answer in answers] == ["ai_generated", "real", None]
     picture = tmp_path / "heat.png"
     explained = cli("explain", str(dark), "-o", str(picture), "--model", str(toy_bundle), "--json")
     assert explained.returncode == 0, explained.stderr
     assert json.loads(explained.stdout)["explained_class"] == "real"
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_folder_that_is_a_catalogue_or_holds_nothing_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(photos, "MOST_IN_FOLDER", 2)
+    for name, files in {"empty": [], "tables": ["1.parquet"], "many": ["1.jpg", "2.jpg", "3.jpg"]}.items():
+        (tmp_path / name).mkdir()
+        for file in files:
+            pq.write_table(pa.table({"image": [b"x"]}), tmp_path / name / file)
+    for name, said in (("empty", "no files there"), ("tables", "aidetect score"), ("many", "more than 2 files")):
+        with pytest.raises(SourceError, match=said) as refused:
+            list(photos.photos_in([tmp_path / name], CatalogueConfig()))
+        assert "\n" not in str(refused.value)
 
 
 def test_missing_model_says_what_to_do(cli: Cli, tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ def test_caps_are_told_as_they_are_set(limited: TestClient, document: dict[str, 
         "max_file_bytes": 10 * 2**20,
         "max_batch_files": 4,
         "max_batch_bytes": 50 * 2**20,
+        "url_fetch": False,
     }
     examples = document["paths"]["/predict"]["post"]["responses"]["422"]["content"]["application/problem+json"]
     said = examples["examples"]["too_many_pixels"]["value"]["detail"]
