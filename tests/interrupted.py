@@ -17,7 +17,12 @@ InterruptedStart = Callable[[signal.Signals], list[psutil.Process]]
 def interrupted_start(monkeypatch: pytest.MonkeyPatch) -> Iterator[InterruptedStart]:
     """Lets a signal come when the next child runs and nobody holds it yet; gives the list where that child appears."""
     started: list[psutil.Process] = []
-    watchdog = threading.Timer(60, lambda: [process.kill() for process in started])
+
+    def end() -> None:
+        for process in started:
+            process.kill()
+
+    watchdog = threading.Timer(60, end)
 
     def interrupt(sig: signal.Signals) -> list[psutil.Process]:
         class Interrupted(subprocess.Popen[Any]):

@@ -112,7 +112,9 @@ def wide_gamut(gamma: float = 0.0, named: str = "") -> bytes:
 def in_profile(image: Image.Image, profile: bytes) -> Image.Image:
     """The same colours, by the numbers of another profile."""
     there = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    found = ImageCms.profileToProfile(image, ImageCms.createProfile("sRGB"), there, renderingIntent=1)
+    found = ImageCms.profileToProfile(
+        image, ImageCms.createProfile("sRGB"), there, renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC
+    )
     assert found is not None
     return found
 

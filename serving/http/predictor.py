@@ -87,7 +87,7 @@ class Predictor:
             ProblemError: `overloaded` or `deadline_exceeded`.
         """
         async with self._counted(1), self._admitted(1, client):
-            return await self._do(partial(detector.judge, data, self._limits), client)
+            return await self._do(partial(detector.judge, data, self._limits, self._policy), client)
 
     async def predict_many(self, detector: Detector, images: Sequence[bytes], client: str = "") -> list[Outcome]:
         """Judge several images: one chunk for each slot, one engine call for each chunk; order is kept.

@@ -43,7 +43,9 @@ def main() -> None:
     aidetect("data", "import", str(SAMPLE), "-o", str(OUT / "dataset"))
     plain, recipe = train("plain", options.seed, *PLAIN, *quick), train("augmented", options.seed, *quick)
     images = "60" if options.quick else "0"
-    words = ("--bundle", str(recipe), "--champion", str(plain), "--set", f"evaluate.robustness_images={images}")
+    knobs = [f"evaluate.robustness_images={images}"]
+    knobs += ["evaluate.bootstrap_draws=200", "evaluate.paired_draws=200"] if options.quick else []
+    words = ["--bundle", str(recipe), "--champion", str(plain), *(word for knob in knobs for word in ("--set", knob))]
     aidetect("evaluate", "--dataset", str(OUT / "dataset"), "-o", str(OUT / "evaluation"), *words)
     _print(json.loads((OUT / "evaluation/evaluation.json").read_text()))
 

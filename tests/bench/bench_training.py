@@ -55,7 +55,11 @@ def loader_rate(data: Decoded, config: TrainConfig, seconds: float) -> dict[str,
             epoch += 1
 
     stream = endless()
-    return rate(lambda _: next(stream) and None, seconds)
+
+    def take(_: int) -> None:
+        next(stream)
+
+    return rate(take, seconds)
 
 
 def trainer_rate(data: Decoded, config: TrainConfig, trainer: Trainer, seconds: float) -> dict[str, float]:
@@ -64,7 +68,11 @@ def trainer_rate(data: Decoded, config: TrainConfig, trainer: Trainer, seconds: 
     stream = batches(data, order, BATCH, (0, 0, 0), config.augment, config.loader_threads)
     trainer._ranked.train()
     try:
-        return rate(lambda step: trainer._step(next(stream), step, config.input_px) is None, seconds)
+
+        def whole(step: int) -> None:
+            trainer._step(next(stream), step, config.input_px)
+
+        return rate(whole, seconds)
     finally:
         stream.close()  # type: ignore[attr-defined]
 

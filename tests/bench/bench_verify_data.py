@@ -34,9 +34,9 @@ def make_data(root: Path, images: int) -> None:
     """Parquet of distinct 32 px JPEGs: the archive's pictures, shifted and re-encoded until there are enough."""
     with tarfile.open(ARCHIVE) as archive:
         originals = [
-            ("/FAKE/" in member.name, np.asarray(Image.open(archive.extractfile(member)).convert("RGB")))
+            ("/FAKE/" in member.name, np.asarray(Image.open(opened).convert("RGB")))
             for member in archive
-            if member.name.endswith(".jpg")
+            if member.name.endswith(".jpg") and (opened := archive.extractfile(member))
         ]
     generator = np.random.default_rng(0)
     schema = pa.schema([("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("label", pa.string())])

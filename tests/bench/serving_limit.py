@@ -37,7 +37,7 @@ def main(folder: Path) -> None:
         def overlay(rgb: Image.Image = rgb) -> None:
             gradcam.encode_png(gradcam.overlay(gradcam.shown(rgb), grid))
 
-        work = {"predict": predict, "overlay": overlay}[what]
+        work: Callable[[], None] = predict if what == "predict" else overlay
         print(_cpu_ms(pool, work, int(count), *map(int, threads)), flush=True)
 
 

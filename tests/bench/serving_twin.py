@@ -7,6 +7,7 @@ memory layout that is faster on this machine, measured at the start.
 import io
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +16,12 @@ from safetensors.torch import load_file
 
 from serving.detector import bundle, detector, engine
 from serving.detector.bundle import read_manifest
-from serving.detector.image import DecodedImage, ImageLimits, decode
+from serving.detector.conclusion import Policy
+from serving.detector.detector import Detector, Prepared
+from serving.detector.domain import UNKNOWN
+from serving.detector.image import ImageLimits, decode
 from serving.detector.preprocess import Pixels
-from serving.http import predictor
-from serving.served import Served
+from serving.provenance.inspect import inspect
 
 torch.set_num_threads(1)
 
@@ -31,9 +34,9 @@ class EagerEngine:
 
         manifest = read_manifest(model.parent)
         self.input_px = manifest.input_px
-        self._model = timm.create_model(manifest.architecture, pretrained=False, num_classes=1).eval()
+        self._model: Any = timm.create_model(manifest.architecture, pretrained=False, num_classes=1).eval()
         self._model.load_state_dict(load_file(model.parent / bundle.WEIGHTS))
-        cfg = self._model.pretrained_cfg
+        cfg: Any = self._model.pretrained_cfg
         self._mean = torch.tensor(cfg["mean"]).view(1, 3, 1, 1)
         self._std = torch.tensor(cfg["std"]).view(1, 3, 1, 1)
         self.layout = self._faster_layout()
@@ -69,18 +72,19 @@ class EagerEngine:
         """Eager PyTorch takes its memory as it comes."""
 
     def logits(self, batch: Pixels) -> engine.Floats:
-        return self._forward(batch)[0].numpy()
+        return np.asarray(self._forward(batch)[0])
 
     def logits_and_features(self, batch: Pixels) -> tuple[engine.Floats, engine.Floats]:
         logits, features = self._forward(batch)
         return logits.numpy(), features.contiguous().numpy()
 
 
-def prepare(served: Served, data: bytes, limits: ImageLimits) -> tuple[DecodedImage, Pixels]:
-    """Open, convert, resize: what a PIL server does."""
+def prepare(self: Detector, data: bytes, limits: ImageLimits | None = None, policy: Policy | None = None) -> Prepared:
+    """Open, convert, resize: what a PIL server does, and no evidence gathered."""
+    started = time.perf_counter()
     rgb = Image.open(io.BytesIO(data)).convert("RGB")
-    side = served.detector.input_px
-    return DecodedImage(rgb, _INFO), np.asarray(rgb.resize((side, side), Image.Resampling.BILINEAR))
+    pixels = np.asarray(rgb.resize((self.input_px, self.input_px), Image.Resampling.BILINEAR))
+    return Prepared(_INFO, pixels, UNKNOWN, _NOTHING, "", time.perf_counter() - started)
 
 
 def _tiny() -> bytes:
@@ -91,10 +95,11 @@ def _tiny() -> bytes:
 
 _INFO = decode(_tiny()).info
 """The twin looks at nothing but pixels; the observers behind it want some description."""
+_NOTHING = inspect(_tiny())
 
 if __name__ == "__main__":
-    detector.Engine = EagerEngine  # type: ignore[misc,assignment]
-    predictor._prepare = prepare
+    vars(detector)["Engine"] = EagerEngine
+    Detector.prepare = prepare  # type: ignore[method-assign]
     from serving.__main__ import main
 
     main()

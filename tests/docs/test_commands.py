@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -102,7 +103,7 @@ def used(clone: Clone) -> Clone:
     return clone
 
 
-def environment() -> dict[str, str]:
+def environment() -> dict[str, Any]:
     """Small settings; `--set` in a command still wins."""
     keys = {f"AIDETECT_{key.upper().replace('.', '__')}": value for key, value in (SMALL | EASY).items()}
     return keys | {"OMP_NUM_THREADS": "1"}

@@ -24,7 +24,7 @@ def verify_data(
     dataset: Output[Dataset],
     report: Output[HTML],
     metrics: Output[Metrics],
-):
+) -> None:
     import os
     import shutil
     from pathlib import Path
@@ -43,7 +43,7 @@ def train(
     bundle: Output[Model],
     curves: Output[HTML],
     metrics: Output[Metrics],
-):
+) -> None:
     import os
     import shutil
     from pathlib import Path
@@ -64,7 +64,7 @@ def evaluate(
     report: Output[HTML],
     metrics: Output[Metrics],
     classification: Output[ClassificationMetrics],
-):
+) -> None:
     import os
     import shutil
     from pathlib import Path

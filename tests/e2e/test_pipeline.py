@@ -35,7 +35,7 @@ def test_a_refused_gate_registers_nothing(
 ) -> None:
     replay(monkeypatch, passed[1])
     cli = Cli(tmp_path)
-    code, record = cli.run(**{"gate.min_accuracy": "1.0", "gate.min_f1": "0"})
+    code, record = cli.run(**dict[str, Any]({"gate.min_accuracy": "1.0", "gate.min_f1": "0"}))
     assert (code, record["status"]) == (2, "refused")
     assert ran(record) == ALL[:4]
     assert record["headline"].startswith("REFUSED: accuracy ")
@@ -57,7 +57,7 @@ def test_without_auto_deploy_a_run_stops_after_register(
     replay(monkeypatch, passed[1])
     shutil.copy(migrated, tmp_path / "mlflow.db")
     cli = Cli(tmp_path)
-    code, record = cli.run(**{"gate.min_accuracy": "0", "gate.min_f1": "0", "deploy.auto": "false"})
+    code, record = cli.run(**dict[str, Any]({"gate.min_accuracy": "0", "gate.min_f1": "0", "deploy.auto": "false"}))
     assert (code, record["status"]) == (0, "registered")
     assert ran(record) == ALL[:5]
     assert [version["aliases"] for version in cli.models()] == [["challenger"]]

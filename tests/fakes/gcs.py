@@ -128,16 +128,16 @@ class FakeGcs:
             where = f"{self.url}/upload/storage/v1/b/{bucket}/o?upload_id={session}"
             return 200, {"location": where}, b""
         head = f"Content-Type: {headers['content-type']}\r\n\r\n".encode()
-        meta, content = message_from_bytes(head + body).get_payload()
-        document = json.loads(meta.get_payload())
+        document = json.loads(str(list(message_from_bytes(head + body).walk())[1].get_payload()))
         key = f"{bucket}/{document['name']}"
         if self.cut and self.cut in key:
             return None
-        boundary = re.search(r'boundary="?([^";]+)', headers["content-type"])[1].encode()
+        named = re.search(r'boundary="?([^";]+)', headers["content-type"])
+        assert named is not None
+        boundary = named[1].encode()
         raw = body.split(b"--" + boundary)[2].split(b"\r\n\r\n", 1)[1][:-2]
         if "crc32c" in document and document["crc32c"] != _crc32c(raw):
             return self._json(400, {"error": {"code": 400, "message": "crc32c does not match"}})
-        assert content is not None
         return self._store(key, raw, query)
 
     def _store(self, key: str, content: bytes, query: dict[str, str]) -> Any:

@@ -15,7 +15,7 @@ from tests.fakes.vertex_pipelines import STAGES
 _BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def strict(model: type, document: Any) -> Any:
+def strict(model: Any, document: Any) -> Any:
     """A document's fields, each one that KFP's model knows; nested models are read the same way."""
     names = {theirs: ours for ours, theirs in model.attribute_map.items()}
     unknown = set(document) - set(names)

@@ -81,7 +81,7 @@ def server_of(url: str) -> psutil.Process:
     """The process that listens there."""
     port = urlsplit(url).port or 80
     for found in psutil.net_connections("tcp"):
-        if found.status == psutil.CONN_LISTEN and found.laddr.port == port and found.pid:
+        if found.status == psutil.CONN_LISTEN and found.laddr and found.laddr.port == port and found.pid:
             return psutil.Process(found.pid)
     raise SystemExit(f"error: nobody listens on port {port}; start the server first")
 

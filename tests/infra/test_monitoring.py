@@ -59,7 +59,7 @@ def names_in(expression: str) -> set[str]:
     found: set[str] = set()
 
     def walk(node: Any) -> None:
-        if isinstance(node, promql_parser.VectorSelector):
+        if isinstance(node, promql_parser.VectorSelector) and node.name:
             found.add(node.name)
         for attribute in ("expr", "lhs", "rhs", "args", "vector_selector", "param"):
             child = getattr(node, attribute, None)

@@ -1,6 +1,7 @@
 """`aidetect cost`: the sums follow from the price table, the durations from recorded runs."""
 
 import datetime
+from pathlib import Path
 
 import pytest
 
@@ -39,7 +40,7 @@ def test_sums_follow_from_their_lines(aidetect: Aidetect) -> None:
     assert f"{bill['per_run']:.2f}" in shown.out and "to be checked" in shown.out
 
 
-def test_recorded_runs_replace_what_was_assumed(aidetect: Aidetect, tmp_path) -> None:
+def test_recorded_runs_replace_what_was_assumed(aidetect: Aidetect, tmp_path: Path) -> None:
     settings = [f"paths.workspace={tmp_path}"]
     for seconds in (600.0, 1200.0, 6000.0):
         record = new_run(tmp_path, "vertex", "production", "manual", "c0ffee")

@@ -15,8 +15,9 @@ import httpx
 import pytest
 
 from pipelines.alert_receiver import AlertReceiver
-from pipelines.retrain import Evidence, RetrainConfig, Start, decide, gather, retrain
-from pipelines.retrain_state import History
+from pipelines.retrain import Evidence, decide, gather, retrain
+from pipelines.retrain_state import History, Start
+from pipelines.settings.operations import RetrainConfig
 from serving.platform.errors import RetrainError, StageError
 from tests.fakes.gcs import FakeGcs
 

@@ -15,7 +15,7 @@ from typing import Any
 from google.cloud import aiplatform_v1, storage
 
 from pipelines.runs import PARAMETERS_FILE, PIPELINE_FILE, RunRecord, StageRun
-from pipelines.settings.names import STAGES, stage_of
+from pipelines.settings.names import STAGES, Stage, stage_of
 from pipelines.targets.docker import CONTAINERS_FILE
 from pipelines.targets.runner import run_spec
 from tests.fakes.google_rest import ApiError, Request
@@ -30,7 +30,11 @@ _STATES = {
     "succeeded": _States.SUCCEEDED,
     "failed": _States.FAILED,
 }
-_READ = {"evaluate": ("evaluation", "report"), "quality_gate": ("verdict",), "deploy": ("deployment",)}
+_READ: dict[Stage, tuple[str, ...]] = {
+    "evaluate": ("evaluation", "report"),
+    "quality_gate": ("verdict",),
+    "deploy": ("deployment",),
+}
 """Stage -> the artifacts that a client reads afterwards."""
 
 
@@ -149,7 +153,7 @@ class ExecutingVertex(FakeVertex):
         return job
 
     @staticmethod
-    def _outputs(job: aiplatform_v1.PipelineJob, record: RunRecord, stage: str) -> dict[str, Any]:
+    def _outputs(job: aiplatform_v1.PipelineJob, record: RunRecord, stage: Stage) -> dict[str, Any]:
         if stage_of(stage.replace("_", "-")) is None or not record.ran(stage):
             return {}
         root = f"{job.runtime_config.gcs_output_directory}/{record.run_id}/{stage}"

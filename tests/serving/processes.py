@@ -50,11 +50,11 @@ class Server:
 
     def cpu_s(self) -> float:
         """User and system time of the process, all threads, since it started; to the nanosecond on Linux."""
-        if sys.platform == "linux":
-            # psutil's figures come in steps of 10 ms; the clock's number as clock_getcpuclockid(3) makes it
-            return time.clock_gettime(~self.process.pid << 3 | 2)
-        times = self._watch.cpu_times()
-        return times.user + times.system
+        if sys.platform != "linux":
+            times = self._watch.cpu_times()
+            return times.user + times.system
+        # psutil's figures come in steps of 10 ms; the clock's number as clock_getcpuclockid(3) makes it
+        return time.clock_gettime(~self.process.pid << 3 | 2)
 
     def threads_s(self) -> dict[int, float]:
         """User and system time of each thread that lives, by its id; the event loop's id is the process's."""
@@ -83,14 +83,13 @@ class Server:
 
 
 @contextmanager
-def serve(
-    model_uri: Path | str, log: Path, module: str = "serving", most_files: int | None = None, **env: str
-) -> Iterator[Server]:
+def serve(model_uri: Path | str, log: Path, module: str = "serving", **env: str) -> Iterator[Server]:
     """Start `python -m MODULE` on a free port and wait until it is ready; ends what it started.
 
-    `most_files` is its limit on open files.
+    The variable `MOST_FILES` is no setting of the server's but its limit on open files.
     """
-    limit = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (most_files, most_files)) if most_files else None
+    most = int(env.pop("MOST_FILES", 0))
+    limit = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (most, most)) if most else None
     port = free_port()
     started = time.perf_counter()
     with log.open("w") as out:

@@ -169,9 +169,13 @@ def server(toy_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def test_the_largest_bodies_cost_the_server_little_and_the_loop_nothing(server: Server) -> None:
     assert httpx.post(f"{server.url}/vertex/predict", json={"instances": [{"b64": B64}]}).status_code == 200
     before = server.peak_mib()
-    bombs = [vertex(b"[" + b"1," * (20 * MIB) + b"1]"), b"[" * (40 * MIB), vertex(b"[" + b"{}," * (13 * MIB) + b"{}]")]
-    for body in bombs:
-        answer = httpx.post(f"{server.url}/vertex/predict", content=body, timeout=30)
+    bombs: list[bytes] = [
+        vertex(b"[" + b"1," * (20 * MIB) + b"1]"),
+        b"[" * (40 * MIB),
+        vertex(b"[" + b"{}," * (13 * MIB) + b"{}]"),
+    ]
+    for bomb in bombs:
+        answer = httpx.post(f"{server.url}/vertex/predict", content=bomb, timeout=30)
         assert (answer.status_code, answer.json()["reason"]) == (422, "invalid_request")
         assert len(answer.content) < 1500
     body, length = binary(bytes(48 * MIB))

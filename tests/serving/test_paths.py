@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -32,7 +33,7 @@ def served(toy_bundle: Path) -> Served:
 def client(served: Served) -> Iterator[Client]:
     opened: list[TestClient] = []
 
-    def make(**settings: object) -> TestClient:
+    def make(**settings: Any) -> TestClient:
         if "api_keys" in settings:
             settings["api_keys"] = SecretStr(str(settings["api_keys"]))
         app = create_app(Settings(**{"model_uri": "unused", **settings}), served)

@@ -5,11 +5,13 @@ import io
 import json
 import struct
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from httpx import Response
+from httpx2 import Response
 from PIL import Image
 
 from serving.app import create_app
@@ -83,7 +85,7 @@ def test_explain_speaks_for_the_predicted_class(client: TestClient, data: bytes,
 
 def test_a_heatmap_sums_to_the_logit_less_its_bias(client: TestClient) -> None:
     bright, dark = (one(client, "/predict/explain", data).json() for data in (BRIGHT, DARK))
-    service = client.app.state.service
+    service = cast("FastAPI", client.app).state.service
     served = service.champion.current.detector
     bias = float(served.head().bias[0])
     for body, sign in ((bright, 1.0), (dark, -1.0)):
@@ -122,7 +124,7 @@ def v2_binary(client: TestClient, images: list[bytes]) -> list[float]:
     (output,) = json.loads(answer.content[:length])["outputs"]
     tail = answer.content[length:]
     assert output["parameters"]["binary_data_size"] == len(tail)
-    return np.frombuffer(tail, "<f8").tolist()
+    return [float(value) for value in np.frombuffer(tail, "<f8")]
 
 
 def vertex(client: TestClient, images: list[bytes]) -> list[float]:
@@ -279,7 +281,12 @@ def test_bodies_together_may_not_fill_the_memory(toy_bundle: Path) -> None:
         assert one(small, "/predict", jpeg(200, (32, 32))).status_code == 200
 
 
-TENSOR = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(BRIGHT).decode()]}
+TENSOR: dict[str, Any] = {
+    "name": "image",
+    "datatype": "BYTES",
+    "shape": [1],
+    "data": [base64.b64encode(BRIGHT).decode()],
+}
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -36,7 +37,7 @@ def client(served: Served) -> Iterator[Client]:
     """Makes a running application with the settings given and answers a client of it."""
     open_clients: list[TestClient] = []
 
-    def make(peer: str = "203.0.113.7", **settings: object) -> TestClient:
+    def make(peer: str = "203.0.113.7", **settings: Any) -> TestClient:
         values = {"model_uri": "unused", **settings}
         if "api_keys" in values:
             values["api_keys"] = SecretStr(str(values["api_keys"]))

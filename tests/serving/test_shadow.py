@@ -5,8 +5,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from serving.app import create_app
@@ -100,7 +102,7 @@ def test_a_challenger_that_fails_is_nobodys_problem(
         from serving.detector.engine import Engine
 
         larger = make_bundle(tmp_path / "larger", input_px=64)
-        holder = client.app.state.service.challenger
+        holder = cast("FastAPI", client.app).state.service.challenger
         holder.current.detector._engine = Engine(larger / "model.onnx")
         assert predict(client, 3) == ["ai_generated"] * 3
         time.sleep(0.2)

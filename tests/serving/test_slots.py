@@ -263,7 +263,10 @@ def test_who_has_had_less_of_late_comes_first() -> None:
                 pass
 
         gate = Gate()
-        jobs = [slots.give(gate, "greedy"), *(slots.give(partial(work, f"greedy {n}"), "greedy") for n in range(4))]
+        jobs: list[Any] = [
+            slots.give(gate, "greedy"),
+            *(slots.give(partial(work, f"greedy {n}"), "greedy") for n in range(4)),
+        ]
         await begun(gate)
         slots._used.add("greedy", 0.1)
         jobs += [slots.give(partial(work, "modest"), "modest"), slots.give(partial(work, "new"), "new")]

@@ -67,7 +67,7 @@ def here(work: Work, shards: Iterator[Shard]) -> Iterator[Scored]:
         yield number, scorer.score(entries)
 
 
-def score(source: Path | str, output: Path, bundle: Path, **knobs: object) -> Summary:
+def score(source: Path | str, output: Path | str, bundle: Path, **knobs: object) -> Summary:
     config = CatalogueConfig(**{"shard_photos": 7, "workers": 2, "max_file_bytes": 200_000} | knobs)
     return score_catalogue(str(source), str(output), bundle, "7", config, executor=here)
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.cloud import run_v2
@@ -267,9 +268,9 @@ def test_change_by_somebody_else_stops_the_rollout(cloud: Cloud) -> None:
 def test_champion_moved_by_somebody_else_meanwhile_is_not_overwritten(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replay = promotion.smoke
+    replay = vars(promotion)["smoke"]
 
-    def move_then_replay(*arguments):
+    def move_then_replay(*arguments: Any) -> Any:
         cloud.shop.registry.point(CHAMPION, None)
         return replay(*arguments)
 

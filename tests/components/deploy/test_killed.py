@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def at_every_step(
             cloud.servers.url(cloud.shop.bundles["1"], "1"), cloud.servers.url(cloud.shop.bundles["2"], "2")
             if prepare:
                 command("promote")
-            if not killed_at(step, lambda command=command: command(verb)):
+            if not killed_at(step, partial(command, verb)):
                 return step // stride
             between = cloud.shop.crowned
             try:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,8 +17,8 @@ import pytest
 
 from components.artifacts.deployment import DEPLOYMENT_JSON, Deployment
 from components.artifacts.model_version import write_model_version
-from components.deploy import promotion
 from components.deploy.config import DeployConfig
+from components.deploy.ledger import Ledger
 from components.deploy.promotion import Reason, deploy_version, promote, rollback
 from components.deploy.smoke import HttpProber
 from components.deploy.stage import deploy
@@ -42,7 +43,7 @@ def server_processes() -> list[psutil.Process]:
 
 
 @pytest.fixture(autouse=True)
-def no_server_stays(shop: Shop):
+def no_server_stays(shop: Shop) -> Iterator[None]:
     before = {process.pid for process in server_processes()}
     yield
     assert {process.pid for process in server_processes()} <= before
@@ -75,6 +76,7 @@ def test_server_left_running_answers_and_ends_on_sigterm(
     port = free_port()
     done = deploy_version(shop.challenger, config(shop, keep_running=True, port=port), REASON)
     assert done.url == f"http://127.0.0.1:{port}"
+    assert done.pid is not None
     try:
         assert HttpProber(done.url, 10).ready()
         assert Path(shop.ledger_path).with_name("server.log").stat().st_size > 0
@@ -143,7 +145,7 @@ def test_ledger_that_cannot_be_written_stops_before_anything(shop: Shop, tmp_pat
 
 
 def test_second_promotion_at_the_same_time_is_refused(shop: Shop) -> None:
-    ledger = promotion.Ledger(shop.ledger_path)
+    ledger = Ledger(shop.ledger_path)
     with ledger.exclusive(0), pytest.raises(AidetectError, match="another promotion is under way"):
         deploy_version(shop.challenger, config(shop, lock_wait_s=0), REASON)
     assert shop.crowned == "1"
@@ -151,7 +153,7 @@ def test_second_promotion_at_the_same_time_is_refused(shop: Shop) -> None:
 
 def test_a_promotion_waits_for_the_one_under_way(shop: Shop) -> None:
     with ThreadPoolExecutor(1) as pool:
-        with promotion.Ledger(shop.ledger_path).exclusive(0):
+        with Ledger(shop.ledger_path).exclusive(0):
             second = pool.submit(deploy_version, shop.challenger, config(shop), REASON)
             with pytest.raises(TimeoutError):
                 second.result(0.5)

@@ -171,7 +171,7 @@ def test_a_release_made_meanwhile_is_left_alone(desk: Desk) -> None:
             run._settle()
         return answer(request)
 
-    run.route = release_first
+    run.route = release_first  # type: ignore[method-assign]
     code, out, err = desk.preview()
     assert code == 0, err
     made = json.loads(out)["revision"]

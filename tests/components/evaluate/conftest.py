@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from components.artifacts.context import RunContext
-from components.artifacts.evaluation import Evaluation
+from components.artifacts.evaluation import Comparison, Evaluation
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.stage import evaluate
 from tests.bundles import jpeg
@@ -60,6 +60,12 @@ class Outcome:
     evaluation: Evaluation
     folder: Path
     report: Path
+
+    @property
+    def comparison(self) -> Comparison:
+        """With the champion, of which there was one."""
+        assert self.evaluation.champion is not None
+        return self.evaluation.champion
 
 
 CONTEXT = RunContext(run_id="run-1")

@@ -1,6 +1,7 @@
 """What the stage refuses: registries, champions, candidates and data it cannot trust."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -56,8 +57,8 @@ def test_scores_that_are_not_numbers_are_refused(toy_copy: Path, quick: Evaluate
     """A network that passes its golden examples and has no answer for nearly black pictures."""
     graph = onnx.load(toy_copy / MODEL)
     graph.graph.node[-1].output[0] = "sound"
-    graph.graph.initializer.append(numpy_helper.from_array(np.float32(0.08), "least"))
-    graph.graph.initializer.append(numpy_helper.from_array(np.float32(0.0), "nothing"))
+    graph.graph.initializer.append(numpy_helper.from_array(np.asarray(0.08, np.float32), "least"))
+    graph.graph.initializer.append(numpy_helper.from_array(np.asarray(0.0, np.float32), "nothing"))
     graph.graph.node.extend(
         [
             helper.make_node("ReduceMean", ["pooled"], ["light"], axes=[1], keepdims=0),
@@ -78,7 +79,7 @@ def test_scores_that_are_not_numbers_are_refused(toy_copy: Path, quick: Evaluate
 
 
 def broken(tmp_path: Path, case: str) -> Path:
-    rows = make_rows(20, 1)
+    rows: list[Any] = make_rows(20, 1)
     if case == "no test split":
         return pack(tmp_path / "d", {"train": rows})
     if case == "one class":

@@ -47,7 +47,7 @@ def test_a_corruption_changes_the_picture_keeps_its_size_and_repeats(
 
 
 def test_framing_keeps_the_photo_at_its_resolution(photo: Image.Image) -> None:
-    framed = {c.name: c.apply(photo, (0, 5)) for c in CELLS if c.name in FRAMING}
+    framed: dict[str, Image.Image] = {c.name: c.apply(photo, (0, 5)) for c in CELLS if c.name in FRAMING}
     assert set(framed) == FRAMING
     assert {name: picture.size for name, picture in framed.items()} == {
         "canvas": (180, 144),

@@ -37,7 +37,7 @@ def test_every_figure_can_be_recomputed_from_the_predictions(toy_outcome: Outcom
     rows = pq.read_table(toy_outcome.folder / PREDICTIONS_PARQUET).to_pylist()
     for model, scores in (
         ("candidate", toy_outcome.evaluation.test),
-        ("champion", toy_outcome.evaluation.champion.champion),
+        ("champion", toy_outcome.comparison.champion),
     ):
         part = [r for r in rows if r["model"] == model and r["split"] == "test"]
         y = np.array([r["label"] == "ai_generated" for r in part])
@@ -49,20 +49,23 @@ def test_every_figure_can_be_recomputed_from_the_predictions(toy_outcome: Outcom
         assert scores.metrics["roc_auc"].value == pytest.approx(reference.roc_auc_score(y, p))
         assert {r["confidence"] for r in part} <= {"high", "medium", "low"}
         assert len({r["pixel_sha256"] for r in part}) == 180
-    assert sum(r["split"] == "unseen_generator" for r in rows) == toy_outcome.evaluation.unseen_generator.n == 24
+    unseen = toy_outcome.evaluation.unseen_generator
+    assert unseen is not None
+    assert sum(r["split"] == "unseen_generator" for r in rows) == unseen.n == 24
 
 
 def test_the_opposite_model_has_the_opposite_accuracy(toy_outcome: Outcome, inverted_bundle: Path) -> None:
     found = toy_outcome.evaluation
     # the calibration bias of 0.05 is not mirrored: the few scores it moves across the threshold are allowed for
-    assert found.test.metrics["accuracy"].value + found.champion.champion.metrics["accuracy"].value == pytest.approx(
-        1, abs=0.05
-    )
+    assert found.test.metrics["accuracy"].value + toy_outcome.comparison.champion.metrics[
+        "accuracy"
+    ].value == pytest.approx(1, abs=0.05)
     assert found.test.metrics["accuracy"].value > 0.65
-    assert found.champion.accuracy_difference.low > 0
-    assert found.champion.mcnemar_p < 1e-6
-    assert not found.champion.identical
-    assert found.champion.champion_version == read_manifest(inverted_bundle).digest[:12]
+    difference = toy_outcome.comparison.accuracy_difference
+    assert difference.low is not None and difference.low > 0
+    assert toy_outcome.comparison.mcnemar_p < 1e-6
+    assert not toy_outcome.comparison.identical
+    assert toy_outcome.comparison.champion_version == read_manifest(inverted_bundle).digest[:12]
 
 
 def test_slices_hold_each_image_of_their_kind(toy_outcome: Outcome) -> None:
@@ -75,7 +78,7 @@ def test_slices_hold_each_image_of_their_kind(toy_outcome: Outcome) -> None:
     for dimension in ("class", "source"):
         assert sum(s.n for (d, _), s in slices.items() if d == dimension) == 180
     keys = {f"{dimension}={name}" for dimension, name in slices}
-    assert set(toy_outcome.evaluation.champion.slice_differences) == keys
+    assert set(toy_outcome.comparison.slice_differences) == keys
 
 
 def test_robustness_says_what_it_stands_on(toy_outcome: Outcome) -> None:
@@ -104,6 +107,7 @@ def test_the_report_stands_alone_and_shows_the_worst_mistakes(toy_outcome: Outco
     assert [int(row) for row in shown] == [r["row"] for r in false_ai[:3] + false_real[:3]]
     assert page.count("data:image/png;base64,") == 2 * len(shown) == 12
     accuracy = toy_outcome.evaluation.test.metrics["accuracy"]
+    assert accuracy.low is not None and accuracy.high is not None
     assert f"{accuracy.value * 100:.1f} %" in page
     assert f"{accuracy.low * 100:.1f}–{accuracy.high * 100:.1f}" in page
 
@@ -121,8 +125,8 @@ def test_the_same_bundle_as_champion_is_identical(
     dataset: Path, toy_bundle: Path, quick: EvaluateConfig, tmp_path: Path
 ) -> None:
     found = run(toy_bundle, dataset, quick.model_copy(update={"champion_uri": str(toy_bundle)}), tmp_path)
-    assert found.evaluation.champion.identical
-    assert found.evaluation.champion.mcnemar_p == 1.0
+    assert found.comparison.identical
+    assert found.comparison.mcnemar_p == 1.0
     assert "the same bundle" in found.report.read_text()
 
 
@@ -148,9 +152,10 @@ def test_the_champion_comes_from_the_registry_and_the_figures_go_to_the_run(
     assert find_champion(config, context, tmp_path) == (None, first.evaluation.champion_note)
     client.set_registered_model_alias(context.model_name, "champion", version.version)
     second = run(toy_bundle, dataset, config, tmp_path / "second", context)
-    assert second.evaluation.champion.champion_version == str(version.version)
+    assert second.comparison.champion_version == str(version.version)
 
     experiment = client.get_experiment_by_name(context.experiment)
+    assert experiment is not None
     (tracked,) = client.search_runs([experiment.experiment_id], "tags.run_id = 'run-7'")
     assert tracked.data.metrics["evaluate/test_accuracy"] == pytest.approx(
         second.evaluation.test.metrics["accuracy"].value

@@ -99,6 +99,7 @@ def test_the_verdict_goes_to_the_run(tmp_path: Path) -> None:
     quality_gate(folder, GateConfig(min_accuracy=0.99), context, tmp_path / "verdict", tmp_path / "summary")
     client = MlflowClient(uri, uri)
     experiment = client.get_experiment_by_name(context.experiment)
+    assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id], "tags.run_id = 'run-9'")
     assert run.data.tags["gate"] == "refused"
     assert run.data.tags["gate.headline"] == verdict.headline

@@ -32,7 +32,7 @@ def pack_toy(
     labels: Sequence[int] = (0, 1),
 ) -> Path:
     """Write a packed dataset of noisy grey pictures: `rows` of each split, labels and sizes in turn."""
-    splits = {}
+    splits: dict[str, Sequence[dict[str, object]]] = {}
     for seed, (split, n) in enumerate((rows or {"train": 96, "val": 48}).items()):
         rng = np.random.default_rng(seed)
         pictures = []

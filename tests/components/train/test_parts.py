@@ -26,7 +26,7 @@ PLAIN = AugmentConfig()
 
 def test_the_packaged_imagenet_weights_know_a_photo() -> None:
     import timm
-    from timm.data import ImageNetInfo
+    from timm.data.imagenet_info import ImageNetInfo
 
     photo = files("matplotlib") / "mpl-data" / "sample_data" / "grace_hopper.jpg"
     with photo.open("rb") as file:

@@ -20,7 +20,7 @@ from serving.detector import bundle
 from serving.detector.decision import DecisionRule
 from serving.detector.detector import Detector
 from serving.detector.statistics import Reference
-from serving.platform.errors import StageError
+from serving.platform.errors import BundleError, StageError
 from tests.components.train.conftest import Trained, fit
 from tests.components.train.packed import TINY, pack_toy
 
@@ -186,7 +186,7 @@ def test_an_interrupt_leaves_nothing_that_looks_like_a_bundle(
     scratch = tmp_path / "scratch"
     with pytest.raises(KeyboardInterrupt):
         train(toy_data, tmp_path / "b", config(epochs=1, scratch_dir=str(scratch)), CONTEXT)
-    with pytest.raises(bundle.BundleError, match="not a model bundle"):
+    with pytest.raises(BundleError, match="not a model bundle"):
         bundle.verify(tmp_path / "b")
     assert list(scratch.iterdir()) == []
 

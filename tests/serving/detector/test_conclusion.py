@@ -1,5 +1,6 @@
 """The one rule of decisions: its table, its thresholds, its words, and bundles that do not know them yet."""
 
+import hashlib
 import itertools
 import json
 from pathlib import Path
@@ -150,7 +151,7 @@ def test_a_bundle_of_before_loads_with_its_own_address_and_decides_by_confidence
     document["preprocessing"].pop("trim")
     document.pop("digest")
     plain = bundle._canonical(document)
-    address = bundle.hashlib.sha256(plain).hexdigest()
+    address = hashlib.sha256(plain).hexdigest()
     (folder / bundle.MANIFEST).write_bytes(bundle._canonical({"digest": address, **document}))
     detector = Detector.load(folder)
     assert detector.manifest.digest == address

@@ -1,6 +1,7 @@
 """Grad-CAM on the pooling head alone is Grad-CAM on the whole network."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,20 +17,20 @@ from tests.bundles import jpeg
 
 
 @pytest.fixture(scope="module")
-def network() -> torch.nn.Module:
+def network() -> Any:
     torch.manual_seed(0)
     return timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=1).eval()
 
 
 @pytest.fixture(scope="module")
-def head(network: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> PoolingHead:
+def head(network: Any, tmp_path_factory: pytest.TempPathFactory) -> PoolingHead:
     path = tmp_path_factory.mktemp("head") / "head.safetensors"
     linear = network.get_classifier()
     save_file({"weight": linear.weight.detach().numpy(), "bias": linear.bias.detach().numpy()}, path)
     return PoolingHead(path)
 
 
-def test_equal_to_captum_on_the_full_network(network: torch.nn.Module, head: PoolingHead) -> None:
+def test_equal_to_captum_on_the_full_network(network: Any, head: PoolingHead) -> None:
     images = torch.rand(3, 3, 96, 96)
     with torch.no_grad():
         features = network.forward_features(images)

@@ -68,19 +68,19 @@ def test_rows_that_came_while_a_write_failed_do_not_push_memory_over_its_bound(
 ) -> None:
     def failing(_cursor: sqlite3.Cursor, _rows: Sequence[int]) -> None:
         for n in range(10, 13):
-            recorder.put(n)
+            full.put(n)
         raise sqlite3.OperationalError("disk is full")
 
-    recorder: Recorder[int] = Recorder(
+    full: Recorder[int] = Recorder(
         tmp_path / "x.sqlite", SCHEMA, failing, 5, "X_PATH", lambda kind, n: told.append((kind, n))
     )
     for n in range(5):
-        recorder.put(n)
+        full.put(n)
     with pytest.raises(sqlite3.OperationalError):
-        recorder.flush()
+        full.flush()
     assert told == [("dropped", 3)]
-    recorder._write = write
-    recorder.close()
+    full._write = write
+    full.close()
     assert numbers(tmp_path / "x.sqlite") == [3, 4, 10, 11, 12]
 
 
