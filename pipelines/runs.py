@@ -176,10 +176,22 @@ def list_runs(workspace: Path) -> Iterator[RunRecord]:
             record = RunRecord.model_validate(json.loads(path.read_text()))
         except ValueError:
             continue
+        _rebase(record, path.resolve().parent)
         if record.status == "running" and not _is_held(path.parent):
             record.status = "lost"
             record.error = record.error or "its process ended without a word (killed, or the machine went down)"
         yield record
+
+
+def _rebase(record: RunRecord, here: Path) -> None:
+    """Let the record of a workspace that was moved or copied name the files beside it, not those it was written with."""
+    written, now = Path(record.folder).parents[1], here.parents[1]
+    if written == now:
+        return
+    record.folder = str(here)
+    for stage in record.stages:
+        if Path(stage.output_dir).is_relative_to(written):
+            stage.output_dir = str(now / Path(stage.output_dir).relative_to(written))
 
 
 def find_run(workspace: Path, run_id: str) -> RunRecord:

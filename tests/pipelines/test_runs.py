@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.runs import new_run
 from tests.fakes.gcs import FakeGcs
 from tests.fakes.vertex_pipelines import FakeVertexPipelines
 from tests.pipelines.conftest import Aidetect
@@ -126,3 +127,20 @@ def test_a_run_of_this_machine_is_not_asked_about(aidetect: Aidetect, tmp_path: 
         ran = aidetect("runs", verb, record["run_id"], settings=settings)
         assert ran.code == 1 and "is not in the cloud (target local, failed)" in ran.err
         assert len(ran.err.splitlines()) == 1
+
+
+def test_the_runs_of_a_workspace_that_was_moved_are_found_with_their_files(aidetect: Aidetect, tmp_path: Path) -> None:
+    record = new_run(tmp_path / "old", "local", "sample", "manual", "c0ffee")
+    entry = record.stage("quality_gate")
+    entry.status, entry.output_dir = "succeeded", f"{record.folder}/artifacts/quality-gate"
+    (Path(entry.output_dir) / "verdict").mkdir(parents=True)
+    record.stage("train").output_dir = "/elsewhere/train"
+    record.status = "refused"
+    record.save()
+    (tmp_path / "old").rename(tmp_path / "new")
+    shown = aidetect("runs", "show", record.run_id, "--json", settings=[f"paths.workspace={tmp_path / 'new'}"])
+    assert shown.code == 0, shown.err
+    assert shown.document["folder"] == str(tmp_path / "new" / "runs" / record.run_id)
+    dirs = {stage["name"]: stage["output_dir"] for stage in shown.document["stages"]}
+    assert Path(dirs["quality_gate"], "verdict").is_dir()
+    assert dirs["train"] == "/elsewhere/train"
