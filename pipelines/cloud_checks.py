@@ -3,10 +3,10 @@
 import re
 from typing import Any, Final
 
-from components.platform.cloud_storage import SCHEME, split
 from components.platform.google_cloud import connect, google_errors, patience
 from pipelines.findings import Finding
 from pipelines.settings.pipeline import PipelineConfig
+from serving.platform.cloud_storage import SCHEME, retry, split
 from serving.platform.errors import StageError
 
 _TIMEOUT_S: Final = 10.0
@@ -82,19 +82,18 @@ def _bucket(uri: str, needed: list[str], config: PipelineConfig) -> Finding:
     try:
         with google_errors(f"bucket {uri}"):
             from google.cloud import storage
-            from google.cloud.storage.retry import DEFAULT_RETRY
 
-            retry = DEFAULT_RETRY.with_timeout(_TIMEOUT_S)
+            again = retry(_TIMEOUT_S)
             client = storage.Client(project=config.vertex.project or None)
             try:
                 # what a run does first; needs no right on the bucket itself, unlike asking for its description
-                list(client.list_blobs(name, max_results=1, retry=retry, timeout=_TIMEOUT_S))
+                list(client.list_blobs(name, max_results=1, retry=again, timeout=_TIMEOUT_S))
             except NotFound:
                 return Finding(
                     "error", uri, "no such bucket; make it with Terraform (infra/terraform) or correct the name"
                 )
             try:
-                granted = client.bucket(name).test_iam_permissions(needed, timeout=_TIMEOUT_S, retry=retry)
+                granted = client.bucket(name).test_iam_permissions(needed, timeout=_TIMEOUT_S, retry=again)
             except GoogleAPICallError as error:
                 return Finding("warning", uri, f"is there; rights on it could not be asked ({error.message})")
     except StageError as error:

@@ -184,7 +184,7 @@ def list_runs(workspace: Path) -> Iterator[RunRecord]:
 
 
 def _rebase(record: RunRecord, here: Path) -> None:
-    """Let the record of a workspace that was moved or copied name the files beside it, not those it was written with."""
+    """Let the record of a workspace that was moved or copied name the files that lie beside it now."""
     written, now = Path(record.folder).parents[1], here.parents[1]
     if written == now:
         return

@@ -13,16 +13,16 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from serving.detector.bundle import RELEASE, read_manifest, verify
-from serving.platform.errors import BundleError, ModelNotFoundError, RegistryMissingError, one_line
+from serving.platform import cloud_storage
+from serving.platform.errors import BundleError, ModelNotFoundError, RegistryMissingError, StageError, one_line
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-GS: Final = "gs://"
 MODELS: Final = "models:/"
 SQLITE: Final = "sqlite:///"
 ARTIFACTS: Final = "mlflow-artifacts"
@@ -72,7 +72,8 @@ def resolve(uri: str, cache_dir: Path, tracking_uri: str = "", digest: str = "")
     else:
         last = uri.rstrip("/").rpartition("/")[2]
         named = last if _DIGEST.fullmatch(last) else ""
-        folder = _from_cloud_storage(uri, cache_dir, named) if uri.startswith(GS) else _from_disk(uri, named)
+        in_cloud = uri.startswith(cloud_storage.SCHEME)
+        folder = _from_cloud_storage(uri, cache_dir, named) if in_cloud else _from_disk(uri, named)
         own = read_manifest(folder).digest
         found = ResolvedModel(uri, folder, own[:12], own, read_release(folder))
     if digest and digest != found.digest:
@@ -226,29 +227,22 @@ def _from_cloud_storage(uri: str, cache_dir: Path, digest: str) -> Path:
     try:
         from google.api_core.exceptions import GoogleAPIError
         from google.auth.exceptions import GoogleAuthError
-        from google.cloud import storage
         from google.cloud.storage.exceptions import DataCorruption
     except ImportError as error:
         raise ModelNotFoundError(f"{uri}: gs:// needs the package google-cloud-storage") from error
 
-    bucket, _, prefix = uri.removeprefix(GS).strip("/").partition("/")
     try:
-        client = storage.Client()
-        blobs = [b for b in client.list_blobs(bucket, prefix=f"{prefix}/" if prefix else "") if b.name[-1] != "/"]
-        if not blobs:
+        found = list(cloud_storage.objects(uri))
+        if not found:
             raise ModelNotFoundError(f"{uri}: no such folder")
-        names = {blob.name: PurePosixPath(blob.name).relative_to(prefix or ".") for blob in blobs}
-
-        def download(folder: Path) -> None:
-            for blob in blobs:
-                target = folder / names[blob.name]
-                target.parent.mkdir(parents=True, exist_ok=True)
-                blob.download_to_filename(str(target), checksum="crc32c")
-
         # generations change when an object is written again, so the key names exactly this content
-        key = _key(uri, *sorted(f"{blob.name}#{blob.generation}" for blob in blobs))
-        return _cached(cache_dir / "gs" / key, download, lambda at: _compare(uri, at, "the folder's name says", digest))
-    except (GoogleAPIError, GoogleAuthError, DataCorruption, OSError) as error:
+        key = _key(uri, *sorted(f"{blob.name}#{blob.generation}" for blob in found))
+        return _cached(
+            cache_dir / "gs" / key,
+            lambda folder: cloud_storage.fetch(found, uri, folder),
+            lambda at: _compare(uri, at, "the folder's name says", digest),
+        )
+    except (GoogleAPIError, GoogleAuthError, DataCorruption, StageError, OSError) as error:
         raise ModelNotFoundError(f"{uri}: cannot be read: {one_line(error)}") from error
 
 

@@ -18,7 +18,6 @@ from serving.platform.errors import SourceError
 
 Kind = Literal["path", "url", "gs", "row"]
 
-GS: Final = "gs://"
 PARQUET: Final = ".parquet"
 FEEDS: Final = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson")
 MERCHANT: Final = ("image_link", "additional_image_link", "lifestyle_image_link")

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.catalogue.config import CatalogueConfig
-from components.catalogue.entries import GS, Entry, image_column
+from components.catalogue.entries import Entry, image_column
 from serving.fetch.client import Fetcher, FetchLimits
+from serving.platform.cloud_storage import SCHEME
 from serving.platform.errors import FetchRefusedError, StageError
 
 _AHEAD: Final = 4
@@ -131,7 +132,7 @@ class Photos:
         return data
 
     def _object(self, place: bytes) -> bytes:
-        from components.catalogue.cloud import read_object
+        from components.platform.cloud_storage import read_object
 
         if not place:
             raise UnreadPhotoError("path_refused")
@@ -159,7 +160,7 @@ class Photos:
 
     def _on_disk(self, place: bytes) -> Path:
         """A Parquet file as a local one; of a bucket's the last is kept, for shards follow each other in a file."""
-        if not place.startswith(GS.encode()):
+        if not place.startswith(SCHEME.encode()):
             return Path(os.fsdecode(place))
         kept = Path(self._scratch.name) / f"{hashlib.sha256(place).hexdigest()}.parquet"
         if not kept.exists():

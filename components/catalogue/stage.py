@@ -6,7 +6,7 @@ from pathlib import Path
 
 from components.catalogue.config import CatalogueConfig
 from components.catalogue.destination import Destination, LocalDestination
-from components.catalogue.entries import GS, Entry, entries_of
+from components.catalogue.entries import Entry, entries_of
 from components.catalogue.executor import Executor, score_shards
 from components.catalogue.job import Listener, begin, score_groups
 from components.catalogue.photos import Photos, UnreadPhotoError
@@ -14,6 +14,7 @@ from components.catalogue.plan import GROUP_SHARDS, read_group, read_job
 from components.catalogue.scoring import Work
 from components.catalogue.summary import Summary, write_summary
 from serving.detector.bundle import read_manifest
+from serving.platform.cloud_storage import SCHEME
 from serving.platform.cores import usable_cores
 from serving.platform.errors import CatalogueError
 
@@ -57,7 +58,7 @@ def open_destination(output: str) -> Destination:
     Raises:
         CatalogueError: it is a file, or Google refused.
     """
-    if output.startswith(GS):
+    if output.startswith(SCHEME):
         from components.catalogue.cloud import CloudDestination
 
         return CloudDestination(output)
@@ -73,7 +74,7 @@ def open_entries(source: str, config: CatalogueConfig) -> Iterator[Entry]:
     Raises:
         SourceError: there is none, or it cannot be read.
     """
-    if source.startswith(GS):
+    if source.startswith(SCHEME):
         from components.catalogue.cloud import entries_in_cloud
 
         return entries_in_cloud(source, config)

@@ -12,7 +12,8 @@ from typing import Literal
 from pydantic import Field
 
 from components.artifacts.deployment import Target
-from components.platform.cloud_storage import SCHEME, open_lines
+from components.platform.cloud_storage import open_lines
+from serving.platform.cloud_storage import SCHEME
 from serving.platform.frozen import Frozen
 from serving.platform.jsonlines import documents
 

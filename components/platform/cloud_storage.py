@@ -7,35 +7,18 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from components.platform.google_cloud import google_errors
 from serving.platform import jsonlines
+from serving.platform.cloud_storage import PARALLEL, RETRY_S, SCHEME, blob, client, fetch, objects, read, retry, split
 from serving.platform.errors import StageError
 from serving.platform.jsonlines import LocalLines
 
-if TYPE_CHECKING:
-    from google.cloud.storage import Blob
-
-SCHEME: Final = "gs://"
-_PARALLEL: Final = 8
 _ATTEMPTS: Final = 5
 _LINES_BYTES: Final = 256 * 1024 * 1024
-_RETRY_S: Final = 60.0
 SEND_RETRY_S: float = 300.0
 """How long a file whose upload was cut off is tried again, where nobody says otherwise."""
-
-
-def split(uri: str) -> tuple[str, str]:
-    """Bucket and object name (or prefix, without slashes around it) of a `gs://` address.
-
-    Raises:
-        StageError: no bucket in it.
-    """
-    bucket, _, name = uri.removeprefix(SCHEME).partition("/")
-    if not uri.startswith(SCHEME) or not bucket:
-        raise StageError(f"{uri!r} must be gs://BUCKET/PATH")
-    return bucket, name.strip("/")
 
 
 @contextmanager
@@ -53,28 +36,17 @@ def on_disk(place: str) -> Iterator[Path]:
         yield Path(scratch)
 
 
-def fetch_folder(uri: str, to: Path, timeout_s: float = _RETRY_S) -> None:
+def fetch_folder(uri: str, to: Path, timeout_s: float = RETRY_S) -> None:
     """Copy every object under `uri` into the folder `to`.
 
     Raises:
         StageError: there is nothing under it, or Google refused.
     """
-    bucket, prefix = split(uri)
     with google_errors(f"read {uri}"):
-        from google.cloud import storage
-
-        retry = _retry(timeout_s)
-        blobs = [b for b in storage.Client().list_blobs(bucket, prefix=f"{prefix}/", retry=retry) if b.name[-1] != "/"]
-        if not blobs:
+        found = list(objects(uri, timeout_s))
+        if not found:
             raise StageError(f"{uri}: no such folder")
-
-        def fetch(blob: "Blob") -> None:
-            target = to / blob.name.removeprefix(f"{prefix}/")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            blob.download_to_filename(str(target), checksum="crc32c", retry=retry)
-
-        with ThreadPoolExecutor(_PARALLEL) as pool:
-            list(pool.map(fetch, blobs))
+        fetch(found, uri, to, timeout_s)
 
 
 def holds(uri: str) -> bool:
@@ -85,13 +57,20 @@ def holds(uri: str) -> bool:
     """
     bucket, prefix = split(uri)
     with google_errors(f"read {uri}"):
-        from google.cloud import storage
-
-        found = storage.Client().list_blobs(bucket, prefix=f"{prefix}/", max_results=1, retry=_retry(_RETRY_S))
-        return any(True for _ in found)
+        return any(True for _ in client().list_blobs(bucket, prefix=f"{prefix}/", max_results=1, retry=retry()))
 
 
-def fetch_file(uri: str, to: Path, timeout_s: float = _RETRY_S) -> None:
+def read_object(uri: str, most_bytes: int) -> bytes | None:
+    """At most that many bytes of an object; None where it is not there.
+
+    Raises:
+        StageError: Google refused.
+    """
+    with google_errors(f"read {uri}"):
+        return read(blob(uri), most_bytes)
+
+
+def fetch_file(uri: str, to: Path, timeout_s: float = RETRY_S) -> None:
     """Copy one object to the file `to`, whose folder is made; a copy that breaks off leaves no file.
 
     Raises:
@@ -99,7 +78,7 @@ def fetch_file(uri: str, to: Path, timeout_s: float = _RETRY_S) -> None:
     """
     with google_errors(f"read {uri}"):
         to.parent.mkdir(parents=True, exist_ok=True)
-        _blob(uri).download_to_filename(str(to), checksum="crc32c", retry=_retry(timeout_s))
+        blob(uri).download_to_filename(str(to), checksum="crc32c", retry=retry(timeout_s))
 
 
 def send_folder(folder: Path, uri: str, timeout_s: float = 0.0) -> None:
@@ -128,22 +107,19 @@ def send_files(files: Mapping[str, Path], uri: str, timeout_s: float, undo: Exit
     """
     name, prefix = split(uri)
     with google_errors(f"upload to {uri}"):
-        from google.cloud import storage
-
-        target = storage.Client().bucket(name)
-        retry = _retry(timeout_s)
-        standing = {blob.name: blob.crc32c for blob in target.list_blobs(prefix=f"{prefix}/", retry=retry)}
+        target, again = client().bucket(name), retry(timeout_s)
+        standing = {there.name: there.crc32c for there in target.list_blobs(prefix=f"{prefix}/", retry=again)}
 
         def send(relative: str) -> None:
-            blob = target.blob(f"{prefix}/{relative}")
-            if standing.get(blob.name) == _crc32c(files[relative]):
+            new = target.blob(f"{prefix}/{relative}")
+            if standing.get(new.name) == _crc32c(files[relative]):
                 return
-            if blob.name not in standing:
-                undo.callback(_forget, blob)
+            if new.name not in standing:
+                undo.callback(_forget, new)
             # files of more than 8 MiB go up in a resumable session; the server's checksum must equal ours
-            blob.upload_from_filename(str(files[relative]), checksum="crc32c", retry=retry, timeout=timeout_s)
+            new.upload_from_filename(str(files[relative]), checksum="crc32c", retry=again, timeout=timeout_s)
 
-        with ThreadPoolExecutor(_PARALLEL) as pool:
+        with ThreadPoolExecutor(PARALLEL) as pool:
             list(pool.map(send, sorted(files)))
 
 
@@ -185,12 +161,12 @@ class CloudLines:
         content = jsonlines.mended(self._content, self.where) + line + b"\n"
         with google_errors(f"write {self.where}"):
             try:
-                _blob(self.where).upload_from_string(
+                blob(self.where).upload_from_string(
                     content,
                     "application/x-ndjson",
                     if_generation_match=self._generation,
                     checksum="crc32c",
-                    retry=_retry(_RETRY_S),
+                    retry=retry(),
                 )
             except PreconditionFailed:
                 # also met when an answer was lost and the client sent the same bytes again: then they are there
@@ -220,13 +196,13 @@ class CloudLines:
         from google.api_core.exceptions import NotFound
 
         with google_errors(f"read {self.where}"):
-            blob, retry = _blob(self.where), _retry(_RETRY_S)
+            there = blob(self.where)
             try:
-                blob.reload(retry=retry)
-                if (blob.size or 0) > _LINES_BYTES:
-                    raise StageError(f"{self.where}: {blob.size:,} bytes; a record has at most {_LINES_BYTES:,}")
-                self._content = bytes(blob.download_as_bytes(retry=retry))
-                self._generation = int(blob.generation or 0)
+                there.reload(retry=retry())
+                if (there.size or 0) > _LINES_BYTES:
+                    raise StageError(f"{self.where}: {there.size:,} bytes; a record has at most {_LINES_BYTES:,}")
+                self._content = bytes(there.download_as_bytes(retry=retry()))
+                self._generation = int(there.generation or 0)
             except NotFound:
                 self._content, self._generation = b"", 0  # a write succeeds only if there still is none
 
@@ -234,19 +210,6 @@ class CloudLines:
 def open_lines(place: str, setting: str) -> LocalLines | CloudLines:
     """JSON lines at a path of this disk or at a `gs://` object; `setting` says how to name another place."""
     return CloudLines(place) if place.startswith(SCHEME) else LocalLines(Path(place), setting)
-
-
-def _blob(uri: str) -> "Blob":
-    from google.cloud import storage
-
-    bucket, name = split(uri)
-    return storage.Client().bucket(bucket).blob(name)
-
-
-def _retry(timeout_s: float) -> Any:
-    from google.cloud.storage.retry import DEFAULT_RETRY
-
-    return DEFAULT_RETRY.with_timeout(timeout_s)
 
 
 def _forget(blob: Any) -> None:

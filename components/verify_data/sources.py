@@ -12,9 +12,10 @@ from components.verify_data.findings import Skipped
 from components.verify_data.layout import BATCH_ROWS, HUB_SCHEME, SPLIT_NAMES, split_of
 from components.verify_data.rows import UNKNOWN_GENERATOR, Batch, ImageColumns, read_rows
 from components.verify_data.skipped import shown
-from components.verify_data.stores import GCS_SCHEME, GcsStore, LocalStore, Store
+from components.verify_data.stores import GcsStore, LocalStore, Store
 from serving.detector.image import HEAD_BYTES, kind_of
 from serving.detector.labels import label_id
+from serving.platform.cloud_storage import SCHEME
 from serving.platform.errors import StageError, UnknownLabelError
 
 QUARANTINE_FILE: Final = "quarantine.parquet"
@@ -62,7 +63,7 @@ def open_source(uri: str) -> Source:
 
         source: Source = HubSource(uri)
     else:
-        store: Store = GcsStore(uri) if uri.startswith(GCS_SCHEME) else LocalStore(Path(uri).expanduser())
+        store: Store = GcsStore(uri) if uri.startswith(SCHEME) else LocalStore(Path(uri).expanduser())
         paths = store.paths()
         if not paths:
             raise StageError(f"{uri}: no files there; expected train/ and test/ with class folders, or Parquet files")

@@ -10,9 +10,9 @@ from typing import Any, Final, Protocol
 
 from components.verify_data.skipped import SkipList, shown
 from serving.detector.image import ImageLimits
+from serving.platform.cloud_storage import client, read, split
 from serving.platform.errors import StageError, one_line
 
-GCS_SCHEME: Final = "gs://"
 _PARALLEL_DOWNLOADS: Final = 32
 
 
@@ -98,17 +98,13 @@ class GcsStore:
     """A prefix in a Cloud Storage bucket; credentials and STORAGE_EMULATOR_HOST as google-cloud-storage reads them."""
 
     def __init__(self, uri: str) -> None:
-        from google.cloud import storage
-
-        bucket, _, prefix = uri.removeprefix(GCS_SCHEME).partition("/")
-        if not bucket:
-            raise StageError(f"{uri}: no bucket; write gs://BUCKET/PREFIX")
+        bucket, prefix = split(uri)
         self.uri = uri
         self.skipped = SkipList()
-        self._prefix = f"{prefix.rstrip('/')}/" if prefix.rstrip("/") else ""
+        self._prefix = f"{prefix}/" if prefix else ""
         self._scratch = tempfile.TemporaryDirectory(prefix="aidetect-gcs-")
         try:
-            self._bucket: Any = storage.Client().bucket(bucket)
+            self._bucket: Any = client().bucket(bucket)
         except Exception as error:  # the client raises whatever its credential chain meets
             raise StageError(f"{uri}: no access to Cloud Storage ({one_line(error)})") from error
 
@@ -127,9 +123,12 @@ class GcsStore:
 
         def download(path: str) -> bytes:
             try:
-                return bytes(self._bucket.blob(self._prefix + path).download_as_bytes())[:most_bytes]
+                content = read(self._bucket.blob(self._prefix + path), most_bytes)
             except Exception as error:
                 raise StageError(f"{self.uri}/{path}: cannot be downloaded ({one_line(error)})") from error
+            if content is None:
+                raise StageError(f"{self.uri}/{path}: was listed and is gone")
+            return content
 
         with ThreadPoolExecutor(_PARALLEL_DOWNLOADS) as pool:
             return list(pool.map(download, paths))

@@ -76,7 +76,8 @@ def download(
 @contextmanager
 def _packed_to(output: str) -> Iterator[Path]:
     """The folder to pack into; what is meant for a bucket is sent there when it is whole."""
-    from components.platform.cloud_storage import SCHEME, holds, send_folder
+    from components.platform.cloud_storage import holds, send_folder
+    from serving.platform.cloud_storage import SCHEME
     from serving.platform.errors import StageError
 
     if not output.startswith(SCHEME):

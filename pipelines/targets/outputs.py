@@ -8,12 +8,13 @@ from typing import Any, Final
 from components.artifacts.deployment import DEPLOYMENT_JSON
 from components.artifacts.evaluation import EVALUATION_JSON
 from components.artifacts.verdict import VERDICT_JSON, VERDICT_MD
-from components.platform.cloud_storage import SCHEME, fetch_file
+from components.platform.cloud_storage import fetch_file
 from components.platform.tracking import fetch_recorded
 from pipelines.conclusion import REPORTS
 from pipelines.runs import RunRecord
 from pipelines.settings.names import Stage
 from pipelines.settings.pipeline import PipelineConfig
+from serving.platform.cloud_storage import SCHEME
 from serving.platform.errors import StageError
 
 _FILES: Final[tuple[tuple[Stage, str, tuple[str, ...]], ...]] = (

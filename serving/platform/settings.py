@@ -53,3 +53,9 @@ def _own_temporary_folder() -> Path | None:
     except OSError:
         return folder
     return folder if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() else None
+
+
+def of_google_clients() -> tuple[str, ...]:
+    """What decides where Google's storage client calls and as whom: two clients with the same are one."""
+    names = ("STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT")
+    return tuple(os.environ.get(name, "") for name in names)

@@ -210,13 +210,16 @@ def woken() -> list[list[str]]:
 
 @pytest.fixture
 def receiver(woken: list[list[str]]) -> Iterator[AlertReceiver]:
+    ended = threading.Event()
+
     def wake(names: list[str]) -> None:
         woken.append(names)
-        time.sleep(0.3)
+        ended.wait(60)
 
     with AlertReceiver(("127.0.0.1", 0), wake, token="s3cret") as found:
         threading.Thread(target=found.serve_forever, daemon=True).start()
         yield found
+        ended.set()
         found.shutdown()
 
 
@@ -233,7 +236,9 @@ def post(receiver: AlertReceiver, body: Any, token: str = "s3cret", path: str = 
 
 def test_an_alert_wakes_the_decision_once(receiver: AlertReceiver, woken: list[list[str]]) -> None:
     assert [post(receiver, message(action="retrain")) for _ in range(3)] == [202, 202, 202]
-    time.sleep(0.1)
+    deadline = time.monotonic() + 30
+    while not woken and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert woken == [["DriftAlarm"]]
 
 

@@ -25,7 +25,11 @@ PHOTO = jpeg(205, (90, 70), seed=3)
 @contextmanager
 def serving(client: TestClient, **settings: Any) -> Iterator[TestClient]:
     """Another application on the model that `client` has loaded."""
-    known = {"rate_limit_enabled": False, "slots": 1, "url_fetch_hosts": "127.0.0.1, localhost,.shop.example"}
+    known: dict[str, Any] = {
+        "rate_limit_enabled": False,
+        "slots": 1,
+        "url_fetch_hosts": "127.0.0.1, localhost,.shop.example",
+    }
     known |= {"url_fetch_private_hosts": "127.0.0.1", "url_fetch_timeout_s": 1.0, **settings}
     with TestClient(create_app(Settings(**known), client.app.state.service.champion.current)) as made:  # type: ignore[attr-defined]
         yield made

@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from components.catalogue import cloud
 from components.catalogue.config import CatalogueConfig
 from components.catalogue.executor import Scored, Shard
 from components.catalogue.scoring import Scorer, Work
@@ -322,7 +321,6 @@ def test_a_bundle_that_no_worker_can_load_is_said_and_not_taken_for_poison(
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGcs]:
     fake = FakeGcs()
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", fake.url)
-    monkeypatch.setattr(cloud, "_clients", {})
     yield fake
     fake.close()
 
