@@ -4,6 +4,7 @@ Raises what Google's client raises; who calls says what that means to him (`comp
 stages, `serving.registry` for a server).
 """
 
+import base64
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -93,11 +94,22 @@ def fetch(found: "Iterable[Blob]", uri: str, to: Path, timeout_s: float = RETRY_
 
 
 def read(source: "Blob", most_bytes: int, timeout_s: float = RETRY_S) -> bytes | None:
-    """At most that many bytes of an object; None where it is not there. What is read whole is checked by its crc32c."""
+    """At most that many bytes of an object; None where it is not there.
+
+    Raises:
+        StageError: the whole of it was read, and its crc32c is not the one that Google keeps.
+    """
+    import google_crc32c
     from google.api_core.exceptions import NotFound, RequestRangeNotSatisfiable
 
     try:
-        return bytes(source.download_as_bytes(end=most_bytes - 1, retry=retry(timeout_s)))
+        content = bytes(source.download_as_bytes(end=most_bytes - 1, retry=retry(timeout_s)))
+        # the client compares no checksum of an answer to a range, but keeps the object's
+        if len(content) < most_bytes and source.crc32c:
+            found = base64.b64encode(google_crc32c.value(content).to_bytes(4, "big")).decode()
+            if found != source.crc32c:
+                raise StageError(f"{SCHEME}{source.bucket.name}/{source.name}: crc32c does not match; read it again")
+        return content
     except NotFound:
         return None
     except RequestRangeNotSatisfiable:

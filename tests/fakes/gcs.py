@@ -107,8 +107,19 @@ class FakeGcs:
         if query.get("alt") == "media":
             meta = self._meta(key)
             hashes = {"x-goog-hash": f"crc32c={meta['crc32c']}", "x-goog-generation": meta["generation"]}
-            return 200, hashes, self.objects[key]
+            return self._content(self.objects[key], headers.get("range", ""), hashes)
         return self._json(200, self._meta(key))
+
+    @staticmethod
+    def _content(whole: bytes, wanted: str, hashes: dict[str, str]) -> Any:
+        span = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted)
+        if not span:
+            return 200, hashes, whole
+        begin, end = int(span[1]), min(int(span[2] or len(whole)), len(whole) - 1)
+        if begin > end:
+            return 416, {"content-range": f"bytes */{len(whole)}"}, b""
+        where = {"content-range": f"bytes {begin}-{end}/{len(whole)}"}
+        return 206, hashes | where, whole[begin : end + 1]
 
     def _upload(self, method: str, bucket: str, query: dict[str, str], headers: Any, body: bytes) -> Any:
         if method == "PUT":
