@@ -76,7 +76,7 @@ def _buckets(config: PipelineConfig) -> dict[str, list[str]]:
 
 def _bucket(uri: str, needed: list[str], config: PipelineConfig) -> Finding:
     """Whether a bucket is there and may be used as the run will."""
-    from google.api_core.exceptions import GoogleAPICallError, NotFound
+    from google.api_core.exceptions import Forbidden, GoogleAPICallError, NotFound
 
     name = split(uri)[0]
     try:
@@ -97,6 +97,11 @@ def _bucket(uri: str, needed: list[str], config: PipelineConfig) -> Finding:
             except GoogleAPICallError as error:
                 return Finding("warning", uri, f"is there; rights on it could not be asked ({error.message})")
     except StageError as error:
+        if config.vertex.service_account and isinstance(error.__cause__, Forbidden):
+            # who submits a run is another account than who runs it, and need not see what the run writes
+            return Finding(
+                "warning", uri, f"not looked at: {error}; {config.vertex.service_account} does the run's work"
+            )
         return Finding("error", uri, str(error))
     missing = [permission for permission in needed if permission not in granted]
     if not missing:
@@ -109,7 +114,7 @@ def _bucket(uri: str, needed: list[str], config: PipelineConfig) -> Finding:
 
 
 def _images(config: PipelineConfig) -> list[Finding]:
-    return [_image(f"images.{name}", image, config) for name, image in config.images.model_dump().items()]
+    return [_image(name, image, config) for name, image in config.named_images.items()]
 
 
 def _image(subject: str, image: str, config: PipelineConfig) -> Finding:

@@ -67,6 +67,7 @@ def _compile(pipeline: Any, parameters: dict[str, Any]) -> dict[str, Any]:
 
 def stage_parameters(config: PipelineConfig) -> dict[str, Any]:
     """Pipeline parameters that the configuration decides (all but `context`)."""
+    config = config.with_serving_image()
     return {
         "data_uri": config.data.uri,
         "verify_data_config": config.verify_data.model_dump(mode="json", exclude_none=True),

@@ -18,10 +18,19 @@ T4_REGIONS: Final = frozenset(
 )  # fmt: skip
 """Regions of Vertex AI custom training with T4s (Google Cloud documentation, Vertex AI locations, 2026)."""
 
-ACCELERATOR_REGIONS: Final = {"NVIDIA_TESLA_T4": T4_REGIONS}
+L4_REGIONS: Final = frozenset(
+    {
+        "asia-east1", "asia-northeast1", "asia-northeast3", "asia-south1", "asia-southeast1", "europe-west1",
+        "europe-west2", "europe-west3", "europe-west4", "europe-west6", "me-central2", "northamerica-northeast2",
+        "us-central1", "us-east1", "us-east4", "us-west1", "us-west4",
+    }
+)  # fmt: skip
+"""The same with L4s."""
 
-T4_SHAPES: Final = {1: (24, 156), 2: (48, 312), 4: (96, 624)}
-"""T4 count -> largest (CPUs, memory in GB) of the N1 machine it attaches to (Compute Engine documentation)."""
+ACCELERATOR_REGIONS: Final = {"NVIDIA_TESLA_T4": T4_REGIONS, "NVIDIA_L4": L4_REGIONS}
+
+SHAPES: Final = {"NVIDIA_TESLA_T4": ("N1", 24, 156), "NVIDIA_L4": ("G2", 32, 128)}
+"""Accelerator -> family and largest (CPUs, memory in GB) of the machine that one attaches to (Compute Engine docs)."""
 
 
 def check_cloud(config: PipelineConfig, parameters: dict[str, Any], spec: dict[str, Any]) -> None:
@@ -77,10 +86,10 @@ def refuse_movable_tags(config: PipelineConfig) -> None:
     Raises:
         CompileError: names the image and the fix.
     """
-    for name, image in config.images.model_dump().items():
+    for name, image in config.named_images.items():
         if not is_pinned(image):
             raise CompileError(
-                f"images.{name} is {image!r}: pin it by digest (…@sha256:<64 hex>), a tag may move under a cached run"
+                f"{name} is {image!r}: pin it by digest (…@sha256:<64 hex>), a tag may move under a cached run"
             )
 
 
@@ -103,8 +112,8 @@ def _images(config: PipelineConfig) -> list[str]:
         refuse_movable_tags(config)
     except CompileError as error:
         return [str(error)]
-    names = [name for name, image in config.images.model_dump().items() if image.endswith(NEVER_PUSHED)]
-    return [f"images.{name} was never pushed: build and push it, then pin its digest" for name in names]
+    names = [name for name, image in config.named_images.items() if image.endswith(NEVER_PUSHED)]
+    return [f"{name} was never pushed: build and push it, then pin its digest" for name in names]
 
 
 def _machines(config: PipelineConfig) -> list[str]:
@@ -113,7 +122,14 @@ def _machines(config: PipelineConfig) -> list[str]:
         machine = config.machines.of(stage)
         if bool(machine.accelerator) != bool(machine.accelerator_count):
             problems.append(f"machines.{stage}: accelerator and accelerator_count go together")
+        elif machine.accelerator and stage != "train":
+            problems.append(f"machines.{stage}: only train uses an accelerator; leave it out here")
         elif machine.accelerator:
+            if config.train.device not in ("auto", "cuda"):
+                problems.append(
+                    f"machines.train asks for a {machine.accelerator} and train.device is {config.train.device!r}: "
+                    "set it to cuda, or accelerator_count to 0"
+                )
             problems += [f"machines.{stage}: {problem}" for problem in _accelerator(machine, config.vertex.region)]
     return problems
 
@@ -123,12 +139,18 @@ def _accelerator(machine: Machine, region: str) -> list[str]:
     if regions is None:
         return [f"{machine.accelerator} is not one this project knows; known: {', '.join(ACCELERATOR_REGIONS)}"]
     problems = [] if region in regions else [f"{machine.accelerator} is not offered in {region}"]
-    shape = T4_SHAPES.get(machine.accelerator_count)
-    if shape is None:
-        problems.append(f"{machine.accelerator_count} T4s do not attach to one machine; use 1, 2 or 4")
-    elif machine.cpu > shape[0] or machine.memory_gb > shape[1]:
+    family, cpus, memory_gb = SHAPES[machine.accelerator]
+    name = machine.accelerator.rpartition("_")[2]
+    if machine.accelerator_count not in (1, 2, 4, 8):
+        problems.append(f"{machine.accelerator_count} {name}s do not attach to one machine; use 1")
+    elif machine.accelerator_count > 1:
         problems.append(
-            f"{machine.accelerator_count} T4 attach to at most {shape[0]} CPUs and {shape[1]} GB (N1), "
+            f"{machine.accelerator_count} accelerators: one process trains on one, the others would be billed idle; "
+            "set accelerator_count to 1"
+        )
+    if machine.cpu > cpus or machine.memory_gb > memory_gb:
+        problems.append(
+            f"1 {name} attach to at most {cpus} CPUs and {memory_gb} GB ({family}), "
             f"not to {machine.cpu} CPUs and {machine.memory_gb} GB"
         )
     return problems

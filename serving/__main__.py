@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from serving.detector.collector import lasting
 from serving.platform.errors import AidetectError, StartError, StateError
-from serving.platform.settings import pin_numerical_threads
+from serving.platform.settings import pin_numerical_threads, read_settings_file
 from serving.settings import Settings, share_metrics_between_processes
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def main() -> int:
     """Start the server; 0 after SIGTERM or SIGINT and an orderly end, 1 for what the operator must fix."""
     pin_numerical_threads()
     try:
+        read_settings_file()
         with lasting():
             run = _prepare(_settings())
         return run()

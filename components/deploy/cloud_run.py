@@ -3,6 +3,7 @@
 import json
 import logging
 import secrets
+import uuid
 from typing import TYPE_CHECKING, Any, Final
 
 from components.artifacts.model_version import ModelVersion
@@ -22,6 +23,7 @@ CANDIDATE: Final = "candidate"
 """Tag of a version on its way into service."""
 PREVIEW: Final = "preview"
 """Label of a revision that only previews an image: its template must not become the base of a deployment."""
+_SAMPLE: Final = "us-docker.pkg.dev/cloudrun/container/hello"
 _MODEL_SETTINGS: Final = ("MODEL_URI", "MODEL_VERSION", "MODEL_DIGEST", "MLFLOW_TRACKING_URI")
 
 
@@ -71,40 +73,65 @@ class CloudRunService:
             headers["Authorization"] = f"Bearer {_id_token(self.get().uri)}"
         return HttpProber(url, self.config.request_timeout_s, headers)
 
-    def start(self, service: "Service", version: ModelVersion, revision: str, tag: str) -> HttpProber:
-        """Make `revision` with 0 % of the traffic and a tag; both in one update, so it never has users.
+    def ask_rights(self) -> None:
+        """Ask, before an update is sent, for what it needs once accepted: its operation, and the smoke test's key.
+
+        A grant on the service does not reach the operation, which stands beside it in the project; without leave to
+        look at it, an update that was carried out could neither be waited for nor taken back.
+
+        Raises:
+            StageError: names what is missing.
+        """
+        from google.api_core.exceptions import Forbidden, GoogleAPICallError
+
+        config = self.config
+        smoke_headers(config)
+        nothing = f"projects/{config.project}/locations/{config.region}/operations/{uuid.uuid4()}"
+        try:
+            self._services.transport.operations_client.get_operation(
+                nothing, retry=patience(config.retry_timeout_s), timeout=config.request_timeout_s
+            )
+        except Forbidden as error:
+            raise StageError(
+                f"look at the operations of Cloud Run in {config.project}: 403 {error.message}; grant "
+                "run.operations.get on the project (Terraform's module iam does): one on the service does not do"
+            ) from error
+        except GoogleAPICallError:
+            return  # there is no such operation, and that could be seen
+
+    def start(self, service: "Service", version: ModelVersion, tag: str) -> tuple[str, HttpProber]:
+        """Make a revision with 0 % of the traffic and a tag; both in one update, so it never has users.
+
+        Cloud Run names it: a name of ours would stay in the template, and whoever changes that next would be refused.
 
         Args:
             service: as read just now, its template changed where the revision differs; becomes what is sent.
             version: the version that the revision serves.
-            revision: name of the new revision.
             tag: its tag, taken from whichever revision has it.
 
         Returns:
-            A prober of the tag's address.
+            The revision's name and a prober of the tag's address.
         """
-        self.fill(service.template, version, revision)
-        service.traffic = [
-            *held_by_name(service, self.config),
-            *tagged(service, tag),
-            tag_target(revision, tag),
-        ]
+        self.fill(service.template, version)
+        service.traffic = [*held_by_name(service, self.config), *tagged(service, tag), _newest(0, tag)]
         updated = self.update(service, "make the new revision", "template", "traffic")
+        revision = short(updated.latest_created_revision)
         urls = [status.uri for status in updated.traffic_statuses if status.tag == tag]
         if not urls or not urls[0]:
             raise StageError(f"Cloud Run gave the revision {revision} no tag address; nothing was promoted")
-        return self.prober(urls[0])
+        return revision, self.prober(urls[0])
 
-    def fill(self, template: Any, version: ModelVersion, revision: str) -> None:
+    def fill(self, template: Any, version: ModelVersion) -> None:
         """Make a template that of a version, with all else it holds as it is."""
         from google.cloud import run_v2
 
-        template.revision = revision
+        template.revision = ""
+        # the same image and model again would be no change to Cloud Run, and make no revision
+        template.labels["attempt"] = secrets.token_hex(3)
         template.labels["model-version"] = label(version.version)
         template.labels["bundle-digest"] = label(version.bundle_digest[:12])
         container = template.containers[0]
-        if self.config.image:
-            container.image = self.config.image
+        container.image = self.image(template)
         settings = {
             "MODEL_URI": version.bundle_uri or version.uri,
             "MODEL_VERSION": version.version,
@@ -114,6 +141,22 @@ class CloudRunService:
             settings["MLFLOW_TRACKING_URI"] = version.tracking_uri
         kept = [variable for variable in container.env if variable.name not in _MODEL_SETTINGS]
         container.env = [*kept, *(run_v2.EnvVar(name=key, value=value) for key, value in settings.items())]
+
+    def image(self, template: Any) -> str:
+        """The image of the next revision.
+
+        Raises:
+            StageError: the service runs Terraform's sample still, and no image is known to take its place.
+        """
+        config, now = self.config, str(template.containers[0].image)
+        if config.image or not is_sample(now):
+            return config.image or now
+        if not config.first_image:
+            raise StageError(
+                f"Cloud Run service {config.service} still runs the sample that Terraform made it with; give the first "
+                "release its image: aidetect deploy --image NAME@sha256:..., or pin images.serving"
+            )
+        return config.first_image
 
 
 class CloudRunRollout:
@@ -129,7 +172,7 @@ class CloudRunRollout:
     def __init__(self, version: ModelVersion, config: DeployConfig) -> None:
         self._version, self._config = version, config
         self._service = CloudRunService(config)
-        self._revision = revision_name(config, version)
+        self._revision = ""
         self._before: Service | None = None
         self._held: list[TrafficTarget] = []
         """The traffic before, by revision name."""
@@ -142,13 +185,14 @@ class CloudRunRollout:
             StageError: it is not there, serves nothing yet, or its template is a preview's.
         """
         service = self._service.get()
+        self._service.ask_rights()
         if not self._config.image:
             refuse_preview(service, self._config)
         self._before, self._held = copied(service), held_by_name(service, self._config)
         image = service.template.containers[0].image
-        # the template that a preview left is not the one users get
-        before = "" if PREVIEW in service.template.labels else image
-        self.images = (before, self._config.image or image)
+        # the template that a preview left is not the one users get, and nothing leads back to the sample
+        before = "" if PREVIEW in service.template.labels or is_sample(image) else image
+        self.images = (before, self._service.image(service.template))
         return json.dumps(
             {
                 "latest": service.latest_created_revision,
@@ -176,7 +220,7 @@ class CloudRunRollout:
             before.latest_created_revision = memory["latest"]
             before.traffic = [run_v2.TrafficTarget(target) for target in memory["traffic"]]
             before.template.labels.pop(PREVIEW, None)
-            self._service.fill(before.template, serving, "")
+            self._service.fill(before.template, serving)
             before.template.containers[0].image = memory["image"]
         self._before = before
 
@@ -189,7 +233,7 @@ class CloudRunRollout:
         assert self._before is not None
         service = copied(self._before)
         service.template.labels.pop(PREVIEW, None)
-        prober = self._service.start(service, self._version, self._revision, CANDIDATE)
+        self._revision, prober = self._service.start(service, self._version, CANDIDATE)
         return Started(prober, self._version.version)
 
     def shift(self, percent: int) -> Prober:
@@ -203,8 +247,7 @@ class CloudRunRollout:
                     f"Cloud Run service {self._config.service}: {short(service.latest_created_revision)} was made "
                     f"after {self._revision}; deploy again"
                 )
-            latest = run_v2.TrafficTargetAllocationType.TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST
-            service.traffic = [run_v2.TrafficTarget(type_=latest, percent=100), *tagged(service, CANDIDATE)]
+            service.traffic = [_newest(100), *tagged(service, CANDIDATE)]
         else:
             mine = run_v2.TrafficTarget(type_=_by_revision(), revision=self._revision, percent=percent, tag=CANDIDATE)
             left = shrunk({target.revision: target.percent for target in self._held}, 100 - percent)
@@ -243,9 +286,9 @@ class CloudRunRollout:
             self._service.update(service, "un-pin the traffic", "traffic")
 
 
-def revision_name(config: DeployConfig, version: ModelVersion) -> str:
-    """A name that no revision has had."""
-    return f"{config.service[:40]}-v{version.version}-{secrets.token_hex(3)}"
+def is_sample(image: str) -> bool:
+    """Whether an image is the sample that Terraform's first apply puts in place of one that is not built yet."""
+    return image.startswith(_SAMPLE)
 
 
 def _as_dict(target: "TrafficTarget") -> dict[str, Any]:
@@ -302,6 +345,14 @@ def refuse_preview(service: "Service", config: DeployConfig) -> None:
             f"the newest revision of Cloud Run service {config.service} is the preview {tag}, under way or cut short; "
             "wait for it, or put the service right with: aidetect deploy --image IMAGE"
         )
+
+
+def _newest(percent: int, tag: str = "") -> "TrafficTarget":
+    """Traffic that follows whichever revision is the newest."""
+    from google.cloud import run_v2
+
+    latest = run_v2.TrafficTargetAllocationType.TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST
+    return run_v2.TrafficTarget(type_=latest, percent=percent, tag=tag)
 
 
 def _by_revision() -> Any:

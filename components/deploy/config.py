@@ -41,6 +41,9 @@ class DeployConfig(BaseModel):
     request_timeout_s: float = Field(default=10.0, gt=0)
     stop_timeout_s: float = Field(default=15.0, gt=0)
     """From SIGTERM to the local server's exit."""
+    traffic_settle_s: float = Field(default=30.0, ge=0)
+    """How long another version may still answer at the shared address after all traffic was moved, which takes
+    the cloud some seconds."""
     probability_tolerance: float = Field(default=GOLDEN_TOLERANCE, gt=0, le=0.05)
     """Largest accepted difference of a probability served from the one recorded in training."""
 
@@ -60,6 +63,12 @@ class DeployConfig(BaseModel):
     """Cloud Run service; Terraform makes it, this stage gives it revisions."""
     image: str = ""
     """Serving image by digest for the new revision; empty: the image that the service runs now."""
+    first_image: str = ""
+    """Serving image by digest for a service that still runs Terraform's sample; empty: images.serving, if pinned."""
+    preview_service: str = ""
+    """Cloud Run service of previews, so that they never touch the one with users; empty: `service`."""
+    preview_key_secret: str = ""
+    """Its API keys in Secret Manager, as `api_key_secret`; empty: `api_key_secret`."""
     api_key_secret: str = ""
     """Secret Manager secret with the service's API keys (id in `project`, or a full version name): the smoke test sends
     the first of them where AIDETECT_API_KEY is not set."""
@@ -105,6 +114,15 @@ class DeployConfig(BaseModel):
         if self.target == "vertex_endpoint" and self.endpoint == self.smoke_endpoint:
             raise ValueError("deploy.smoke_endpoint must be another endpoint than deploy.endpoint, one without users")
         return self
+
+    def for_previews(self) -> "DeployConfig":
+        """The same, at the service that previews have to themselves."""
+        return self.model_copy(
+            update={
+                "service": self.preview_service or self.service,
+                "api_key_secret": self.preview_key_secret or self.api_key_secret,
+            }
+        )
 
 
 def inherited_environment() -> dict[str, str]:

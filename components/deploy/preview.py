@@ -20,12 +20,12 @@ from components.deploy.cloud_run import (
     copied,
     held_by_name,
     refuse_preview,
-    revision_name,
     short,
     tag_target,
     tagged,
 )
 from components.deploy.config import DeployConfig
+from components.deploy.ledger import Ledger
 from components.deploy.promotion import approved_examples, taking_back
 from components.deploy.smoke import HttpProber, SmokeReport, smoke
 from components.deploy.smoke_key import smoke_headers
@@ -67,6 +67,34 @@ def champion(tracking_uri: str, name: str) -> ModelVersion:
     return registry.describe(version)
 
 
+def champion_by_ledger(config: DeployConfig, name: str, bundles: str) -> ModelVersion:
+    """The version that serves users, as the ledger and the bucket tell it: a preview needs no way into the registry.
+
+    Args:
+        config: names the ledger.
+        name: of the model.
+        bundles: `gs://bucket/folder` under which bundles are kept as `{model}/{digest}`.
+
+    Raises:
+        StageError: nothing was promoted yet, or the ledger cannot be read.
+    """
+    promoted = [e for e in Ledger(config.ledger_path).entries() if e.model == name and e.outcome == "promoted"]
+    if not promoted:
+        raise StageError(f"{config.ledger_path} knows no champion of {name}; deploy one with: aidetect deploy")
+    last = promoted[-1]
+    uri = f"{bundles.rstrip('/')}/{name}/{last.bundle_digest}"
+    return ModelVersion(
+        name=name,
+        version=last.to_version,
+        uri=uri,
+        bundle_digest=last.bundle_digest,
+        tracking_uri="",
+        run_id=last.run_id,
+        headline=last.verdict,
+        bundle_uri=uri,
+    )
+
+
 def smoke_service(url: str, version: ModelVersion, config: DeployConfig) -> SmokeReport:
     """Replay a version's golden images against a service that runs.
 
@@ -79,7 +107,14 @@ def smoke_service(url: str, version: ModelVersion, config: DeployConfig) -> Smok
         prober = HttpProber(url, config.request_timeout_s, smoke_headers(config))
     with tempfile.TemporaryDirectory() as scratch:
         examples = approved_examples(version, Path(scratch))
-        return smoke(prober, examples, version.version, config.probability_tolerance, config.smoke_timeout_s)
+        return smoke(
+            prober,
+            examples,
+            version.version,
+            config.probability_tolerance,
+            config.smoke_timeout_s,
+            0.0 if config.target == "local" else config.traffic_settle_s,
+        )
 
 
 def deploy_preview(version: ModelVersion, config: DeployConfig, tag: str) -> Preview:
@@ -133,13 +168,14 @@ class _Trial:
     def __init__(self, version: ModelVersion, config: DeployConfig, tag: str) -> None:
         self._version, self._tag = version, tag
         self._cloud = CloudRunService(config)
-        self.revision = revision_name(config, version)
+        self.revision = ""
         self._before: Service | None = None
         self._held: list[TrafficTarget] = []
         """Users' traffic before, by revision name."""
 
     def start(self) -> HttpProber:
         service = self._cloud.get()
+        self._cloud.ask_rights()
         refuse_preview(service, self._cloud.config)
         _without_users(service, self._tag)
         if any(target.tag == CANDIDATE for target in service.traffic):
@@ -148,7 +184,8 @@ class _Trial:
             )
         self._before, self._held = copied(service), held_by_name(service, self._cloud.config)
         service.template.labels[PREVIEW] = self._tag
-        return self._cloud.start(service, self._version, self.revision, self._tag)
+        self.revision, prober = self._cloud.start(service, self._version, self._tag)
+        return prober
 
     def put_back(self, *, keep_tag: bool) -> None:
         """The old template as the newest revision while users are held by name; then their traffic as it was."""

@@ -68,6 +68,8 @@ class _Promotion:
 
     def _attempt(self, scratch: Path, undo: ExitStack) -> tuple[Deployment, Rollout]:
         examples = approved_examples(self.version, scratch)
+        if self.version.vertex_resource:
+            VertexAliases(self.version.vertex_resource, self.config).ask_rights()
         rollout = open_rollout(self.version, self.config, scratch)
         taken_back_by = rollout.begin()
         self.images = rollout.images
@@ -90,14 +92,15 @@ class _Promotion:
         )
         return deployment, rollout
 
-    def _smoke(self, prober: Prober, examples: list[Example], version: str) -> SmokeReport:
-        return smoke(prober, examples, version, self.config.probability_tolerance, self.config.smoke_timeout_s)
+    def _smoke(self, prober: Prober, examples: list[Example], version: str, settle_s: float = 0.0) -> SmokeReport:
+        config = self.config
+        return smoke(prober, examples, version, config.probability_tolerance, config.smoke_timeout_s, settle_s)
 
     def _shift(self, rollout: Rollout, examples: list[Example], version: str) -> None:
         if self.config.canary_percent:
             prober = rollout.shift(self.config.canary_percent)
             self._watch(prober, examples)
-        self._smoke(rollout.shift(100), examples, version)
+        self._smoke(rollout.shift(100), examples, version, self.config.traffic_settle_s)
 
     def _watch(self, prober: Prober, examples: list[Example]) -> None:
         """Ask the shared address until the hold is over: whichever version answers, it must answer."""

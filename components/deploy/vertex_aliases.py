@@ -23,11 +23,19 @@ class VertexAliases:
             self._client = connect(aiplatform_v1.ModelServiceClient, host, config.vertex_api_endpoint)
         self._before: dict[str, str] = {}
 
+    def ask_rights(self) -> None:
+        """Ask for leave to move aliases before users' traffic moves: one alias is given to the version that has it.
+
+        Raises:
+            StageError: these credentials may not.
+        """
+        for alias, version in self._standing().items():
+            self._merge(version, [alias])
+            return
+
     def move(self) -> None:
         """Point both aliases at the version."""
-        with google_errors("read Vertex Model Registry"):
-            for found in self._client.list_model_versions(name=self._model, **self._options):
-                self._before |= {alias: found.version_id for alias in _PROMOTED if alias in found.version_aliases}
+        self._before |= self._standing()
         self._merge(self._version, list(_PROMOTED))
 
     def restore(self) -> None:
@@ -36,6 +44,13 @@ class VertexAliases:
             self._merge(version, [alias])
         if self._before and CHAMPION not in self._before:
             self._merge(self._version, [f"-{CHAMPION}"])
+
+    def _standing(self) -> dict[str, str]:
+        with google_errors("read Vertex Model Registry"):
+            listed = self._client.list_model_versions(name=self._model, **self._options)
+            return {
+                alias: found.version_id for found in listed for alias in _PROMOTED if alias in found.version_aliases
+            }
 
     def _merge(self, version: str, aliases: list[str]) -> Any:
         with google_errors("move the aliases in Vertex Model Registry"):

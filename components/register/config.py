@@ -14,7 +14,7 @@ class RegisterConfig(BaseModel):
     bucket: str = ""
     """`gs://bucket/folder` under which bundles are kept as `{model}/{digest}`."""
     serving_image: str = ""
-    """Image of the serving container by digest: `…/serving@sha256:…`."""
+    """Image of the serving container by digest, where it is not images.serving."""
     predict_route: str = "/vertex/predict"
     health_route: str = "/vertex/health"
     container_port: int = Field(default=8080, ge=1, le=65535)
@@ -30,7 +30,7 @@ class RegisterConfig(BaseModel):
 
     @model_validator(mode="after")
     def _vertex_needs(self) -> "RegisterConfig":
-        needed = {key: getattr(self, key) for key in ("project", "region", "bucket", "serving_image")}
+        needed = {key: getattr(self, key) for key in ("project", "region", "bucket")}
         missing = [key for key, value in needed.items() if not value]
         if self.vertex and missing:
             raise ValueError(f"register.vertex needs register.{', register.'.join(missing)}")

@@ -14,6 +14,7 @@ from components.platform.google_cloud import connect, google_errors, label, pati
 from components.register.config import RegisterConfig
 from serving.detector.bundle import RELEASE
 from serving.detector.labels import LABELS
+from serving.platform.errors import StageError
 
 _METRICS_SCHEMA: Final = "gs://google-cloud-aiplatform/schema/modelevaluation/classification_metrics_1.0.0.yaml"
 _DIGEST_LABEL: Final = "bundle-digest"
@@ -53,6 +54,8 @@ def publish(
     Raises:
         StageError: Google refused; nothing made here is left once `undo` has run.
     """
+    if not config.serving_image:
+        raise StageError("register.vertex needs an image to serve with: set images.serving, by digest")
     bundle_uri = f"{config.bucket.rstrip('/')}/{context.model_name}/{release.bundle_digest}"
     files = {path.relative_to(bundle).as_posix(): path for path in bundle.rglob("*") if path.is_file()}
     files |= {f"{RELEASE}/{path.name}": path for path in release_dir.iterdir()}

@@ -52,6 +52,8 @@ VARS = {
     "IMAGE_REPOSITORY": "registry.test/project/images",
     "LEDGER_URI": "gs://bucket/promotions.jsonl",
     "MLFLOW_TRACKING_URI": "https://mlflow.test",
+    "PREVIEW_SERVICE": "service-preview",
+    "PREVIEW_KEYS": "preview-keys",
     "SERVICE_URL": "https://service.test",
     "TORCH_CPU_INDEX": "https://index.test/cpu",
     "TORCH_CUDA_INDEX": "https://index.test/cuda",
@@ -73,7 +75,10 @@ echo "aidetect $*" >> "$CALLS"
 env | grep '^AIDETECT_' | sort >> "$CALLS.env"
 [ -z "${REAL_AIDETECT:-}" ] || python3 "$CHECK_FLAGS" "$REAL_AIDETECT" "$@"
 if [ "$1" = "${FAILING_VERB:-}" ]; then exit "$FAILING_CODE"; fi
-case " $* " in *" --json "*) echo '{"url": "https://pr-7---service.test"}';; esac
+case " $* " in
+  *" --dry-run "*) echo '{"decision": {"retrain": true}}' ;;
+  *" --json "*) echo '{"url": "https://pr-7---service.test"}' ;;
+esac
 """
 GH = """#!/usr/bin/env bash
 echo "gh $*" >> "$CALLS"

@@ -31,6 +31,7 @@ _PROJECT: Final = re.compile(r"[a-z][a-z0-9-]{4,28}[a-z0-9]")
 _REGION: Final = re.compile(r"[a-z]+-[a-z]+[0-9]+")
 _BUCKET: Final = re.compile(r"[a-z0-9]([a-z0-9-]{1,50}[a-z0-9])")
 _REPOSITORY: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,38})/[A-Za-z0-9._-]{1,100}")
+_NUMBER: Final = re.compile(r"[1-9][0-9]{0,18}")
 _IMAGE: Final = re.compile(r"(?P<repository>.+)/(?P<name>[a-z-]+)@sha256:(?P<digest>[0-9a-f]{64})")
 
 
@@ -46,6 +47,7 @@ class Owner:
     region: str
     bucket: str
     repository: str
+    repository_id: str
 
     def __post_init__(self) -> None:
         """Refuse names that Google Cloud or GitHub would refuse later."""
@@ -57,6 +59,7 @@ class Owner:
         if self.bucket.startswith("goog") or "google" in self.bucket:
             raise InitError(f"--bucket {self.bucket!r}: Google keeps names with goog for itself; choose another")
         _match("--repository", self.repository, _REPOSITORY, "OWNER/NAME on GitHub")
+        _match("--repository-id", self.repository_id, _NUMBER, f"its number: {_ask_github(self.repository)}")
 
     @property
     def images(self) -> str:
@@ -73,7 +76,7 @@ class Owner:
             "vertex": {**place, "bucket": f"gs://{self.bucket}-pipelines", "service_account": account},
             "register": {**place, "bucket": f"{models}/bundles"},
             "deploy": {**place, "ledger_path": f"{models}/promotions.jsonl"},
-            "retrain": {"state_path": f"{models}/retrain.jsonl"},
+            "retrain": {"state_path": f"gs://{self.bucket}-pipelines/retrain.jsonl"},
         }
 
 
@@ -83,6 +86,9 @@ Bucket = Annotated[
     str, typer.Option(help=f"What the buckets -data, -models, -pipelines begin with; default: PROJECT-{ACCOUNTS}.")
 ]
 Repository = Annotated[str, typer.Option(help="OWNER/NAME on GitHub; default: that of the remote origin.")]
+RepositoryId = Annotated[
+    str, typer.Option(help="Its number, by which Google knows whose workflows sign in; default: as `gh` tells it.")
+]
 Environment = Annotated[
     Literal["dev", "prod"],
     typer.Option(help="Terraform environment; each wants a project of its own. The configuration follows prod."),
@@ -99,6 +105,7 @@ def init(
     region: Region = "",
     bucket: Bucket = "",
     repository: Repository = "",
+    repository_id: RepositoryId = "",
     environment: Environment = "prod",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the changes and write nothing.")] = False,
     config_file: ConfigFile = None,
@@ -107,7 +114,7 @@ def init(
 
     What is not given is asked for. Asked again with the same answers it changes nothing.
     """
-    owner = _ask(project, region, bucket, repository)
+    owner = _ask(project, region, bucket, repository, repository_id)
     changes = planned(owner, environment, config_file or Path(CONFIG_FILE))
     if dry_run:
         for path, (before, after) in changes.items():
@@ -137,6 +144,7 @@ def planned(owner: Owner, environment: str, config_file: Path) -> dict[Path, tup
         "project": owner.project,
         "region": owner.region,
         "github_repository": owner.repository,
+        "github_repository_id": owner.repository_id,
         "bucket_prefix": owner.bucket,
     }
     state = {"bucket": f"{owner.bucket}-terraform"}
@@ -177,9 +185,7 @@ def _configuration(text: str, owner: Owner, path: Path) -> str:
     images = profile.setdefault("images", {})
     for name in ("train", "pipeline", "serving"):
         images[name] = _moved(str(images.get(name, "")), owner.images, name)
-    profile["register"]["serving_image"] = _moved(
-        str(profile["register"].get("serving_image", "")), owner.images, "serving"
-    )
+    profile["register"].pop("serving_image", None)  # images.serving is the one place
     written = StringIO()
     yaml.dump(document, written)
     _check(written.getvalue())
@@ -229,20 +235,38 @@ def _write(texts: Mapping[Path, str]) -> None:
             new.unlink(missing_ok=True)
 
 
-def _ask(project: str, region: str, bucket: str, repository: str) -> Owner:
+def _ask(project: str, region: str, bucket: str, repository: str, repository_id: str) -> Owner:
     project = project or _prompt("--project", "Google Cloud project id", "")
     region = region or _prompt("--region", "Region", "europe-west1")
     bucket = bucket or _prompt("--bucket", "Buckets begin with", f"{project}-{ACCOUNTS}", optional=True)
     repository = repository or _prompt("--repository", "GitHub repository (OWNER/NAME)", _origin())
-    return Owner(project, region, bucket, repository)
+    repository_id = repository_id or _prompt("--repository-id", "Number of that repository", _number(repository))
+    return Owner(project, region, bucket, repository, repository_id)
 
 
 def _prompt(option: str, question: str, default: str, optional: bool = False) -> str:
     if sys.stdin.isatty():
         return str(typer.prompt(question, default=default or None)).strip()
-    if default and (optional or option == "--repository"):
+    if default and (optional or option.startswith("--repository")):
         return default
     raise InitError(f"{option} is missing; give it, or run in a terminal to be asked")
+
+
+def _number(repository: str) -> str:
+    """The repository's number as the GitHub command line tells it; nothing where it is not signed in."""
+    if _REPOSITORY.fullmatch(repository) is None:
+        return ""
+    try:
+        done = subprocess.run(
+            ["gh", "api", f"repos/{repository}", "--jq", ".id"], capture_output=True, text=True, timeout=20, check=False
+        )
+    except (OSError, subprocess.SubprocessError):  # no such command on this machine, or no answer
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _ask_github(repository: str) -> str:
+    return f"gh api repos/{repository} --jq .id"
 
 
 def _origin() -> str:

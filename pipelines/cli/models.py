@@ -58,7 +58,7 @@ def deploy(
     summary_file: SummaryFile = None,
     as_json: Json = False,
 ) -> None:
-    """Bring the challenger into service: smoke test, traffic, champion. With --image also the champion, anew."""
+    """Bring the challenger into service: smoke test, traffic, champion. With --image: the champion, on that image."""
     if bool(tag) != no_traffic:
         raise typer.BadParameter("--tag and --no-traffic belong together")
     if remove_tag and (tag or image):
@@ -87,6 +87,7 @@ def promote(
     """Make a registered version champion, after the same smoke test as a new one."""
     from components.deploy.promotion import promote as run
 
+    config = config.with_serving_image()
     _show(run(config.tracking_uri, config.tracking.model_name, version, config.deploy, why), as_json)
 
 
@@ -101,6 +102,7 @@ def rollback(
     from components.deploy.promotion import rollback as run
     from pipelines.cli.markdown import deployment_markdown, summary
 
+    config = config.with_serving_image()
     with summary(summary_file, "aidetect rollback") as told:
         done = run(config.tracking_uri, config.tracking.model_name, config.deploy, why)
         told.add(deployment_markdown(done))
@@ -118,6 +120,7 @@ def _show(deployment: "Deployment", as_json: bool) -> None:
 
 
 def _with_image(config: "PipelineConfig", image: str) -> "PipelineConfig":
+    config = config.with_serving_image()
     if not image:
         return config
     from pipelines.settings.places import is_pinned
@@ -140,7 +143,7 @@ def _deploy(config: "PipelineConfig", why: str, told: "Summary", as_json: bool) 
 
 
 def _candidate(config: "PipelineConfig") -> "ModelVersion":
-    """The challenger; for a new image without one, or one that already served and was rolled back, the champion."""
+    """The challenger; for a new image the champion: a release of code brings no model that was held back."""
     from components.artifacts.model_version import CHALLENGER, CHAMPION
     from components.deploy.ledger import History, Ledger
     from components.platform.registry import Registry
@@ -150,7 +153,7 @@ def _candidate(config: "PipelineConfig") -> "ModelVersion":
     challenger, champion = registry.aliased(CHALLENGER), registry.aliased(CHAMPION)
     history = History(Ledger(config.deploy.ledger_path).lines(), registry.name)
     spent = challenger in history.served | history.withdrawn and challenger != champion
-    if config.deploy.image and champion is not None and (challenger is None or spent):
+    if config.deploy.image and champion is not None:
         return registry.describe(champion)
     if challenger is None:
         raise StageError(f"{registry.name} has no challenger in {config.tracking_uri}; make one with: aidetect run")
@@ -163,11 +166,15 @@ def _candidate(config: "PipelineConfig") -> "ModelVersion":
 
 
 def _preview(config: "PipelineConfig", tag: str, told: "Summary", as_json: bool) -> None:
-    from components.deploy.preview import champion, deploy_preview
+    from components.deploy.preview import champion, champion_by_ledger, deploy_preview
     from pipelines.cli.markdown import preview_markdown
 
-    version = champion(config.tracking_uri, config.tracking.model_name)
-    done = deploy_preview(version, config.deploy, tag)
+    name, bundles = config.tracking.model_name, config.register_.bucket
+    if config.tracking.uri or not (bundles and config.register_.vertex):
+        version = champion(config.tracking_uri, name)
+    else:
+        version = champion_by_ledger(config.deploy, name, bundles)
+    done = deploy_preview(version, config.deploy.for_previews(), tag)
     told.add(preview_markdown(done))
     if as_json:
         typer.echo(done.model_dump_json(indent=1))
@@ -178,7 +185,7 @@ def _preview(config: "PipelineConfig", tag: str, told: "Summary", as_json: bool)
 def _remove_tag(config: "PipelineConfig", tag: str, told: "Summary", as_json: bool) -> None:
     from components.deploy.preview import remove_tag
 
-    removed = remove_tag(config.deploy, tag)
+    removed = remove_tag(config.deploy.for_previews(), tag)
     sentence = f"tag {tag} removed" if removed else f"no revision has the tag {tag}; nothing to do"
     told.add(sentence)
     typer.echo(json.dumps({"tag": tag, "removed": removed}) if as_json else sentence)

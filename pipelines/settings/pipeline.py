@@ -13,7 +13,15 @@ from components.register.config import RegisterConfig
 from components.train.config import TrainConfig
 from components.verify_data.config import VerifyDataConfig
 from pipelines.settings.operations import CostConfig, RetrainConfig, ScheduleConfig
-from pipelines.settings.places import DockerConfig, ImagesConfig, KubeflowConfig, MachinesConfig, VertexConfig
+from pipelines.settings.places import (
+    NEVER_PUSHED,
+    DockerConfig,
+    ImagesConfig,
+    KubeflowConfig,
+    MachinesConfig,
+    VertexConfig,
+    is_pinned,
+)
 from serving.platform.frozen import Section
 
 SQLITE: Final = "sqlite:///"
@@ -91,6 +99,27 @@ class PipelineConfig(Section):
         """Where a sqlite registry's files go; empty: the server decides."""
         sqlite = self.tracking_uri.startswith(SQLITE)
         return (self.paths.workspace.resolve() / "mlflow-artifacts").as_uri() if sqlite else ""
+
+    @property
+    def serving_image(self) -> str:
+        """The one image that versions are registered and first released with."""
+        return self.register_.serving_image or self.images.serving
+
+    @property
+    def named_images(self) -> dict[str, str]:
+        """Every image that a run names, by its key: those of the stages, and what register and deploy serve with."""
+        images = {f"images.{name}": image for name, image in self.images.model_dump().items()}
+        if self.register_.vertex and self.register_.serving_image:
+            images["register.serving_image"] = self.register_.serving_image
+        if self.deploy.target == "cloud_run" and self.deploy.image:
+            images["deploy.image"] = self.deploy.image
+        return images
+
+    def with_serving_image(self) -> Self:
+        """The same with that image wherever a stage looks for it."""
+        known = is_pinned(self.images.serving) and not self.images.serving.endswith(NEVER_PUSHED)
+        first = self.deploy.first_image or (self.images.serving if known else "")
+        return self.changed("register_", serving_image=self.serving_image).changed("deploy", first_image=first)
 
     def changed(self, section: str, **keys: Any) -> Self:
         """The same with other values in one section."""

@@ -38,7 +38,9 @@ class VertexTarget:
     """One project and region of Vertex AI Pipelines."""
 
     def __init__(self, config: PipelineConfig) -> None:
-        self.config = config
+        # a paid accelerator that does not answer must fail the stage, not train for days on its machine's processor
+        paid = bool(config.machines.train.accelerator_count) and config.train.device == "auto"
+        self.config = config.changed("train", device="cuda") if paid else config
         self.poll_s = config.vertex.poll_s
 
     def place(self, stage: Stage, task: "dsl.PipelineTask") -> None:

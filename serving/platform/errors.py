@@ -86,6 +86,10 @@ class SmokeError(StageError):
     """The version must not serve; says what it answered."""
 
 
+class OtherVersionError(SmokeError):
+    """Another version than the expected one answers: wrong, or not yet true where traffic was moved a moment ago."""
+
+
 class NotAnsweringError(AidetectError):
     """No answer, or one that says to come back: worth asking again until the time is up."""
 

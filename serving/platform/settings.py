@@ -6,10 +6,15 @@ Dockerfile, in the same words.
 """
 
 import os
+import re
 import stat
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
+
+from serving.platform.errors import StartError, one_line
+
+_SETTINGS_BYTES: Final = 64 * 1024
 
 QUIET: Final = MappingProxyType(
     {
@@ -35,6 +40,37 @@ def quieten_libraries() -> None:
         os.environ.setdefault(name, value)
     if "MPLCONFIGDIR" not in os.environ and (folder := _own_temporary_folder()):
         os.environ["MPLCONFIGDIR"] = str(folder)
+
+
+def read_settings_file() -> None:
+    """Take the settings in the file that SETTINGS_FILE names, where the environment does not have them itself.
+
+    One `NAME=value` a line; empty lines and those that begin with # say nothing. A deployment changes the environment
+    of a service; what whoever owns the service says beside it stands in this file, so that neither undoes the other.
+
+    Raises:
+        StartError: it cannot be read, or is another file.
+    """
+    name = os.environ.get("SETTINGS_FILE", "")
+    if not name:
+        return
+    try:
+        with Path(name).open("rb") as file:
+            content = file.read(_SETTINGS_BYTES + 1)
+        if len(content) > _SETTINGS_BYTES:
+            raise StartError(
+                f"SETTINGS_FILE {name}: more than {_SETTINGS_BYTES:,} bytes; give a file of NAME=value lines"
+            )
+        text = content.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartError(f"SETTINGS_FILE {name}: {one_line(error)}; give a file of NAME=value lines") from error
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        found = re.fullmatch(r"([A-Z][A-Z0-9_]*)=([^\0]*)", line)
+        if found is None:
+            raise StartError(f"SETTINGS_FILE {name}, line {number}: write NAME=value, the name in capitals")
+        os.environ.setdefault(found[1], found[2])
 
 
 def pin_numerical_threads() -> None:

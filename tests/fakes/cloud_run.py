@@ -7,6 +7,7 @@ from google.cloud import run_v2
 from google.protobuf import json_format
 
 from tests.fakes.google_rest import ApiError, GoogleRest, Request
+from tests.fakes.policy import Policy
 
 SERVICE = "projects/proj/locations/europe-west1/services/detector"
 LATEST = run_v2.TrafficTargetAllocationType.TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST
@@ -20,8 +21,12 @@ class FakeCloudRun(GoogleRest):
         serve: Callable[[dict[str, str]], str],
         environment: dict[str, str],
         image: str = "registry/serving@sha256:" + "0" * 64,
+        name: str = SERVICE,
     ) -> None:
         super().__init__()
+        self.name = name
+        self.lag = 0
+        """Reads of the service that still show the traffic of before, after it was moved."""
         self.serve = serve
         self.revisions: dict[str, run_v2.RevisionTemplate] = {}
         self.made: list[str] = []
@@ -33,7 +38,7 @@ class FakeCloudRun(GoogleRest):
                 )
             ]
         )
-        self.service = run_v2.Service(name=SERVICE, template=template, traffic=[{"type_": LATEST, "percent": 100}])
+        self.service = run_v2.Service(name=self.name, template=template, traffic=[{"type_": LATEST, "percent": 100}])
         self._revise()
         self._settle()
 
@@ -53,16 +58,29 @@ class FakeCloudRun(GoogleRest):
     @property
     def pinned(self) -> bool:
         """Whether traffic is held on named revisions instead of following the latest."""
-        return not any(target.type_ == LATEST for target in self.service.traffic)
+        return not any(target.type_ == LATEST and target.percent for target in self.service.traffic)
 
     @property
     def updates(self) -> list[Request]:
         """The updates sent."""
         return [request for request in self.requests if request.method == "PATCH"]
 
+    def ask(self, request: Request, policy: Policy) -> None:
+        """The service's own permissions; for an update also those on what its revision runs as, and its image."""
+        if "/operations/" in request.path:
+            policy.require("run.operations.get")
+            return
+        service = f"service {self.name.rpartition('/')[2]}"
+        policy.require("run.services.get" if request.method == "GET" else "run.services.update", service)
+        if request.method != "GET":
+            account = request.body.get("template", {}).get("serviceAccount", "")
+            if account:
+                policy.require("iam.serviceAccounts.actAs", f"account {account}")
+            policy.require("artifactregistry.repositories.downloadArtifacts", "repository ai-product-photo-detector")
+
     def route(self, request: Request) -> dict[str, Any]:
         """GET and PATCH of the service."""
-        if request.path != f"/v2/{SERVICE}":
+        if request.path != f"/v2/{self.name}":
             raise ApiError(404, f"{request.path} not found")
         if request.method == "GET":
             return self._document()
@@ -78,7 +96,7 @@ class FakeCloudRun(GoogleRest):
             self.service.template = body.template
             self._revise()
         self._settle()
-        return self.running("projects/proj/locations/europe-west1", "google.cloud.run.v2.Service", self._document())
+        return self.running(self.name.partition("/services/")[0], "google.cloud.run.v2.Service", self._document())
 
     def _document(self) -> dict[str, Any]:
         return json_format.MessageToDict(run_v2.Service.pb(self.service))
@@ -89,7 +107,7 @@ class FakeCloudRun(GoogleRest):
             raise ApiError(409, f"revision {name} exists")
         self.revisions[name] = run_v2.RevisionTemplate(run_v2.RevisionTemplate.pb(self.service.template))
         self.made.append(name)
-        self.service.latest_created_revision = self.service.latest_ready_revision = f"{SERVICE}/revisions/{name}"
+        self.service.latest_created_revision = self.service.latest_ready_revision = f"{self.name}/revisions/{name}"
 
     def _settle(self) -> None:
         latest = self.made[-1]

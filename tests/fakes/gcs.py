@@ -11,6 +11,8 @@ from urllib.parse import parse_qsl, unquote, urlparse
 
 import google_crc32c
 
+from tests.fakes.policy import Policy, RefusedError
+
 
 class FakeGcs:
     """Buckets of objects; any bucket exists. Set STORAGE_EMULATOR_HOST to `url`."""
@@ -28,6 +30,8 @@ class FakeGcs:
         """Buckets that do not exist."""
         self.denied: set[str] = set()
         """Permissions that the caller has on no bucket."""
+        self.policy: Policy | None = None
+        """Who may do what; None: a test that is not about rights."""
         self.faults: list[tuple[str, int, int]] = []
         """(part of the path, status to answer, how often)."""
         self._sessions: dict[str, tuple[str, bytes]] = {}
@@ -84,9 +88,17 @@ class FakeGcs:
             if times and part in unquote(path):
                 self.faults[index] = (part, code, times - 1)
                 return self._json(code, {"error": {"code": code, "message": f"injected {code}"}})
+        if self.policy is not None:
+            try:
+                self._ask(method, path, asked, headers, body, self.policy)
+            except RefusedError as error:
+                return self._json(error.code, {"error": {"code": error.code, "message": str(error)}})
         about = re.fullmatch(r"/storage/v1/b/([^/]+)(/iam/testPermissions)?", path)
         if about and about[1] not in self.missing:
             wanted = {value for key, value in parse_qsl(asked) if key == "permissions"}
+            if self.policy is not None:
+                policy, on = self.policy, f"bucket {about[1]}"
+                wanted = {permission for permission in wanted if policy.allows(policy.caller, permission, on)}
             return self._json(200, {"name": about[1], "permissions": sorted(wanted - self.denied)})
         query = dict(parse_qsl(asked))
         found = re.fullmatch(r"/(?:(upload|download)/)?storage/v1/b/([^/]+)/o(?:/(.+))?", path)
@@ -120,6 +132,22 @@ class FakeGcs:
             return 416, {"content-range": f"bytes */{len(whole)}"}, b""
         where = {"content-range": f"bytes {begin}-{end}/{len(whole)}"}
         return 206, hashes | where, whole[begin : end + 1]
+
+    def _ask(self, method: str, path: str, asked: str, headers: Any, body: bytes, policy: Policy) -> None:
+        found = re.fullmatch(r"/(?:(upload|download)/)?storage/v1/b/([^/]+)/o(?:/(.+))?", path)
+        if not found or method == "PUT":
+            return
+        kind, on, name = found[1], f"bucket {found[2]}", unquote(found[3] or "")
+        query = dict(parse_qsl(asked))
+        if kind == "upload":
+            policy.require("storage.objects.create", on)
+            name = query.get("name") or str(re.search(rb'"name": ?"([^"]+)"', body)[1].decode())
+            if f"{found[2]}/{name}" in self.objects:
+                policy.require("storage.objects.delete", on)  # what it replaces is deleted
+        elif not name:
+            policy.require("storage.objects.list", on)
+        else:
+            policy.require(f"storage.objects.{'delete' if method == 'DELETE' else 'get'}", on)
 
     def _upload(self, method: str, bucket: str, query: dict[str, str], headers: Any, body: bytes) -> Any:
         if method == "PUT":

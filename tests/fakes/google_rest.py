@@ -10,8 +10,11 @@ from urllib.parse import parse_qsl, unquote, urlparse
 
 from google.protobuf import json_format
 
+from tests.fakes.policy import Policy, RefusedError
+
 STATUS = {
     400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
     403: "PERMISSION_DENIED",
     404: "NOT_FOUND",
     409: "ABORTED",
@@ -48,6 +51,8 @@ class GoogleRest:
     cuts: list[tuple[str, str, bool]] = field(default_factory=list)
     """(method, part of the path, whether it is still carried out): such a request is broken off, once."""
     operations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    policy: Policy | None = None
+    """Who may do what; None: a test that is not about rights."""
 
     def __post_init__(self) -> None:
         outer = self
@@ -115,6 +120,8 @@ class GoogleRest:
         with self._lock:
             self.requests.append(request)
             try:
+                if self.policy is not None:
+                    self.ask(request, self.policy)
                 self._inject(request)
                 if "/operations/" in request.path:
                     return 200, self._operation(request)
@@ -122,8 +129,19 @@ class GoogleRest:
             except ApiError as error:
                 status = STATUS.get(error.code, "UNKNOWN")
                 return error.code, {"error": {"code": error.code, "message": str(error), "status": status}}
+            except RefusedError as error:
+                status = STATUS.get(error.code, "UNKNOWN")
+                return error.code, {"error": {"code": error.code, "message": str(error), "status": status}}
             except json_format.ParseError as error:
                 return 400, {"error": {"code": 400, "message": str(error), "status": "INVALID_ARGUMENT"}}
+
+    def ask(self, request: Request, policy: Policy) -> None:
+        """Ask the policy for what Google would ask for.
+
+        Raises:
+            RefusedError: it does not allow the request.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not know what {request.method} {request.path} needs")
 
     def route(self, request: Request) -> dict[str, Any]:
         """Answer of the API proper."""

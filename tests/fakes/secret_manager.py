@@ -4,6 +4,7 @@ import base64
 from typing import Any
 
 from tests.fakes.google_rest import ApiError, GoogleRest, Request
+from tests.fakes.policy import Policy
 
 
 class FakeSecretManager(GoogleRest):
@@ -12,6 +13,12 @@ class FakeSecretManager(GoogleRest):
     def __init__(self, secrets: dict[str, str]) -> None:
         super().__init__()
         self.secrets = secrets
+
+    def ask(self, request: Request, policy: Policy) -> None:
+        """Reading a version; one must be there."""
+        secret = request.path.split("/")[5 - 1]
+        policy.require("secretmanager.versions.access", f"secret {secret}")
+        policy.version_of(secret)
 
     def route(self, request: Request) -> dict[str, Any]:
         """Answer of the API proper."""

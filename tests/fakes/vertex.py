@@ -10,8 +10,23 @@ from google.cloud import aiplatform_v1 as vertex
 from google.protobuf import json_format
 
 from tests.fakes.google_rest import ApiError, GoogleRest, Request
+from tests.fakes.policy import Policy
 
 PARENT = "projects/proj/locations/europe-west1"
+_NEEDS = {
+    ("models", "upload"): "aiplatform.models.upload",
+    ("models", "listVersions"): "aiplatform.models.list",
+    ("models", "mergeVersionAliases"): "aiplatform.models.update",
+    ("models", "import"): "aiplatform.modelEvaluations.import",
+    ("models", "deleteVersion"): "aiplatform.models.delete",
+    ("models", "DELETE"): "aiplatform.models.delete",
+    ("endpoints", "GET"): "aiplatform.endpoints.get",
+    ("endpoints", "PATCH"): "aiplatform.endpoints.update",
+    ("endpoints", "deployModel"): "aiplatform.endpoints.deploy",
+    ("endpoints", "undeployModel"): "aiplatform.endpoints.undeploy",
+    ("endpoints", "predict"): "aiplatform.endpoints.predict",
+}
+"""(kind, method of the API) -> permission, as the reference of the REST API names them."""
 _TYPE = "google.cloud.aiplatform.v1"
 
 
@@ -42,6 +57,13 @@ class FakeVertex(GoogleRest):
     def aliases(self, name: str) -> dict[str, str]:
         """Alias -> version of a model."""
         return {a: number for number, model in self.models.get(name, {}).items() for a in model.version_aliases}
+
+    def ask(self, request: Request, policy: Policy) -> None:
+        """Vertex AI's permissions, all on the project."""
+        found = re.search(r"/(models|endpoints)(?:/[^/:]+)?(?:/evaluations)?(?::(\w+))?$", request.path)
+        verb = (found[2] or request.method) if found else ""
+        if found and (found[1], verb) in _NEEDS:
+            policy.require(_NEEDS[found[1], verb])
 
     def route(self, request: Request) -> dict[str, Any]:
         """Models, endpoints and predictions."""

@@ -11,6 +11,7 @@ from google.protobuf import json_format
 from components.artifacts.verdict import VERDICT_JSON
 from tests.fakes.gcs import FakeGcs
 from tests.fakes.google_rest import ApiError, GoogleRest, Request
+from tests.fakes.policy import Policy
 from tests.fakes.vertex import parse, show
 from tests.releases import make_evaluation, make_verdict
 
@@ -36,6 +37,21 @@ class FakeVertexPipelines(GoogleRest):
         """Region -> T4s that the project may train on; "" for every other region."""
         self.schedules: dict[str, aiplatform_v1.Schedule] = {}
         self._made = 0
+
+    def ask(self, request: Request, policy: Policy) -> None:
+        """Jobs, schedules and the quota; who starts a run that another account does must be allowed to act as it."""
+        if "/consumerQuotaMetrics/" in request.path:
+            policy.require("serviceusage.quotas.get")
+            return
+        kind = "schedules" if "/schedules" in request.path else "pipelineJobs"
+        verb = request.path.partition(":")[2] or request.method
+        named = re.search(r"/(pipelineJobs|schedules)/", request.path)
+        does = {"POST": "create", "PATCH": "update", "DELETE": "delete", "cancel": "cancel"}.get(verb, "update")
+        does = ("get" if named else "list") if verb == "GET" else does
+        policy.require(f"aiplatform.{kind}.{does}")
+        if does == "create":
+            job = request.body.get("createPipelineJobRequest", {}).get("pipelineJob", request.body)
+            policy.require("iam.serviceAccounts.actAs", f"account {job.get('serviceAccount', '')}")
 
     @property
     def changes(self) -> list[str]:

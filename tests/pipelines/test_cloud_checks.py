@@ -89,11 +89,10 @@ def test_all_is_there(
     [
         (lambda cloud, gcs, registry: gcs.missing.add("bkt"), "gs://bkt: no such bucket"),
         (lambda cloud, gcs, registry: gcs.missing.add("photos"), "gs://photos: no such bucket"),
-        (lambda cloud, gcs, registry: gcs.fail("b/records", 403), "bucket gs://records: 403"),
         (lambda cloud, gcs, registry: registry.missing.add("pipeline"), "images.pipeline: "),
         (lambda cloud, gcs, registry: cloud.t4s.update({"europe-west1": 0}), "0 in europe-west1, the run needs 1"),
     ],
-    ids=["bucket", "data", "403", "image", "quota"],
+    ids=["bucket", "data", "image", "quota"],
 )
 def test_what_would_fail_is_refused_before_the_submission(
     aidetect: Aidetect,
@@ -149,6 +148,18 @@ def test_rights_are_those_of_the_identity_that_runs(
     ran = submit(aidetect, settings)
     assert ran.code == 0, ran.err
     assert "pipeline@proj.iam.gserviceaccount.com needs them" in ran.err
+
+
+def test_a_bucket_that_only_the_run_s_account_sees_is_a_note(
+    aidetect: Aidetect, cloud: FakeVertexPipelines, gcs: FakeGcs, settings: list[str]
+) -> None:
+    gcs.fail("b/records", 403)
+    refused = submit(aidetect, [*settings, "vertex.service_account="])
+    assert refused.code == 1 and "bucket gs://records: 403" in refused.err
+    ran = submit(aidetect, settings)
+    assert ran.code == 0, ran.err
+    assert "note: gs://records: not looked at: " in ran.err
+    assert "pipeline@proj.iam.gserviceaccount.com does the run's work" in ran.err
 
 
 def test_what_cannot_be_asked_is_said_and_stops_nothing(

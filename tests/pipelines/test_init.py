@@ -16,7 +16,8 @@ from pipelines.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PROD = Path("infra/terraform/environments/prod")
-ANSWERS = ("--project", "my-shop-42", "--region", "europe-west4", "--repository", "me/detector")
+OWNER = ("--repository", "me/detector", "--repository-id", "42")
+ANSWERS = ("--project", "my-shop-42", "--region", "europe-west4", *OWNER)
 AIDETECT = (sys.executable, "-c", "from pipelines.cli import main; main()")
 
 
@@ -81,10 +82,11 @@ def test_every_place_names_the_new_owner_and_nothing_else_changes(project: Path,
     }
     assert all(
         image.startswith("europe-west4-docker.pkg.dev/my-shop-42/ai-product-photo-detector/")
-        for image in (*config.images.model_dump().values(), config.register_.serving_image)
+        for image in (*config.images.model_dump().values(), config.serving_image)
     )
     variables = after[str(PROD / "terraform.tfvars")].splitlines()
-    assert 'bucket_prefix     = "my-shop-42-aidetect"' in variables
+    assert 'bucket_prefix        = "my-shop-42-aidetect"' in variables
+    assert 'github_repository_id = "42"' in variables
     assert len({line.index("=") for line in variables}) == 1  # as `terraform fmt` wants them
     declared = after[str(PROD / "variables.tf")]
     assert all(f'variable "{line.split()[0]}"' in declared for line in variables)
@@ -116,7 +118,7 @@ def test_another_owner_keeps_what_was_written_by_hand_but_no_foreign_digest(
     assert "my-shop-42" not in file.read_text()
     text = variables.read_text()
     assert 'model_uri = "gs://x/y"' in text
-    assert 'bucket_prefix     = "other-name"' in text
+    assert 'bucket_prefix        = "other-name"' in text
     assert text.count("bucket_prefix") == 1
 
 
@@ -148,6 +150,8 @@ def test_the_dev_environment_leaves_the_configuration_alone(project: Path, init:
         ("--bucket", "goog-photos", "Google keeps"),
         ("--repository", "detector", "OWNER/NAME"),
         ("--repository", "", "--repository is missing"),
+        ("--repository-id", "me/detector", "gh api repos/me/detector --jq .id"),
+        ("--repository-id", "", "--repository-id is missing"),
     ],
 )
 def test_a_name_that_is_none_is_refused_in_one_line(
@@ -190,7 +194,7 @@ def test_in_a_terminal_it_asks_and_offers_the_remote(project: Path) -> None:
         [*AIDETECT, "init"], cwd=project, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     os.close(terminal)
-    os.write(main, b"asked-project\n\n\n\n")
+    os.write(main, b"asked-project\n\n\n\n123\n")
     said, _ = process.communicate(timeout=60)
     os.close(main)
     assert process.returncode == 0, said

@@ -48,6 +48,7 @@ class Cloud:
             "ledger_path": self.shop.ledger_path,
             "canary_hold_s": 0.0,
             "smoke_timeout_s": 20.0,
+            "traffic_settle_s": 3.0,
             "retry_timeout_s": 3.0,
         }
         return DeployConfig.model_validate(values | changes)
@@ -80,7 +81,9 @@ def test_new_revision_is_tried_without_users_then_canaried_then_promoted_and_unp
     make, canary, whole = cloud.run.updates
     new = cloud.run.made[-1]
     held = {"revision": old, "percent": 100, "tag": "", "latest": False}
-    assert traffic(make) == [held, {"revision": new, "percent": 0, "tag": "candidate", "latest": False}]
+    # named by Cloud Run: a name in the template would refuse whoever changes it next
+    assert "revision" not in make.body["template"]
+    assert traffic(make) == [held, {"revision": "", "percent": 0, "tag": "candidate", "latest": True}]
     assert make.query["updateMask"] == "template,traffic"
     assert traffic(canary) == [
         {**held, "percent": 90},

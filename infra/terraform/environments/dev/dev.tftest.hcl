@@ -15,6 +15,8 @@ mock_provider "google" {
 }
 
 variables {
+  github_repository_id = "123456789"
+
   project           = "example-project"
   github_repository = "example/ai-product-photo-detector"
   image             = "registry.test/example/serving@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"

@@ -20,14 +20,21 @@ variable "github_repository" {
   type        = string
 }
 
-variable "image" {
-  description = "Serving image of the first revision, by digest."
+variable "github_repository_id" {
+  description = "Number of that repository: gh api repos/OWNER/NAME --jq .id"
   type        = string
 }
 
-variable "model_uri" {
-  description = "Model of the first revision: gs://bucket/folder or models:/name@alias."
+variable "image" {
+  description = "Serving image of the first revision, by digest; empty: Google's sample until the first release."
   type        = string
+  default     = ""
+}
+
+variable "model_uri" {
+  description = "Model of the first revision: gs://bucket/folder or models:/name@alias; empty with the sample."
+  type        = string
+  default     = ""
 }
 
 variable "service_environment" {

@@ -7,6 +7,7 @@ module "platform" {
   region                  = var.region
   bucket_prefix           = var.bucket_prefix
   github_repository       = var.github_repository
+  github_repository_id    = var.github_repository_id
   image                   = var.image
   model_uri               = var.model_uri
   service_environment     = var.service_environment

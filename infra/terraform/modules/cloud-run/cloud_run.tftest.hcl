@@ -46,6 +46,46 @@ run "the_sidecar_is_a_second_container" {
   }
 }
 
+run "the_first_apply_needs_no_image_and_no_model" {
+  command = plan
+  variables {
+    image     = ""
+    model_uri = ""
+  }
+  assert {
+    condition     = !strcontains(google_cloud_run_v2_service.this.template[0].containers[0].image, var.service)
+    error_message = "the sample must not look like an image of ours"
+  }
+}
+
+run "warm_instances_belong_to_the_service_and_not_to_each_tag" {
+  command = plan
+  variables {
+    min_instances = 1
+    environment   = { RATE_LIMIT_STORAGE_URI = "redis://cache" }
+  }
+  assert {
+    condition     = google_cloud_run_v2_service.this.scaling[0].min_instance_count == 1
+    error_message = "the service would sleep"
+  }
+  assert {
+    condition     = !contains([for env in google_cloud_run_v2_service.this.template[0].containers[0].env : env.name], "RATE_LIMIT_STORAGE_URI")
+    error_message = "a setting among what deployments change would never be changed again"
+  }
+  assert {
+    condition     = strcontains(google_secret_manager_secret_version.settings.secret_data, "RATE_LIMIT_STORAGE_URI=redis://cache")
+    error_message = "the setting reaches nobody"
+  }
+}
+
+run "an_image_without_its_model_is_refused" {
+  command = plan
+  variables {
+    model_uri = ""
+  }
+  expect_failures = [var.model_uri]
+}
+
 run "an_image_by_tag_is_refused" {
   command = plan
   variables {

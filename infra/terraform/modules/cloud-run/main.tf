@@ -1,13 +1,54 @@
-# The service that CD deploys to. Terraform owns what it is - identity, limits, probes, scaling, secrets, who may call it - and
-# leaves alone the three things that a deployment changes: the image, the model that a revision serves, and the traffic.
+# The service that CD deploys to. Terraform owns what it is - identity, limits, probes, scaling, settings, who may call it - and
+# leaves alone what a deployment changes: the image, the model that a revision serves, and the traffic.
+locals {
+  settings = "/etc/aidetect"
+  # answers 200 to every path on every port, so that the first apply needs neither an image nor a model
+  sample = "us-docker.pkg.dev/cloudrun/container/hello"
+  # a variable of the container would belong to whoever deployed last; a file of Terraform's own does not
+  lines = [for name, value in var.environment : "${name}=${value}"]
+}
+
+resource "google_secret_manager_secret" "settings" {
+  project   = var.project
+  secret_id = "${var.service}-settings"
+  labels    = var.labels
+
+  replication {
+    auto {}
+  }
+}
+
+# Another version for each change: a revision keeps the one that it was made with.
+resource "google_secret_manager_secret_version" "settings" {
+  secret          = google_secret_manager_secret.settings.id
+  secret_data     = "${join("\n", concat(["# settings of the service, from Terraform"], local.lines))}\n"
+  deletion_policy = "ABANDON"
+
+  lifecycle {
+    create_before_destroy = true
+  }
+}
+
+resource "google_secret_manager_secret_iam_member" "settings" {
+  project   = var.project
+  secret_id = google_secret_manager_secret.settings.secret_id
+  role      = "roles/secretmanager.secretAccessor"
+  member    = "serviceAccount:${var.service_account}"
+}
+
 resource "google_cloud_run_v2_service" "this" {
   project             = var.project
   name                = var.service
   location            = var.region
-  description         = "Tells real product photos from AI-generated ones"
+  description         = var.description
   ingress             = var.ingress
   deletion_protection = var.deletion_protection
   labels              = var.labels
+
+  # of the whole service: on a revision it would hold an instance for each tag, with users or without
+  scaling {
+    min_instance_count = var.min_instances
+  }
 
   template {
     service_account                  = var.service_account
@@ -16,13 +57,23 @@ resource "google_cloud_run_v2_service" "this" {
     execution_environment            = "EXECUTION_ENVIRONMENT_GEN2"
 
     scaling {
-      min_instance_count = var.min_instances
       max_instance_count = var.max_instances
+    }
+
+    volumes {
+      name = "settings"
+      secret {
+        secret = google_secret_manager_secret.settings.secret_id
+        items {
+          path    = "settings.env"
+          version = google_secret_manager_secret_version.settings.version
+        }
+      }
     }
 
     containers {
       name  = "serving"
-      image = var.image
+      image = var.image == "" ? local.sample : var.image
 
       ports {
         container_port = 8080
@@ -38,14 +89,14 @@ resource "google_cloud_run_v2_service" "this" {
       }
 
       dynamic "env" {
-        for_each = merge({
-          MODEL_URI       = var.model_uri
+        for_each = merge(var.model_uri == "" ? {} : { MODEL_URI = var.model_uri }, {
           REQUIRE_AUTH    = "true"
           TRUSTED_PROXIES = "1"
           EXPLAIN_WARMUP  = "true"
           # Cloud Run takes 32 MiB over HTTP/1; the form around a batch has 64 KiB of them
           MAX_BATCH_BYTES = tostring(32 * 1024 * 1024 - 64 * 1024)
-        }, var.environment)
+          SETTINGS_FILE   = "${local.settings}/settings.env"
+        })
         content {
           name  = env.key
           value = env.value
@@ -60,6 +111,11 @@ resource "google_cloud_run_v2_service" "this" {
             version = "latest"
           }
         }
+      }
+
+      volume_mounts {
+        name       = "settings"
+        mount_path = local.settings
       }
 
       startup_probe {
@@ -114,9 +170,10 @@ resource "google_cloud_run_v2_service" "this" {
       template[0].containers[0].image,
       template[0].containers[0].env,
       template[0].labels,
-      template[0].revision,
     ]
   }
+
+  depends_on = [google_secret_manager_secret_iam_member.settings]
 }
 
 resource "google_cloud_run_v2_service_iam_member" "invoker" {

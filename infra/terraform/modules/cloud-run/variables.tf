@@ -13,34 +13,52 @@ variable "service" {
   type        = string
 }
 
-variable "image" {
-  description = "Serving image of the first revision, by digest. Later ones are deployed by `aidetect deploy`."
+variable "description" {
+  description = "What the service is for."
   type        = string
+  default     = "Tells real product photos from AI-generated ones"
+}
+
+variable "image" {
+  description = "Serving image of the first revision, by digest; empty: Google's sample, which answers every probe until the first `aidetect deploy`."
+  type        = string
+  default     = ""
 
   validation {
-    condition     = can(regex("@sha256:[0-9a-f]{64}$", var.image))
+    condition     = var.image == "" || can(regex("@sha256:[0-9a-f]{64}$", var.image))
     error_message = "image must end in @sha256: and 64 hexadecimal digits: a tag may move under a running revision."
   }
 }
 
 variable "model_uri" {
-  description = "Model of the first revision: gs://bucket/folder or models:/name@alias."
+  description = "Model of the first revision: gs://bucket/folder or models:/name@alias; empty with the sample."
   type        = string
+  default     = ""
 
   validation {
-    condition     = can(regex("^(gs://.+|models:/.+)", var.model_uri))
+    condition     = can(regex("^(|gs://.+|models:/.+)$", var.model_uri))
     error_message = "model_uri must be a gs:// folder or a models:/ URI."
+  }
+
+  validation {
+    condition     = (var.image == "") == (var.model_uri == "")
+    error_message = "image and model_uri go together: both for a first revision of one's own, neither for the sample."
   }
 }
 
 variable "environment" {
-  description = "Further settings of the service, e.g. MLFLOW_TRACKING_URI, RATE_LIMIT_STORAGE_URI."
+  description = "Further settings of the service, e.g. RATE_LIMIT_STORAGE_URI. A change makes a new revision of the image and model that serve."
   type        = map(string)
   default     = {}
 
   validation {
-    condition     = !anytrue([for name in keys(var.environment) : contains(["API_KEYS", "PORT", "HOST"], name)])
-    error_message = "API_KEYS comes from Secret Manager; PORT and HOST belong to the platform and the image."
+    condition     = !anytrue([for name in keys(var.environment) : contains(["API_KEYS", "PORT", "HOST", "MODEL_URI", "MODEL_VERSION", "MODEL_DIGEST"], name)])
+    error_message = "API_KEYS comes from Secret Manager, PORT and HOST belong to the platform and the image, MODEL_* to deployments."
+  }
+
+  validation {
+    condition     = alltrue([for name, value in var.environment : can(regex("^[A-Z][A-Z0-9_]*$", name)) && !strcontains(value, "\n")])
+    error_message = "A setting is named in capitals and its value is one line."
   }
 }
 

@@ -11,18 +11,24 @@ variables {
   project           = "example-project"
   name              = "aidetect"
   github_repository = "example/ai-product-photo-detector"
+
+  github_repository_id = "123456789"
 }
 
 run "only_this_repository_signs_in" {
   command = apply
 
   assert {
-    condition     = google_iam_workload_identity_pool_provider.github.attribute_condition == "assertion.repository == 'example/ai-product-photo-detector'"
+    condition     = google_iam_workload_identity_pool_provider.github.attribute_condition == "assertion.repository_id == '123456789'"
     error_message = "other repositories could sign in"
   }
   assert {
-    condition     = endswith(google_service_account_iam_member.github["deploy 0"].member, "subject/repo:example/ai-product-photo-detector:environment:production")
+    condition     = endswith(google_service_account_iam_member.github["deploy"].member, "/attribute.environment/production")
     error_message = "deploying is not bound to the protected environment"
+  }
+  assert {
+    condition     = alltrue([for grant in google_service_account_iam_member.github : !strcontains(grant.member, "/subject/")])
+    error_message = "GitHub spells a job's subject in several ways: bind to its attributes"
   }
 }
 
@@ -40,6 +46,22 @@ run "no_project_wide_power" {
     condition     = length([for grant in google_project_iam_member.this : grant if grant.role == "roles/aiplatform.user"]) == 2
     error_message = "only the pipeline and who submits it use Vertex AI"
   }
+  assert {
+    condition     = google_project_iam_custom_role.this["preview"].permissions == toset(["run.operations.get"])
+    error_message = "a preview may watch its own updates and nothing else of the project"
+  }
+  assert {
+    condition     = google_service_account_iam_member.acts_as["preview sandbox"].role == "roles/iam.serviceAccountUser" && length([for key in keys(google_service_account_iam_member.acts_as) : key if endswith(key, " serving")]) == 2
+    error_message = "a preview runs as the sandbox, never as the service"
+  }
+}
+
+run "a_repository_without_its_number_is_refused" {
+  command = plan
+  variables {
+    github_repository_id = "example/ai-product-photo-detector"
+  }
+  expect_failures = [var.github_repository_id]
 }
 
 run "a_wildcard_repository_is_refused" {

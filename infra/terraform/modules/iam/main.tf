@@ -1,8 +1,9 @@
-# Who acts: two identities that run (serving, pipeline) and four that GitHub Actions may borrow, each for one kind of job.
+# Who acts: three identities that run (serving, sandbox, pipeline) and four that GitHub Actions may borrow, each for one kind of job.
 # Grants on resources stand beside those resources; here are only identities and the roles that exist for a project alone.
 locals {
   accounts = {
     serving  = "Runs the service"
+    sandbox  = "Runs previews of pull requests"
     pipeline = "Runs the stages of the training pipeline"
     build    = "GitHub Actions: pushes images"
     deploy   = "GitHub Actions: deploys and rolls back"
@@ -13,16 +14,35 @@ locals {
   # Writing metrics and logs, and running Vertex AI jobs, cannot be granted on anything smaller than a project.
   project_roles = {
     serving  = ["roles/logging.logWriter", "roles/monitoring.metricWriter"]
+    sandbox  = ["roles/logging.logWriter"]
     pipeline = ["roles/aiplatform.user", "roles/logging.logWriter"]
     train    = ["roles/aiplatform.user"]
   }
 
+  # What no role of Google's gives alone, for the whole project because these things stand nowhere smaller: the operations of
+  # Cloud Run (an update is polled there, beside the service that a grant names), and the aliases of models in Vertex AI.
+  watches_operations = ["run.operations.get"]
+  moves_aliases      = ["aiplatform.models.list", "aiplatform.models.update"]
+  moves_endpoints = [
+    "aiplatform.endpoints.deploy", "aiplatform.endpoints.get", "aiplatform.endpoints.predict",
+    "aiplatform.endpoints.undeploy", "aiplatform.endpoints.update", "aiplatform.models.get",
+  ]
+  custom_roles = {
+    deploy   = concat(local.watches_operations, local.moves_aliases, var.vertex_endpoints ? local.moves_endpoints : [])
+    preview  = local.watches_operations
+    pipeline = local.watches_operations
+    # how many accelerators the project may use, asked before a run is sent
+    train = ["serviceusage.quotas.get"]
+  }
+
   # A job is known by its environment, which GitHub protects (reviewers, branches); building has none and is known by its file.
-  github_subjects = {
-    build   = ["principalSet://iam.googleapis.com/${google_iam_workload_identity_pool.github.name}/attribute.workflow/${var.github_repository}/.github/workflows/images.yml"]
-    deploy  = ["principal://iam.googleapis.com/${google_iam_workload_identity_pool.github.name}/subject/repo:${var.github_repository}:environment:production"]
-    train   = ["principal://iam.googleapis.com/${google_iam_workload_identity_pool.github.name}/subject/repo:${var.github_repository}:environment:training"]
-    preview = ["principal://iam.googleapis.com/${google_iam_workload_identity_pool.github.name}/subject/repo:${var.github_repository}:environment:preview"]
+  # Whose environment it is, the provider's condition has asked: `sub` is not looked at, GitHub spells it in several ways.
+  pool = "principalSet://iam.googleapis.com/${google_iam_workload_identity_pool.github.name}"
+  github_members = {
+    build   = "${local.pool}/attribute.workflow/${var.github_repository}/.github/workflows/images.yml"
+    deploy  = "${local.pool}/attribute.environment/production"
+    train   = "${local.pool}/attribute.environment/training"
+    preview = "${local.pool}/attribute.environment/preview"
   }
 }
 
@@ -44,11 +64,29 @@ resource "google_project_iam_member" "this" {
   member  = google_service_account.this[each.value.account].member
 }
 
+resource "google_project_iam_custom_role" "this" {
+  for_each = local.custom_roles
+
+  project     = var.project
+  role_id     = "${replace(var.name, "-", "_")}_${each.key}"
+  title       = "${var.name} ${each.key}"
+  description = "What the account ${each.key} needs and no role of Google's gives alone"
+  permissions = each.value
+}
+
+resource "google_project_iam_member" "custom" {
+  for_each = local.custom_roles
+
+  project = var.project
+  role    = google_project_iam_custom_role.this[each.key].name
+  member  = google_service_account.this[each.key].member
+}
+
 # Who may start something that then runs as another account.
 resource "google_service_account_iam_member" "acts_as" {
   for_each = {
     "deploy serving"   = { actor = "deploy", as = "serving" }
-    "preview serving"  = { actor = "preview", as = "serving" }
+    "preview sandbox"  = { actor = "preview", as = "sandbox" }
     "pipeline serving" = { actor = "pipeline", as = "serving" }
     "train pipeline"   = { actor = "train", as = "pipeline" }
   }
@@ -70,11 +108,14 @@ resource "google_iam_workload_identity_pool_provider" "github" {
   workload_identity_pool_id          = google_iam_workload_identity_pool.github.workload_identity_pool_id
   workload_identity_pool_provider_id = "github"
   display_name                       = "GitHub OIDC"
-  attribute_condition                = "assertion.repository == '${var.github_repository}'"
+  # ids are never given to another owner or repository; names are
+  attribute_condition = "assertion.repository_id == '${var.github_repository_id}'"
   attribute_mapping = {
-    "google.subject"       = "assertion.sub"
-    "attribute.repository" = "assertion.repository"
-    "attribute.workflow"   = "assertion.job_workflow_ref.split('@')[0]"
+    "google.subject"          = "assertion.sub"
+    "attribute.repository_id" = "assertion.repository_id"
+    # a job without an environment carries no such claim
+    "attribute.environment" = "has(assertion.environment) ? assertion.environment : 'none'"
+    "attribute.workflow"    = "assertion.job_workflow_ref.split('@')[0]"
   }
 
   oidc {
@@ -83,11 +124,9 @@ resource "google_iam_workload_identity_pool_provider" "github" {
 }
 
 resource "google_service_account_iam_member" "github" {
-  for_each = merge([
-    for account, members in local.github_subjects : { for index, member in members : "${account} ${index}" => { account = account, member = member } }
-  ]...)
+  for_each = local.github_members
 
-  service_account_id = google_service_account.this[each.value.account].name
+  service_account_id = google_service_account.this[each.key].name
   role               = "roles/iam.workloadIdentityUser"
-  member             = each.value.member
+  member             = each.value
 }

@@ -1,5 +1,5 @@
 output "emails" {
-  description = "Service accounts' addresses by role: serving, pipeline, build, deploy, train, preview."
+  description = "Service accounts' addresses by role: serving, sandbox, pipeline, build, deploy, train, preview."
   value       = { for role, account in google_service_account.this : role => account.email }
 }
 

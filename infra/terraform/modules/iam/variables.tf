@@ -4,7 +4,7 @@ variable "project" {
 }
 
 variable "name" {
-  description = "Short name; service accounts are NAME-{serving,pipeline,build,deploy,train,preview}."
+  description = "Short name; service accounts are NAME-{serving,sandbox,pipeline,build,deploy,train,preview}."
   type        = string
 
   validation {
@@ -21,4 +21,20 @@ variable "github_repository" {
     condition     = can(regex("^[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$", var.github_repository))
     error_message = "github_repository must be written OWNER/NAME; anything wider would let foreign repositories in."
   }
+}
+
+variable "github_repository_id" {
+  description = "Number of that repository (`gh api repos/OWNER/NAME --jq .id`): names change hands, numbers do not."
+  type        = string
+
+  validation {
+    condition     = can(regex("^[1-9][0-9]{0,18}$", var.github_repository_id))
+    error_message = "github_repository_id must be the repository's number: gh api repos/OWNER/NAME --jq .id"
+  }
+}
+
+variable "vertex_endpoints" {
+  description = "Whether models are served by Vertex AI endpoints too, which the deploying account then moves."
+  type        = bool
+  default     = false
 }

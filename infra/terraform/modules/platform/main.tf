@@ -4,16 +4,28 @@ locals {
   host   = trimprefix(module.cloud_run.url, "https://")
 }
 
-module "iam" {
-  source = "../iam"
+# Nothing is asked of an API before it is enabled.
+module "apis" {
+  source = "../apis"
 
-  project           = var.project
-  name              = var.name
-  github_repository = var.github_repository
+  project = var.project
+  further = var.billing_account == "" ? [] : ["billingbudgets.googleapis.com"]
+}
+
+module "iam" {
+  source     = "../iam"
+  depends_on = [module.apis]
+
+  project              = var.project
+  name                 = var.name
+  github_repository    = var.github_repository
+  github_repository_id = var.github_repository_id
+  vertex_endpoints     = length(var.vertex_endpoints) > 0
 }
 
 module "storage" {
-  source = "../storage"
+  source     = "../storage"
+  depends_on = [module.apis]
 
   project                 = var.project
   name                    = var.name
@@ -21,11 +33,14 @@ module "storage" {
   location                = var.region
   artifact_retention_days = var.artifact_retention_days
   labels                  = local.labels
+  # `train` starts runs and reads whether their data is there; what a run makes, the run's own account writes
   grants = [
     { bucket = "models", role = "roles/storage.objectViewer", name = "serving", member = module.iam.members.serving },
+    { bucket = "models", role = "roles/storage.objectViewer", name = "sandbox", member = module.iam.members.sandbox },
     { bucket = "data", role = "roles/storage.objectViewer", name = "pipeline", member = module.iam.members.pipeline },
     { bucket = "models", role = "roles/storage.objectUser", name = "pipeline", member = module.iam.members.pipeline },
     { bucket = "pipelines", role = "roles/storage.objectUser", name = "pipeline", member = module.iam.members.pipeline },
+    { bucket = "data", role = "roles/storage.objectViewer", name = "train", member = module.iam.members.train },
     { bucket = "pipelines", role = "roles/storage.objectUser", name = "train", member = module.iam.members.train },
     { bucket = "models", role = "roles/storage.objectUser", name = "deploy", member = module.iam.members.deploy },
     { bucket = "models", role = "roles/storage.objectViewer", name = "preview", member = module.iam.members.preview },
@@ -33,30 +48,38 @@ module "storage" {
 }
 
 module "registry" {
-  source = "../registry"
+  source     = "../registry"
+  depends_on = [module.apis]
 
   project  = var.project
   name     = var.service
   location = var.region
   labels   = local.labels
   writers  = { build = module.iam.members.build }
+  # who deploys an image, or looks it up before a run; Google's own agents pull it
   readers = {
-    for account in ["serving", "pipeline", "deploy", "train", "preview"] : account => module.iam.members[account]
+    for account in ["pipeline", "deploy", "train", "preview"] : account => module.iam.members[account]
   }
 }
 
 module "secrets" {
-  source = "../secrets"
+  source     = "../secrets"
+  depends_on = [module.apis]
 
   project = var.project
   name    = var.name
   labels  = local.labels
-  # besides the service itself: whoever smoke-tests a revision of it
-  secrets = { api-keys = { for account in ["serving", "pipeline", "deploy", "preview"] : account => module.iam.members[account] } }
+  # besides the service itself: whoever smoke-tests a revision of it. Previews have keys of their own.
+  secrets = {
+    api-keys     = { for account in ["serving", "pipeline", "deploy"] : account => module.iam.members[account] }
+    preview-keys = { for account in ["sandbox", "preview"] : account => module.iam.members[account] }
+  }
 }
 
+# Grants before the service: a revision that cannot read its keys or its model never becomes ready.
 module "cloud_run" {
-  source = "../cloud-run"
+  source     = "../cloud-run"
+  depends_on = [module.storage, module.registry]
 
   project               = var.project
   region                = var.region
@@ -73,23 +96,43 @@ module "cloud_run" {
   labels                = local.labels
   invokers              = var.public ? { public = "allUsers" } : var.invokers
   deployers = {
-    for account in ["deploy", "preview", "pipeline"] : account => module.iam.members[account]
+    for account in ["deploy", "pipeline"] : account => module.iam.members[account]
   }
 }
 
-module "vertex" {
-  source = "../vertex"
+# Pull requests are tried on a service of their own: its account, its keys, no instance while nobody looks.
+module "preview" {
+  source     = "../cloud-run"
+  depends_on = [module.storage, module.registry]
 
-  project    = var.project
-  name       = var.name
-  region     = var.region
-  endpoints  = var.vertex_endpoints
-  labels     = local.labels
-  submitters = { train = module.iam.members.train, pipeline = module.iam.members.pipeline }
+  project             = var.project
+  region              = var.region
+  service             = "${var.service}-preview"
+  description         = "Previews of pull requests, without users"
+  api_keys_secret     = module.secrets.ids["preview-keys"]
+  service_account     = module.iam.emails.sandbox
+  min_instances       = 0
+  max_instances       = 2
+  deletion_protection = false
+  labels              = local.labels
+  invokers            = var.public ? { public = "allUsers" } : var.invokers
+  deployers           = { preview = module.iam.members.preview }
+}
+
+module "vertex" {
+  source     = "../vertex"
+  depends_on = [module.apis]
+
+  project   = var.project
+  name      = var.name
+  region    = var.region
+  endpoints = var.vertex_endpoints
+  labels    = local.labels
 }
 
 module "monitoring" {
-  source = "../monitoring"
+  source     = "../monitoring"
+  depends_on = [module.apis]
 
   project           = var.project
   name              = var.name
@@ -103,8 +146,9 @@ module "monitoring" {
 }
 
 module "budget" {
-  source = "../budget"
-  count  = var.billing_account == "" ? 0 : 1
+  source     = "../budget"
+  depends_on = [module.apis]
+  count      = var.billing_account == "" ? 0 : 1
 
   project               = var.project
   name                  = var.name

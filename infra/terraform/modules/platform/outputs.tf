@@ -20,6 +20,8 @@ output "github_variables" {
     IMAGE_REGISTRY                 = module.registry.host
     IMAGE_REPOSITORY               = module.registry.repository
     SERVICE_URL                    = module.cloud_run.url
+    PREVIEW_SERVICE                = module.preview.service
+    PREVIEW_KEYS                   = module.secrets.ids["preview-keys"]
   }
 }
 

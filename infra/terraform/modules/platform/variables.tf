@@ -46,6 +46,11 @@ variable "github_repository" {
   type        = string
 }
 
+variable "github_repository_id" {
+  description = "Number of that repository: gh api repos/OWNER/NAME --jq .id"
+  type        = string
+}
+
 variable "service" {
   description = "Name of the Cloud Run service."
   type        = string
@@ -53,13 +58,15 @@ variable "service" {
 }
 
 variable "image" {
-  description = "Serving image of the first revision, by digest."
+  description = "Serving image of the first revision, by digest; empty: Google's sample until the first release."
   type        = string
+  default     = ""
 }
 
 variable "model_uri" {
-  description = "Model of the first revision."
+  description = "Model of the first revision; empty with the sample."
   type        = string
+  default     = ""
 }
 
 variable "service_environment" {

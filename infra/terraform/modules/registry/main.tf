@@ -1,4 +1,6 @@
-# Images are addressed by digest and their tags never move, so what a run or a revision names is what it gets.
+# Images are addressed by digest, so what a run or a revision names is what it gets, whatever becomes of its tag. Tags say what an
+# image is for: `release-...` was built from the main branch, `build-...` from anything else. Immutable tags would forbid deleting
+# what bears one, which is every image.
 resource "google_artifact_registry_repository" "images" {
   project                = var.project
   location               = var.location
@@ -9,7 +11,7 @@ resource "google_artifact_registry_repository" "images" {
   cleanup_policy_dry_run = false
 
   docker_config {
-    immutable_tags = true
+    immutable_tags = false
   }
 
   vulnerability_scanning_config {
@@ -25,10 +27,31 @@ resource "google_artifact_registry_repository" "images" {
   }
 
   cleanup_policies {
-    id     = "delete-old"
+    id     = "delete-builds"
     action = "DELETE"
     condition {
-      older_than = "${var.retention_days * 24 * 3600}s"
+      tag_state    = "TAGGED"
+      tag_prefixes = ["build-"]
+      older_than   = "${var.build_days * 24 * 3600}s"
+    }
+  }
+
+  cleanup_policies {
+    id     = "delete-untagged"
+    action = "DELETE"
+    condition {
+      tag_state  = "UNTAGGED"
+      older_than = "${var.build_days * 24 * 3600}s"
+    }
+  }
+
+  cleanup_policies {
+    id     = "delete-releases"
+    action = "DELETE"
+    condition {
+      tag_state    = "TAGGED"
+      tag_prefixes = ["release-"]
+      older_than   = "${var.release_days * 24 * 3600}s"
     }
   }
 }

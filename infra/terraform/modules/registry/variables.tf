@@ -24,10 +24,26 @@ variable "keep_versions" {
   }
 }
 
-variable "retention_days" {
-  description = "Age in days beyond which other versions are deleted."
+variable "build_days" {
+  description = "Age in days beyond which images tagged build-, and those without a tag, are deleted."
   type        = number
-  default     = 60
+  default     = 30
+
+  validation {
+    condition     = var.build_days >= 7
+    error_message = "build_days must be at least 7: a pull request's preview may be looked at for a week."
+  }
+}
+
+variable "release_days" {
+  description = "Age in days beyond which images tagged release- are deleted, but for the newest ones."
+  type        = number
+  default     = 365
+
+  validation {
+    condition     = var.release_days >= 90
+    error_message = "release_days must be at least 90, or a rollback may find its image gone."
+  }
 }
 
 variable "readers" {

@@ -1,4 +1,4 @@
-# The secrets' shells and who may read them. Their values are added by hand or by a rotation, never through Terraform's state.
+# The secrets, a first version of each, and who may read them. Later versions are added by hand or by a rotation.
 resource "google_secret_manager_secret" "this" {
   for_each = var.secrets
 
@@ -8,6 +8,21 @@ resource "google_secret_manager_secret" "this" {
 
   replication {
     auto {}
+  }
+}
+
+# A service cannot start on a secret without a version. This one is drawn at random when it is made and goes to Google alone:
+# an argument of this kind stands neither in the plan nor in the state. Rotated later, it is not made again.
+resource "google_secret_manager_secret_version" "first" {
+  for_each = var.secrets
+
+  secret                 = google_secret_manager_secret.this[each.key].id
+  secret_data_wo         = sha256(uuid())
+  secret_data_wo_version = 1
+  deletion_policy        = "ABANDON"
+
+  lifecycle {
+    ignore_changes = [enabled]
   }
 }
 

@@ -55,6 +55,8 @@ resource "google_storage_bucket" "this" {
       }
       condition {
         age = lifecycle_rule.value
+        # not what the workflows write down beside the runs
+        matches_prefix = ["pipeline-root/"]
       }
     }
   }

@@ -13,11 +13,6 @@ variable "region" {
   type        = string
 }
 
-variable "submitters" {
-  description = "Members that submit runs, by a fixed label."
-  type        = map(string)
-}
-
 variable "endpoints" {
   description = "Vertex endpoints to make: {users, smoke} -> numeric id of at most 10 digits. Empty: the service is Cloud Run's alone."
   type        = map(string)

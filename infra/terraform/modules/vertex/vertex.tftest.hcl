@@ -1,19 +1,14 @@
 mock_provider "google" {}
 
 variables {
-  project    = "example-project"
-  name       = "aidetect"
-  region     = "europe-west1"
-  submitters = { train = "serviceAccount:train@example.test" }
+  project = "example-project"
+  name    = "aidetect"
+  region  = "europe-west1"
 }
 
-run "submitting_needs_to_see_the_project_only" {
+run "no_endpoint_unless_asked_for" {
   command = plan
 
-  assert {
-    condition     = google_project_iam_custom_role.preflight.permissions == toset(["resourcemanager.projects.get"])
-    error_message = "the preflight role grew"
-  }
   assert {
     condition     = length(google_vertex_ai_endpoint.this) == 0
     error_message = "endpoints are made only when asked for"

@@ -1,0 +1,166 @@
+"""Every grant of Terraform against the first day on Google Cloud: what each account needs, and nothing it does not.
+
+What is called here is what the code calls (`first_day` names it step by step); the tests beside this one run the code.
+"""
+
+import json
+import re
+
+import pytest
+
+from infra.ci.terraform_plans import made_of
+from tests.cloud.first_day import CLAIMS, first_day, play
+from tests.fakes.policy import HERE, Plan, Policy, RefusedError, api_of, cel, plan_of
+
+ENVIRONMENTS = ("dev", "prod")
+OURS = re.compile(r"module\.(iam|storage|registry|secrets|cloud_run|preview)\.")
+"""Modules whose grants the first day needs; what others add has tests of its own."""
+
+
+@pytest.fixture(params=ENVIRONMENTS)
+def environment(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_the_plans_are_those_of_the_terraform_code(environment: str) -> None:
+    kept = json.loads((HERE / "plans" / f"{environment}.json").read_text())["made_of"]
+    assert kept == made_of(), "a .tf file changed: python infra/ci/terraform_plans.py"
+
+
+def test_the_first_day_works(environment: str) -> None:
+    told = play(plan_of(environment), environment)
+    assert [(step.name, step.answer) for step in told if step.answer] == []
+    assert len(told) > 10
+
+
+def test_each_grant_taken_away_stops_the_step_that_needs_it(environment: str) -> None:
+    whole = plan_of(environment)
+    grants = [binding for binding in whole.bindings if OURS.search(binding.address)]
+    assert len(grants) > 30
+    superfluous = []
+    for binding in grants:
+        told = play(plan_of(environment, binding.address), environment)
+        failed = [step for step in told if step.answer]
+        if not failed:
+            superfluous.append(binding.address)
+            continue
+        needed = re.search(r"Permission '([\w.]+)'", failed[0].answer)
+        assert needed, failed[0].answer
+        assert needed[1] in whole.permissions(binding.role), (binding.address, failed[0])
+    assert superfluous == []
+
+
+def test_an_api_that_is_not_enabled_is_named(environment: str) -> None:
+    whole = plan_of(environment)
+    for service in ("run", "aiplatform", "storage", "secretmanager", "artifactregistry", "iamcredentials", "sts"):
+        (address,) = [
+            found["address"]
+            for found in whole.of("google_project_service")
+            if found["service"] == f"{service}.googleapis.com"
+        ]
+        failed = [step for step in play(plan_of(environment, address), environment) if step.answer]
+        assert failed and f"{service}.googleapis.com has not been used" in failed[0].answer, service
+
+
+def test_every_resource_waits_for_its_api(environment: str) -> None:
+    plan = plan_of(environment)
+    for resource in plan.resources:
+        kind = resource["type"]
+        if kind == "google_project_service":
+            continue
+        assert api_of(kind) in plan.apis, resource["address"]
+        before = plan.order(resource["address"])
+        assert "module.platform.module.apis.google_project_service.this" in before, resource["address"]
+
+
+def test_a_service_waits_for_what_its_first_revision_needs(environment: str) -> None:
+    plan = plan_of(environment)
+    for module in ("cloud_run", "preview"):
+        before = plan.order(f"module.platform.module.{module}.google_cloud_run_v2_service.this")
+        for block in (
+            "module.secrets.google_secret_manager_secret_version.first",
+            "module.secrets.google_secret_manager_secret_iam_member.reader",
+            f"module.{module}.google_secret_manager_secret_version.settings",
+            f"module.{module}.google_secret_manager_secret_iam_member.settings",
+            "module.storage.google_storage_bucket_iam_member.this",
+        ):
+            assert f"module.platform.{block}" in before, (module, block)
+
+
+def test_every_secret_that_a_service_reads_has_a_version(environment: str) -> None:
+    plan = plan_of(environment)
+    policy = Policy(plan)
+    named = [s["secret_id"] for s in plan.of("google_secret_manager_secret") if "mlflow" not in s["address"]]
+    assert {"aidetect-api-keys", "aidetect-preview-keys"} <= set(named)
+    for secret in named:
+        policy.version_of(secret)
+    bare = Policy(Plan([r for r in plan.resources if r["type"] != "google_secret_manager_secret_version"]))
+    with pytest.raises(RefusedError, match="versions/latest"):
+        bare.version_of("aidetect-api-keys")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"repository_id": "987654321"},
+        {"repository_id": "987654321", "repository": "example/ai-product-photo-detector"},
+        {"environment": "preview"},
+        {"environment": None},
+    ],
+    ids=["another repository", "another one under our name", "another environment", "no environment"],
+)
+def test_nobody_else_signs_in_to_deploy(environment: str, change: dict[str, str | None]) -> None:
+    policy = Policy(plan_of(environment))
+    claims = {k: v for k, v in {**CLAIMS, "environment": "production", **change}.items() if v is not None}
+    with pytest.raises(RefusedError):
+        policy.sign_in(claims, "deploy")
+
+
+@pytest.mark.parametrize("sub", ["repo:example/detector:environment:production", "repo:example@1/detector@2:ref:x"])
+def test_a_job_signs_in_however_github_spells_its_subject_and_its_repository(environment: str, sub: str) -> None:
+    policy = Policy(plan_of(environment))
+    policy.sign_in({**CLAIMS, "sub": sub, "environment": "production", "repository": "new-owner/new-name"}, "deploy")
+    assert policy.caller == policy.plan.account("deploy")
+
+
+def test_a_preview_reaches_nothing_of_production(environment: str) -> None:
+    plan = plan_of(environment)
+    policy = Policy(plan)
+    service = "service ai-product-photo-detector"
+    for name in ("preview", "sandbox"):
+        member = plan.account(name)
+        for permission, resource in (
+            ("run.services.update", service),
+            ("secretmanager.versions.access", "secret aidetect-api-keys"),
+            ("iam.serviceAccounts.actAs", "account aidetect-serving@example-project.iam.gserviceaccount.com"),
+            ("storage.objects.create", "bucket example-project-aidetect-models"),
+            ("aiplatform.models.update", "project"),
+        ):
+            assert not policy.allows(member, permission, resource), (name, permission)
+    made = {found["name"]: found for found in plan.of("google_cloud_run_v2_service")}
+    preview = made["ai-product-photo-detector-preview"]
+    assert not preview["scaling"][0].get("min_instance_count")
+    for found in made.values():
+        assert not found["template"][0]["scaling"][0].get("min_instance_count"), "a tag would keep an instance"
+
+
+def test_nobody_who_is_not_signed_in_gets_anything(environment: str) -> None:
+    with pytest.raises(RefusedError, match="authentication") as refused:
+        Policy(plan_of(environment)).require("run.services.get", "service ai-product-photo-detector")
+    assert refused.value.code == 401
+
+
+def test_google_s_expressions() -> None:
+    claims = {"repository_id": "7", "job_workflow_ref": "o/r/.github/workflows/x.yml@refs/heads/main"}
+    assert cel("assertion.repository_id == '7' && assertion.job_workflow_ref.startsWith('o/r/')", claims)
+    assert not cel("assertion.repository_id != '7' || assertion.repository_id == '8'", claims)
+    assert cel("has(assertion.environment) ? assertion.environment : 'none'", claims) == "none"
+    assert cel("assertion.job_workflow_ref.split('@')[0]", claims) == "o/r/.github/workflows/x.yml"
+    with pytest.raises(KeyError):
+        cel("assertion.environment", claims)
+
+
+def test_the_steps_are_told_as_a_table() -> None:
+    told = play(plan_of("prod"), "prod")
+    assert {step.account for step in told} >= {"owner", "build", "deploy", "train", "pipeline", "preview", "serving"}
+    assert [step.name for step in first_day("prod")] == [step.name for step in told]
