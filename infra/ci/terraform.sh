@@ -30,6 +30,12 @@ fi
 
 verify infra/terraform
 
+if [ -f "$CACHE/google.json" ]; then
+  python3 infra/ci/terraform_plans.py
+  git diff --exit-code --stat -- tests/fakes/plans || { echo "FAILED: the plans that the tests read are stale; commit these" >&2 && exit 1; }
+  python3 infra/ci/terraform_plans.py again
+fi
+
 planted=$(mktemp -d)
 trap 'rm -rf "$planted"' EXIT
 cp infra/terraform/modules/secrets/*.tf "$planted/"

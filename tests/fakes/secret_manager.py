@@ -16,7 +16,7 @@ class FakeSecretManager(GoogleRest):
 
     def ask(self, request: Request, policy: Policy) -> None:
         """Reading a version; one must be there."""
-        secret = request.path.split("/")[5 - 1]
+        secret = request.path.split("/")[5]
         policy.require("secretmanager.versions.access", f"secret {secret}")
         policy.version_of(secret)
 

@@ -107,7 +107,7 @@ def test_a_second_commit_takes_the_tag_and_other_previews_keep_theirs(desk: Desk
     # nor does a deployment take them away
     assert desk("deploy", "--image", OTHER)[0] == 0
     assert desk.traffic() == [("", 100, ""), (other, 0, "pr-8"), (second, 0, "pr-7")]
-    assert desk.cloud.shop.crowned == "2"
+    assert desk.cloud.shop.crowned == "1"
 
     assert desk("deploy", "--remove-tag", "pr-7")[0] == 0
     code, out, _ = desk("deploy", "--remove-tag", "pr-7")
@@ -223,34 +223,35 @@ def test_wrong_requests_are_one_line_and_send_nothing(desk: Desk, arguments: lis
     assert desk.cloud.run.requests == []
 
 
-def test_a_release_deploys_the_challenger_then_the_champion_anew_and_not_what_was_rolled_back(desk: Desk) -> None:
+def test_a_release_of_code_brings_the_champion_and_no_challenger_that_was_held_back(desk: Desk) -> None:
     run, shop = desk.cloud.run, desk.cloud.shop
     code, out, err = desk("deploy", "--image", IMAGE, "--summary", str(desk.summary))
     assert code == 0, err
+    assert "version 1 is champion (before: version 1)" in out
+    assert (shop.crowned, desk.image(run.made[-1])) == ("1", IMAGE)
+    code, out, err = desk("deploy", "--summary", str(desk.summary))
+    assert code == 0, err
     assert "version 2 is champion (before: version 1)" in out
+    assert desk.image(run.made[-1]) == IMAGE
     code, _, err = desk("rollback", "--why", "slow", "--summary", str(desk.summary))
     assert code == 0, err
     assert shop.crowned == "1"
-    # version 2 is still challenger, but it served and was taken back
-    code, out, err = desk("deploy", "--image", OTHER, "--summary", str(desk.summary))
-    assert code == 0, err
-    shop.registry.point(CHALLENGER, None)
-    code, out, err = desk("deploy", "--image", IMAGE, "--json")
+    code, out, err = desk("deploy", "--image", OTHER, "--json")
     assert (code, json.loads(out)["version"]) == (0, "1"), err
     assert [(entry.from_version, entry.to_version) for entry in shop.ledger] == [
+        ("1", "1"),
         ("1", "2"),
         ("2", "1"),
         ("1", "1"),
-        ("1", "1"),
     ]
-    assert desk.image(run.made[-1]) == IMAGE
+    assert desk.image(run.made[-1]) == OTHER
     assert run.environment(run.made[-1])["MODEL_VERSION"] == "1"
 
     name = shop.context.model_name
     told = [line for line in desk.summary.read_text().splitlines() if line.startswith(("## ", "On "))]
-    assert told[::2] == [f"## Version {version} of {name} serves" for version in ("2", "1", "1")]
+    assert told[::2] == [f"## Version {version} of {name} serves" for version in ("1", "2", "1")]
     for line, words in zip(
-        told[1::2], ("instead of version 1", "instead of version 2", "as before, in a new revision"), strict=True
+        told[1::2], ("as before, in a new revision", "instead of version 1", "instead of version 2"), strict=True
     ):
         assert line.startswith("On cloud_run, ")
         assert words in line
