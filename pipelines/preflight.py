@@ -125,7 +125,7 @@ def _machines(config: PipelineConfig) -> list[str]:
         elif machine.accelerator and stage != "train":
             problems.append(f"machines.{stage}: only train uses an accelerator; leave it out here")
         elif machine.accelerator:
-            if config.train.device not in ("auto", "cuda"):
+            if config.train.device != "auto" and not config.train.device.startswith("cuda"):
                 problems.append(
                     f"machines.train asks for a {machine.accelerator} and train.device is {config.train.device!r}: "
                     "set it to cuda, or accelerator_count to 0"

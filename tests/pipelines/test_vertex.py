@@ -85,6 +85,9 @@ def test_sync_follows_to_the_end(
         ("machines.train.cpu=32", "1 T4 attach to at most 24 CPUs"),
         ("machines.train.accelerator=NVIDIA_TESLA_K80", "NVIDIA_TESLA_K80 is not one this project knows"),
         ("machines.train.accelerator_count=3", "3 T4s do not attach to one machine"),
+        ("machines.train.accelerator_count=2", "one process trains on one, the others would be billed idle"),
+        ("train.device=cpu", "machines.train asks for a NVIDIA_TESLA_T4 and train.device is 'cpu'"),
+        ("deploy.image=registry.example/s:latest", "deploy.image is 'registry.example/s:latest': pin it by digest"),
         ("machines.train.accelerator_count=0", "accelerator and accelerator_count go together"),
         ("vertex.region=europe-north1", "NVIDIA_TESLA_T4 is not offered in europe-north1"),
         ("vertex.bucket=", "set vertex.bucket"),
@@ -100,6 +103,41 @@ def test_preflight_refuses_before_any_request(
         run(configuration(tmp_path, cloud, change))
     assert message in str(error.value)
     assert cloud.requests == []
+
+
+def test_there_is_one_serving_image_and_zeros_in_its_place_are_refused(
+    tmp_path: Path, cloud: FakeVertexPipelines
+) -> None:
+    from pipelines.compile import stage_parameters
+
+    config = configuration(tmp_path, cloud)
+    assert stage_parameters(config)["register_config"]["serving_image"] == config.images.serving
+    assert stage_parameters(config)["deploy_config"]["first_image"] == config.images.serving
+    places = (
+        "register.vertex=true",
+        "register.project=proj",
+        "register.region=europe-west1",
+        "register.bucket=gs://b/m",
+    )
+    never = "registry.example/serving@sha256:" + "0" * 64
+    for key in ("images.serving", "register.serving_image"):
+        with pytest.raises((PreflightError, CompileError)) as error:
+            run(configuration(tmp_path, cloud, *places, f"{key}={never}"))
+        assert f"{key} was never pushed" in str(error.value)
+    assert cloud.requests == []
+
+
+def test_an_accelerator_that_is_paid_for_is_trained_on(tmp_path: Path, cloud: FakeVertexPipelines) -> None:
+    from pipelines.compile import stage_parameters
+    from pipelines.preflight import problems_offline
+
+    config = configuration(tmp_path, cloud)
+    assert config.train.device == "auto"
+    assert stage_parameters(open_target("vertex", config).config)["train_config"]["device"] == "cuda"
+    without = configuration(tmp_path, cloud, "machines.train.accelerator=", "machines.train.accelerator_count=0")
+    assert stage_parameters(open_target("vertex", without).config)["train_config"]["device"] == "auto"
+    assert stage_parameters(open_target("local", config).config)["train_config"]["device"] == "auto"
+    assert problems_offline(configuration(tmp_path, cloud, "machines.train.accelerator=NVIDIA_L4")) == []
 
 
 def test_preflight_checks_parameters_against_the_spec(tmp_path: Path, cloud: FakeVertexPipelines) -> None:
