@@ -141,7 +141,8 @@ class FakeGcs:
         query = dict(parse_qsl(asked))
         if kind == "upload":
             policy.require("storage.objects.create", on)
-            name = query.get("name") or str(re.search(rb'"name": ?"([^"]+)"', body)[1].decode())
+            told = re.search(rb'"name": ?"([^"]+)"', body)
+            name = query.get("name") or (told[1].decode() if told else "")
             if f"{found[2]}/{name}" in self.objects:
                 policy.require("storage.objects.delete", on)  # what it replaces is deleted
         elif not name:
