@@ -3,7 +3,7 @@
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -44,6 +44,9 @@ class LifecycleMetrics:
             ["model"],
             registry=registry,
         )
+        # there from the start, so that the first failure is an increase
+        for name in get_args(ModelName):
+            self._failures.labels(name)
 
     def refresh_failed(self, model: ModelName) -> None:
         """A model that was to take over did not."""

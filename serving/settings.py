@@ -15,8 +15,8 @@ MIB: Final = 1024 * 1024
 _HOST_NAME: Final = re.compile(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:.]+")
 
 
-class Settings(BaseSettings):
-    """Every knob of the service; the environment variable is the field's name in capitals."""
+class DecisionSettings(BaseSettings):
+    """How verdicts become decisions, for the server and the command line alike."""
 
     model_config = SettingsConfigDict(
         env_prefix="",
@@ -27,6 +27,30 @@ class Settings(BaseSettings):
         protected_namespaces=(),
         hide_input_in_errors=True,
     )
+
+    decision_real_below: float | None = Field(None, ge=0.0, le=1.0)
+    """`likely_real` below this probability of ai_generated; empty: the model's own threshold."""
+    decision_ai_from: float | None = Field(None, ge=0.0, le=1.0)
+    """`likely_ai` from this probability on; empty: the model's own."""
+    c2pa_trust_lists: str = ""
+    """Comma list of files with certificates (PEM) of C2PA signers to trust; none are shipped. Empty: no signer is."""
+
+    @field_validator("decision_ai_from")
+    @classmethod
+    def _in_order(cls, ai_from: float | None, info: ValidationInfo) -> float | None:
+        real_below = info.data.get("decision_real_below")
+        if ai_from is not None and real_below is not None and ai_from < real_below:
+            raise ValueError("DECISION_AI_FROM is below DECISION_REAL_BELOW: a photo cannot be likely both")
+        return ai_from
+
+    @property
+    def trust_lists(self) -> list[Path]:
+        """Files of certificates of C2PA signers."""
+        return [Path(name.strip()) for name in self.c2pa_trust_lists.split(",") if name.strip()]
+
+
+class Settings(DecisionSettings):
+    """Every knob of the service; the environment variable is the field's name in capitals."""
 
     # --- where it listens ---------------------------------------------------------------------------------
     host: str = "127.0.0.1"
@@ -61,14 +85,6 @@ class Settings(BaseSettings):
     shadow_model_uri: str = ""
     """A challenger that judges a sample of the traffic off-path."""
     shadow_sample: float = Field(1.0, ge=0.0, le=1.0)
-
-    # --- how it decides -----------------------------------------------------------------------------------
-    decision_real_below: float | None = Field(None, ge=0.0, le=1.0)
-    """`likely_real` below this probability of ai_generated; empty: the model's own threshold."""
-    decision_ai_from: float | None = Field(None, ge=0.0, le=1.0)
-    """`likely_ai` from this probability on; empty: the model's own."""
-    c2pa_trust_lists: str = ""
-    """Comma list of files with certificates (PEM) of C2PA signers to trust; none are shipped. Empty: no signer is."""
 
     # --- load ---------------------------------------------------------------------------------------------
     slots: int = Field(0, ge=0, le=256)
@@ -185,19 +201,6 @@ class Settings(BaseSettings):
     @classmethod
     def _any_case(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
-
-    @field_validator("decision_ai_from")
-    @classmethod
-    def _in_order(cls, ai_from: float | None, info: ValidationInfo) -> float | None:
-        real_below = info.data.get("decision_real_below")
-        if ai_from is not None and real_below is not None and ai_from < real_below:
-            raise ValueError("DECISION_AI_FROM is below DECISION_REAL_BELOW: a photo cannot be likely both")
-        return ai_from
-
-    @property
-    def trust_lists(self) -> list[Path]:
-        """Files of certificates of C2PA signers."""
-        return [Path(name.strip()) for name in self.c2pa_trust_lists.split(",") if name.strip()]
 
     @property
     def fetch_hosts(self) -> frozenset[str]:

@@ -1,8 +1,13 @@
 """The knobs of catalogue scoring."""
 
+from typing import Final
+
 from pydantic import Field
 
 from serving.platform.frozen import Section
+
+OF_THE_MODEL: Final = -1.0
+"""No threshold of one's own; KFP takes no null."""
 
 
 class CatalogueConfig(Section):
@@ -35,5 +40,11 @@ class CatalogueConfig(Section):
     """Requests under way to one host, all workers together."""
     rate_per_host: float = Field(0.0, ge=0)
     """Requests a second to one host, all workers together; 0: as many as come."""
+    decision_real_below: float = Field(OF_THE_MODEL, ge=OF_THE_MODEL, le=1.0)
+    """`likely_real` below this probability of ai_generated; below 0: the model's own threshold."""
+    decision_ai_from: float = Field(OF_THE_MODEL, ge=OF_THE_MODEL, le=1.0)
+    """`likely_ai` from this probability on; below 0: the model's own."""
+    c2pa_trust_lists: tuple[str, ...] = ()
+    """Files with certificates (PEM) of C2PA signers to trust; none are shipped."""
     trusted_hosts: tuple[str, ...] = ()
     """Hosts whose addresses may be private, such as a company's own image server."""

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pyarrow.parquet as pq
 
+from components.catalogue.config import OF_THE_MODEL, CatalogueConfig
 from components.catalogue.destination import Destination
 from components.catalogue.entries import Entry
 from components.catalogue.executor import Executor, Shard, score_shards
@@ -43,6 +44,7 @@ def begin(
             "columns": ",".join(config.columns),
             "id_column": config.id_column,
             "max_file_bytes": config.max_file_bytes,
+            **_decides(config),
         },
     )
     found = read_job(destination)
@@ -56,6 +58,16 @@ def begin(
             f"{found.model_version}, shards of {found.shard_photos}); name another folder"
         )
     return found, True
+
+
+def _decides(config: CatalogueConfig) -> dict[str, float | str]:
+    """What a job decides by where that is not the model's own; another one makes another job."""
+    found: dict[str, float | str] = {
+        "decision_real_below": config.decision_real_below,
+        "decision_ai_from": config.decision_ai_from,
+        "c2pa_trust_lists": ",".join(config.c2pa_trust_lists),
+    }
+    return {name: value for name, value in found.items() if value not in (OF_THE_MODEL, "")}
 
 
 def missing_shards(destination: Destination, groups: Sequence[int]) -> Iterator[Shard]:

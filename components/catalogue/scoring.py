@@ -10,8 +10,10 @@ from components.catalogue.config import CatalogueConfig
 from components.catalogue.entries import Entry
 from components.catalogue.photos import Photos, UnreadPhotoError
 from components.catalogue.rows import Row, refused
+from serving.detector.conclusion import Policy
 from serving.detector.detector import Detector
 from serving.platform.errors import ImageRefusedError
+from serving.provenance.credentials import Verifier
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,15 @@ class Scorer:
     """Scores photos in this process; one single-thread engine."""
 
     def __init__(self, work: Work) -> None:
-        """Load the bundle.
+        """Load the bundle, and what decisions are made by.
 
         Raises:
             BundleError: it cannot be served.
+            TrustListError: a list of signers cannot be read.
         """
         self._work = work
         self._detector = Detector.load(work.bundle, threads=1)
+        self._policy = policy_of(work.config)
         self._photos = Photos(work.config, work.workers)
 
     def score(self, entries: Sequence[Entry]) -> list[Row]:
@@ -54,7 +58,7 @@ class Scorer:
             return refused(entry.id, entry.uri, data.reason)
         started = time.perf_counter()
         try:
-            judged = self._detector.judge(data)
+            judged = self._detector.judge(data, policy=self._policy)
         except ImageRefusedError as error:
             return refused(entry.id, entry.uri, error.reason, time.perf_counter() - started)
         found = judged.conclusion
@@ -80,6 +84,17 @@ class Scorer:
             "format": judged.info.format,
             "seconds": judged.seconds,
         }
+
+
+def policy_of(config: CatalogueConfig) -> Policy:
+    """How a job decides, by the one rule of server and command line.
+
+    Raises:
+        TrustListError: a list of signers cannot be read.
+    """
+    verifier = Verifier([Path(name) for name in config.c2pa_trust_lists])
+    real_below, ai_from = config.decision_real_below, config.decision_ai_from
+    return Policy(verifier, None if real_below < 0.0 else real_below, None if ai_from < 0.0 else ai_from)
 
 
 def _set_alarm(seconds: float) -> None:

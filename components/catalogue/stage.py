@@ -11,7 +11,7 @@ from components.catalogue.executor import Executor, score_shards
 from components.catalogue.job import Listener, begin, score_groups
 from components.catalogue.photos import Photos, UnreadPhotoError
 from components.catalogue.plan import GROUP_SHARDS, read_group, read_job
-from components.catalogue.scoring import Work
+from components.catalogue.scoring import Work, policy_of
 from components.catalogue.summary import Summary, write_summary
 from serving.detector.bundle import read_manifest
 from serving.platform.cloud_storage import SCHEME
@@ -41,8 +41,11 @@ def score_catalogue(
 
     Raises:
         CatalogueError: it cannot begin or go on; what was committed stays, and the same command goes on from it.
+        TrustListError: a list of signers cannot be read.
     """
     work = Work(bundle, version, config, config.workers or usable_cores())
+    # a list that cannot be read is said before any worker starts
+    policy_of(config)
     with ExitStack() as stack:
         destination = open_destination(output)
         if isinstance(destination, LocalDestination):

@@ -11,7 +11,7 @@ from components.artifacts.dataset import Dataset
 from components.evaluate.metrics import Judged
 from components.evaluate.slices import Frame
 from serving.detector.detector import Detector
-from serving.detector.gradcam import encode_png
+from serving.detector.heatmap import encode_png
 
 SIDE_PX = 160
 

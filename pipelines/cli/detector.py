@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -12,8 +13,10 @@ from pipelines.cli.options import Json, configured, writable
 
 if TYPE_CHECKING:
     from pipelines.settings.pipeline import PipelineConfig
-    from serving.detector.detector import Detector, Judgement
+    from serving.detector.conclusion import Policy
+    from serving.detector.detector import Detector, Explanation, Judgement
     from serving.registry import ResolvedModel
+    from serving.settings import DecisionSettings
 
 Model = Annotated[
     str, typer.Option("--model", help="Run id, bundle folder, gs:// or models:/ URI; default: the champion.")
@@ -41,10 +44,10 @@ def predict(
     from serving.platform.cores import usable_cores
 
     photos = list(photos_in(images, config.catalogue))
-    detector, version = _load(model, config)
+    asked = _load(model, config)
     document: list[dict[str, object]] = []
     failed = False
-    for photo, judged in judge_all(detector, photos, usable_cores()):
+    for photo, judged in judge_all(asked.detector, asked.policy, photos, usable_cores()):
         if not isinstance(judged, Judgement):
             failed = True
             refused = refusal_of(judged)
@@ -52,21 +55,11 @@ def predict(
             typer.echo(f"error: {photo.name}: {refused['detail']}", err=True)
             continue
         verdict = judged.verdict
-        document.append(
-            {
-                "file": photo.name,
-                "prediction": verdict.prediction,
-                "probability": verdict.probability,
-                "confidence": verdict.confidence,
-                "threshold": detector.rule.threshold,
-                "model_version": version,
-                **judged.conclusion.document(),
-            }
-        )
+        document.append({"file": photo.name, **asked.answer(judged)})
         if not as_json:
             typer.echo(
                 f"{photo.name}: {verdict.prediction}  P(ai_generated) = {verdict.probability:.4f}  "
-                f"confidence {verdict.confidence}  (model {version})"
+                f"confidence {verdict.confidence}  (model {asked.version})"
             )
             _tell(judged)
     if as_json:
@@ -81,42 +74,96 @@ def explain(
         Path, typer.Argument(help="A JPEG, PNG, WebP, AVIF, HEIC or GIF file.", exists=True, dir_okay=False)
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="PNG with the heatmap over the photo.", callback=writable)
-    ],
+        Path | None, typer.Option("--output", "-o", help="PNG with the heatmap over the photo.", callback=writable)
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="HTML file that has the whole case: picture, heatmap, evidence.", callback=writable),
+    ] = None,
     model: Model = "",
     side_px: Annotated[int, typer.Option(help="Longer side of the picture, in pixels.", min=32, max=4096)] = 512,
     as_json: Json = False,
 ) -> None:
-    """Draw where the verdict on a photo came from (Grad-CAM)."""
-    detector, version = _load(model, config)
-    from pipelines.cli.photos import read_photo
+    """Draw where the verdict on a photo came from (Grad-CAM), or write its whole case down."""
     from serving.platform.errors import AidetectError, ImageRefusedError
 
+    if output is None and report is None:
+        raise AidetectError("name a file for the heatmap (-o heat.png), for the case (--report case.html), or both")
+    asked = _load(model, config)
+    from pipelines.cli.photos import read_photo, writable_name
+
     try:
-        explanation = detector.explain(read_photo(image), side_px=side_px)
+        explanation = asked.detector.explain(read_photo(image), side_px=side_px, policy=asked.policy)
     except ImageRefusedError as error:
         raise AidetectError(f"{image}: {error}") from error
-    output.write_bytes(explanation.overlay_png)
-    verdict = explanation.judgement.verdict
+    answer = asked.answer(explanation.judgement)
+    if output is not None:
+        output.write_bytes(explanation.overlay_png)
+    if report is not None:
+        report.write_text(_case(image, answer, explanation), encoding="utf-8")
     if as_json:
         document = {
-            "file": str(image),
-            "prediction": verdict.prediction,
-            "probability": verdict.probability,
-            "confidence": verdict.confidence,
+            "file": writable_name(str(image)),
+            **answer,
             "explained_class": explanation.explained_class,
             "heatmap": explanation.grid.tolist(),
-            "picture": str(output),
-            "model_version": version,
-            **explanation.judgement.conclusion.document(),
+            "picture": None if output is None else str(output),
+            "report": None if report is None else str(report),
         }
         typer.echo(json.dumps(document, indent=1))
         return
+    verdict, (rows, columns) = explanation.judgement.verdict, explanation.grid.shape
+    name = writable_name(str(image))
     typer.echo(
-        f"{image}: {verdict.prediction}  P(ai_generated) = {verdict.probability:.4f}  confidence {verdict.confidence}"
+        f"{name}: {verdict.prediction}  P(ai_generated) = {verdict.probability:.4f}  confidence {verdict.confidence}"
     )
     _tell(explanation.judgement)
-    typer.echo(f"what spoke for {explanation.explained_class}: {output}")
+    if output is not None:
+        typer.echo(f"what spoke for {explanation.explained_class}, in {rows} x {columns} cells: {output}")
+    if report is not None:
+        typer.echo(f"the case: {report}")
+
+
+def _case(image: Path, answer: dict[str, object], explanation: "Explanation") -> str:
+    from datetime import UTC, datetime
+
+    from serving.cases.report import Case
+    from serving.cases.report import report as written
+    from serving.cases.words import heat_in_words
+    from serving.detector.heatmap import encode_png
+
+    where = heat_in_words(explanation.grid, explanation.explained_class)
+    picture = encode_png(explanation.picture)
+    return written(Case(image.name, answer, picture, explanation.overlay_png, where, None, datetime.now(UTC)))
+
+
+def decision_policy() -> "Policy":
+    """How the server would decide under this environment: DECISION_REAL_BELOW, DECISION_AI_FROM, C2PA_TRUST_LISTS.
+
+    Raises:
+        ConfigError: a variable holds no such value.
+        TrustListError: a list of signers cannot be read.
+    """
+    from serving.detector.conclusion import Policy
+    from serving.provenance.credentials import Verifier
+
+    found = decision_settings()
+    return Policy(Verifier(found.trust_lists), found.decision_real_below, found.decision_ai_from)
+
+
+def decision_settings() -> "DecisionSettings":
+    """The variables themselves; raises `ConfigError` as above."""
+    from pydantic import ValidationError
+
+    from serving.platform.errors import ConfigError
+    from serving.settings import DecisionSettings
+
+    try:
+        return DecisionSettings()
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        name = ".".join(map(str, wrong["loc"])).upper()
+        raise ConfigError(f"{name}: {wrong['msg'].removeprefix('Value error, ')}") from error
 
 
 def _tell(judged: "Judgement") -> None:
@@ -162,11 +209,38 @@ def _uri(model: str, config: "PipelineConfig") -> str:
     return f"models:/{config.tracking.model_name}@champion"
 
 
-def _load(model: str, config: "PipelineConfig") -> "tuple[Detector, str]":
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The model a command asks, and how it decides here."""
+
+    detector: "Detector"
+    version: str
+    policy: "Policy"
+    record: dict[str, object]
+    """By what it decides; in every answer."""
+
+    def answer(self, judged: "Judgement") -> dict[str, object]:
+        """The fields of the API's answer, as plain JSON values."""
+        verdict = judged.verdict
+        return {
+            "prediction": verdict.prediction,
+            "probability": verdict.probability,
+            "confidence": verdict.confidence,
+            "threshold": self.detector.rule.threshold,
+            "model_version": self.version,
+            **judged.conclusion.document(),
+            "record": self.record,
+        }
+
+
+def _load(model: str, config: "PipelineConfig") -> _Asked:
+    policy = decision_policy()
+    from serving.cases.record import record_of
     from serving.detector.detector import Detector
 
     found = resolve_model(model, config)
-    return Detector.load(found.folder, threads=1), found.version
+    detector = Detector.load(found.folder, threads=1)
+    return _Asked(detector, found.version, policy, record_of(detector, found.release, policy))
 
 
 def resolve_model(model: str, config: "PipelineConfig") -> "ResolvedModel":

@@ -14,6 +14,7 @@ from serving.platform.errors import ImageRefusedError, SourceError
 
 if TYPE_CHECKING:
     from components.catalogue.config import CatalogueConfig
+    from serving.detector.conclusion import Policy
     from serving.detector.detector import Detector, Judgement
 
 MOST_IN_FOLDER: Final = 2000
@@ -38,13 +39,16 @@ def photos_in(paths: Sequence[Path], config: "CatalogueConfig") -> Iterator[Name
         if path.is_dir():
             yield from _in_folder(path, config)
         else:
-            yield NamedPhoto(_writable(str(path)), path)
+            yield NamedPhoto(writable_name(str(path)), path)
 
 
 def _in_folder(folder: Path, config: "CatalogueConfig") -> Iterator[NamedPhoto]:
     from components.catalogue.entries import entries_of
 
-    shown, instead = _writable(str(folder)), f"score it with: aidetect score {_writable(str(folder))} -o results"
+    shown, instead = (
+        writable_name(str(folder)),
+        f"score it with: aidetect score {writable_name(str(folder))} -o results",
+    )
     found = list(islice(entries_of(str(folder), config), MOST_IN_FOLDER + 1))
     if not found:
         raise SourceError(f"{shown}: no files there")
@@ -57,19 +61,20 @@ def _in_folder(folder: Path, config: "CatalogueConfig") -> Iterator[NamedPhoto]:
 
 
 def judge_all(
-    detector: "Detector", photos: Sequence[NamedPhoto], workers: int
+    detector: "Detector", policy: "Policy", photos: Sequence[NamedPhoto], workers: int
 ) -> Iterator[tuple[NamedPhoto, "Judgement | ImageRefusedError | OSError"]]:
     """Each photo with its judgement or why it has none, in order, as soon as it is there; several at once.
 
     Args:
         detector: one for all; its engine may be asked by many threads.
+        policy: how to decide.
         photos: what to judge.
         workers: threads; decoding and the engine let go of the interpreter.
     """
 
     def judge(photo: NamedPhoto) -> "Judgement | ImageRefusedError | OSError":
         try:
-            return detector.judge(read_photo(photo.path))
+            return detector.judge(read_photo(photo.path), policy=policy)
         except (OSError, ImageRefusedError) as error:
             return error
 
@@ -80,7 +85,7 @@ def judge_all(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _writable(name: str) -> str:
+def writable_name(name: str) -> str:
     """A name as text; one that is not UTF-8 with escapes, so that it can be printed."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 

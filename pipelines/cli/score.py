@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli.detector import Model
+from pipelines.cli.detector import Model, decision_settings
 from pipelines.cli.options import Json, configured
 
 if TYPE_CHECKING:
@@ -41,8 +41,19 @@ def score(
 
     Exit 0: every photo has its row; 1: it could not begin or go on, or a photo ended the process that looked at it.
     """
-    knobs: dict[str, Any] = {"columns": tuple(columns), "id_column": id_column, "workers": workers}
+    decides = decision_settings()
+    knobs: dict[str, Any] = {
+        "columns": tuple(columns),
+        "id_column": id_column,
+        "workers": workers,
+        "c2pa_trust_lists": tuple(map(str, decides.trust_lists)),
+    }
     chosen = config.catalogue.model_copy(update={name: value for name, value in knobs.items() if value})
+    bounds = {
+        "decision_real_below": decides.decision_real_below,
+        "decision_ai_from": decides.decision_ai_from,
+    }
+    chosen = chosen.model_copy(update={name: value for name, value in bounds.items() if value is not None})
     from components.catalogue.stage import score_catalogue
     from pipelines.cli.detector import resolve_model
 

@@ -10,9 +10,11 @@ import typer
 
 from pipelines.cli.options import Json, configured, writable
 from pipelines.cli.places import of_run
+from serving.platform.errors import ConfigError
 
 if TYPE_CHECKING:
     from components.artifacts.context import RunContext
+    from components.artifacts.evaluation import Metric
     from pipelines.settings.pipeline import PipelineConfig
 
 DatasetFolder = Annotated[
@@ -54,20 +56,36 @@ def train(
 @configured(absolute=True)
 def evaluate(
     config: "PipelineConfig",
-    dataset: DatasetFolder,
     bundle: Annotated[
         str,
         typer.Option(
             "--bundle", metavar="PLACE", help="Bundle to score: a run id, folder, gs:// or models:/NAME@ALIAS."
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for evaluation.json and the report.")],
+    dataset: DatasetFolder = "",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for evaluation.json and the report.")
+    ] = None,
+    outside: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Score this labelled folder ({real,ai_generated}/*) instead of a dataset's test split."
+        ),
+    ] = None,
     champion: Annotated[
         str, typer.Option(metavar="PLACE", help="Bundle to compare with, as --bundle; default: evaluate.champion_uri.")
     ] = "",
     as_json: Json = False,
 ) -> None:
-    """Score a bundle on the frozen test split; `aidetect gate` judges the result."""
+    """Score a bundle on the frozen test split, or on a labelled folder; `aidetect gate` judges the former.
+
+    With --outside: errors that look sure, what goes to review, and an AUC only where size and codec do not make it.
+    """
+    if outside is not None:
+        _evaluate_outside(config, bundle, outside, as_json)
+        return
+    if not dataset or output is None:
+        raise ConfigError("evaluate takes --dataset and --output, or --outside DIR")
     if champion:
         config = config.changed("evaluate", champion_uri=of_run(config, champion, "train", "bundle"))
     from components.evaluate.stage import evaluate as run
@@ -84,9 +102,35 @@ def evaluate(
         typer.echo(found.model_dump_json(indent=1))
         return
     for name, metric in found.test.metrics.items():
-        interval = "" if metric.low is None or metric.high is None else f"  [{metric.low:.4f}, {metric.high:.4f}]"
-        typer.echo(f"{name:<16} {metric.value:.4f}{interval}")
+        typer.echo(f"{name:<16} {_share(metric)}")
     typer.echo(f"report: {report}")
+
+
+def _evaluate_outside(config: "PipelineConfig", bundle: str, folder: Path, as_json: bool) -> None:
+    from components.outside.stage import evaluate_outside
+    from pipelines.cli.detector import decision_policy
+    from serving.detector.detector import Detector
+    from serving.registry import resolve
+
+    place = of_run(config, bundle, "train", "bundle")
+    found = resolve(place, config.paths.workspace / "models", config.tracking_uri)
+    detector = Detector.load(found.folder, threads=1)
+    result = evaluate_outside(folder, detector, decision_policy(), config.evaluate)
+    if as_json:
+        typer.echo(result.model_dump_json(indent=1))
+        return
+    for one in result.classes:
+        typer.echo(f"{one.label}: {one.n:,} judged, {one.refused:,} refused")
+        for name, share in one.told:
+            typer.echo(f"  {name:<28} {_share(share)}")
+    typer.echo(f"roc auc: {_share(result.roc_auc)}" if result.roc_auc else f"no AUC: {result.roc_auc_refused}")
+
+
+def _share(metric: "Metric | None") -> str:
+    if metric is None:
+        return "-"
+    interval = "" if metric.low is None or metric.high is None else f"  [{metric.low:.4f}, {metric.high:.4f}]"
+    return f"{metric.value:.4f}{interval}"
 
 
 @configured(absolute=True)

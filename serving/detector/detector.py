@@ -13,7 +13,7 @@ from typing import Final
 
 from PIL import Image
 
-from serving.detector import bundle, gradcam
+from serving.detector import bundle, gradcam, heatmap
 from serving.detector.bundle import GOLDEN_TOLERANCE, Manifest
 from serving.detector.conclusion import Conclusion, DecisionBands, Policy, conclude
 from serving.detector.decision import Verdict
@@ -68,7 +68,7 @@ class Explanation:
     picture: Image.Image
     """The photo as RGB at the size of the overlay."""
     overlay_png: bytes
-    """The same with its heat on it."""
+    """The same in grey with its heat on it."""
 
 
 Outcome = Judgement | ImageRefusedError
@@ -222,8 +222,8 @@ class Detector:
         explained = self.rule.decide(logit).prediction
         box = content_box(decoded.rgb) if self.manifest.trims else None
         grid = whole_grid(self.head().explain(features[0], explained), box, decoded.rgb.size)
-        picture = gradcam.shown(decoded.rgb, side_px)
-        png = gradcam.encode_png(gradcam.overlay(picture, grid))
+        picture = heatmap.shown(decoded.rgb, side_px)
+        png = heatmap.encode_png(heatmap.overlay(picture, grid))
         judgement = self._judged(one, logit, time.perf_counter() - started, policy)
         return Explanation(judgement, explained, grid, picture, png)
 

@@ -1,7 +1,7 @@
 """The decision, its reasons and its evidence as JSON: the same fields in every dialect."""
 
 import orjson
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from serving.detector.conclusion import Conclusion, Decision, ReasonCode
 from serving.detector.domain import SignalName
@@ -81,6 +81,47 @@ class BatchDecisionFields(BaseModel):
     domain: DomainFields | None = None
     provenance: ProvenanceFields | None = None
     image_sha256: str | None = None
+
+
+class ErrorRate(BaseModel):
+    """A share with its 95 % interval; a bound is null where none was computed."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class ErrorRates(BaseModel):
+    """How often the model's `prediction` was wrong on the frozen test split, as the quality gate saw it."""
+
+    false_alarms: ErrorRate | None = Field(description="Share of real photos called `ai_generated`.")
+    misses: ErrorRate | None = Field(description="Share of generated photos called `real`.")
+    test_images: int | None = None
+
+
+class Thresholds(BaseModel):
+    """On the calibrated probability of `ai_generated`, as they were in force."""
+
+    prediction: float = Field(description="`prediction` is `ai_generated` from here on.")
+    real_below: float = Field(description="`likely_real` below it.")
+    ai_from: float = Field(description="`likely_ai` from here on; `review` between the two.")
+    alpha_real: float | None = Field(
+        description="At most this share of real photos like the held-out ones reaches `ai_from`; null: no promise."
+    )
+    alpha_ai: float | None = Field(
+        description="At most this share of generated photos like the held-out ones lies below `real_below`."
+    )
+
+
+class DecisionRecord(BaseModel):
+    """By what a decision was made: keep it with the case, beside `image_sha256`, `reasons` and `request_id`."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_digest: str = Field(description="Content address of the bundle that judged.")
+    thresholds: Thresholds
+    error_rates: ErrorRates | None = Field(description="Null for a model that came without an evaluation.")
+    caveat: str | None = Field(description="What the figures of this model do not say; null where nothing is noted.")
 
 
 def decision_texts(found: Conclusion) -> dict[str, str]:

@@ -60,7 +60,7 @@ class Predictor:
         self._timeout_s = timeout_s
         self._cpu_limit_s = cpu_limit_s
         self._limits = limits or ImageLimits()
-        self._policy = policy
+        self.policy = policy
         self._on_depth, self._on_failed = on_depth, on_failed
         self._slots = Slots(slots)
         self._told_depth = 0
@@ -87,7 +87,7 @@ class Predictor:
             ProblemError: `overloaded` or `deadline_exceeded`.
         """
         async with self._counted(1), self._admitted(1, client):
-            return await self._do(partial(detector.judge, data, self._limits, self._policy), client)
+            return await self._do(partial(detector.judge, data, self._limits, self.policy), client)
 
     async def predict_many(self, detector: Detector, images: Sequence[bytes], client: str = "") -> list[Outcome]:
         """Judge several images: one chunk for each slot, one engine call for each chunk; order is kept.
@@ -106,7 +106,7 @@ class Predictor:
         """Judge and explain one image; raises as `predict`."""
         async with self._counted(1), self._admitted(1, client):
             return await self._do(
-                partial(detector.explain, data, self._limits, policy=self._policy), client, EXPLAIN_CPU_S
+                partial(detector.explain, data, self._limits, policy=self.policy), client, EXPLAIN_CPU_S
             )
 
     async def aside(self, work: Callable[[], T], client: str = "") -> T:
@@ -116,15 +116,15 @@ class Predictor:
 
     async def _judge_chunk(self, detector: Detector, chunk: Sequence[bytes], client: str) -> list[Outcome]:
         if len(chunk) == 1:
-            return await self._do(partial(detector.judge_all, chunk, self._limits, self._policy), client)
+            return await self._do(partial(detector.judge_all, chunk, self._limits, self.policy), client)
         prepared: list[Prepared | ImageRefusedError] = []
         for data in chunk:
             try:
-                prepared.append(await self._do(partial(detector.prepare, data, self._limits, self._policy), client))
+                prepared.append(await self._do(partial(detector.prepare, data, self._limits, self.policy), client))
             except ImageRefusedError as error:
                 prepared.append(error)
         ready = [one for one in prepared if isinstance(one, Prepared)]
-        judged = iter(await self._do(partial(detector.score, ready, self._policy), client) if ready else ())
+        judged = iter(await self._do(partial(detector.score, ready, self.policy), client) if ready else ())
         return [next(judged) if isinstance(one, Prepared) else one for one in prepared]
 
     async def _do(self, work: Callable[[], T], client: str, more_cpu_s: float = 0.0) -> T:

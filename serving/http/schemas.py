@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from serving.detector.decision import Confidence
 from serving.detector.labels import Label
-from serving.http.decisions import BatchDecisionFields, DecisionFields
+from serving.http.decisions import BatchDecisionFields, DecisionFields, DecisionRecord
 
 MOST_NAME: Final = 256
 """Characters of a name or an id in a request."""
@@ -37,6 +37,7 @@ class Prediction(VerdictFields):
 
     model_version: str = Field(examples=["3"])
     threshold: float = Field(description="`probability` at or above it is called `ai_generated`.", examples=[0.5])
+    record: DecisionRecord
     request_id: str
 
 
@@ -83,6 +84,7 @@ class BatchPrediction(_Out):
     total_inference_time_ms: float
     model_version: str
     threshold: float
+    record: DecisionRecord
     request_id: str
 
 
@@ -91,6 +93,7 @@ class ComparedVerdict(VerdictFields):
 
     model_version: str
     threshold: float
+    record: DecisionRecord
 
 
 class Comparison(_Out):
@@ -165,6 +168,8 @@ class About(_Out):
     documentation: str
     privacy: str
     model_version: str | None
+    caveat: str | None = Field(description="What whoever reads this model's verdicts has to know first.")
+    takes_feedback: bool = Field(description="Whether POST /feedback keeps labels here.")
     limits: Limits
 
 
@@ -204,6 +209,7 @@ class VertexPrediction(VerdictFields):
 
     model_version: str
     threshold: float
+    record: DecisionRecord
     request_id: str = Field(description="For POST /feedback, with `item`; Vertex AI passes no header on.")
     item: int = Field(description="Position among the instances.")
 
@@ -273,7 +279,9 @@ class V2Response(_Out):
     model_version: str
     id: str | None = None
     parameters: dict[str, str] = Field(
-        default={}, description="`request_id`: for POST /feedback; `item` is the position in the tensor."
+        default={},
+        description="`request_id`: for POST /feedback, where `item` is the position in the tensor; `record`: the "
+        "decision record of the other dialects as JSON.",
     )
     outputs: list[V2Tensor]
 

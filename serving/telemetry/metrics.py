@@ -101,6 +101,9 @@ class Telemetry:
             ["record", "trouble"],
             registry=registry,
         )
+        for record in ("drift", "feedback"):
+            for trouble in ("unwritten", "dropped", "damaged"):
+                self._troubles.labels(record, trouble)
         self._storage_failures = Counter(
             "aidetect_rate_limit_storage_failures_total",
             "Times the shared rate limit storage failed and each process limited by itself.",

@@ -12,8 +12,8 @@ from serving.ui.client import Client
 from serving.ui.memory import Memory, remembered
 from serving.ui.settings import UiSettings, read_settings
 
+# a file: a browser would ask a font's host for a named one (no docstring: Streamlit would show it on the page)
 ICON: Final = Path(__file__).with_name("icon.png")
-"""A file: a browser would ask a font's host for a named one."""
 
 
 def main() -> None:

@@ -40,13 +40,37 @@ class Photo:
 class Verdict:
     """What the API says of one photo."""
 
-    prediction: str
-    probability: float
-    """Calibrated probability of `ai_generated`."""
-    confidence: str
-    threshold: float
-    model_version: str
-    request_id: str
+    answer: dict[str, Any] = field(repr=False)
+    """Its fields as plain values, those of its batch included."""
+    item: int
+    """Position in the request, for feedback."""
+
+    def __getattr__(self, name: str) -> Any:
+        """The fields that every verdict has."""
+        if name in _EVERY_VERDICT:
+            return self.answer[name]
+        raise AttributeError(name)
+
+
+_EVERY_VERDICT: Final = frozenset(
+    (
+        "prediction", "probability", "confidence", "threshold", "decision", "reasons", "domain", "provenance",
+        "image_sha256", "record", "model_version", "request_id",
+    )
+)  # fmt: skip
+_OF_A_BATCH: Final = ("threshold", "record", "model_version", "request_id")
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the API says of itself."""
+
+    version: str
+    """Of the model that answers now."""
+    caveat: str
+    """What a reader of its verdicts has to know first; empty: nothing is noted."""
+    takes_feedback: bool
+    max_file_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +98,17 @@ class Client:
     url: str
     key: str = field(default="", repr=False)
 
-    def version(self) -> str:
-        """Version of the model that answers now; open to callers without a key.
+    def about(self) -> About:
+        """Which model answers now, its caveat, and what the API takes; open to callers without a key.
 
         Raises:
             ApiError: of kind `unavailable` while no model is loaded.
         """
-        found = self._json("GET", "/").get("model_version")
-        if found is None:
+        body = self._complete("/", "model_version", "caveat", "takes_feedback", "limits")
+        if body["model_version"] is None:
             raise ApiError("unavailable", "The API runs, but no model is loaded yet. Try again in a moment.")
-        return str(found)
+        limit = int(body["limits"]["max_file_bytes"])
+        return About(str(body["model_version"]), str(body["caveat"] or ""), bool(body["takes_feedback"]), limit)
 
     def privacy(self) -> str:
         """The server's own words on what becomes of an image."""
@@ -109,6 +134,19 @@ class Client:
         except (KeyError, TypeError, ValueError) as error:
             raise _not_our_api(self.url) from error
 
+    def predict(self, photo: Photo) -> Verdict:
+        """Judge one photo without a heatmap; raises as `explain`."""
+        body = self._json("POST", "/predict", [("file", (photo.name, photo.data))])
+        try:
+            return _verdict(body, body)
+        except (KeyError, TypeError, ValueError) as error:
+            raise _not_our_api(self.url) from error
+
+    def label(self, verdict: Verdict, label: str) -> str:
+        """Tell the true label of a judged photo; `recorded`, `unchanged` or `corrected`."""
+        told = {"request_id": verdict.request_id, "item": verdict.item, "label": label, "by": "page"}
+        return str(self._json("POST", "/feedback", document=told).get("status", ""))
+
     def batch(self, photos: Sequence[Photo]) -> list[Verdict | Refusal]:
         """Judge up to `MAX_BATCH_FILES` photos in one request; the answers stand in their order."""
         body = self._json("POST", "/predict/batch", [("files", (p.name, p.data)) for p in photos])
@@ -126,12 +164,18 @@ class Client:
             raise _not_our_api(self.url)
         return body
 
-    def _json(self, method: str, path: str, files: list[tuple[str, tuple[str, bytes]]] | None = None) -> dict[str, Any]:
+    def _json(
+        self,
+        method: str,
+        path: str,
+        files: list[tuple[str, tuple[str, bytes]]] | None = None,
+        document: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
         if not self.key.isascii() or not self.key.isprintable():
             raise ApiError("unauthorized", "The API key has characters that no key has. Paste it again.")
         headers = {"X-API-Key": self.key} if self.key else {}
         try:
-            answer = _http().request(method, self.url + path, files=files, headers=headers)
+            answer = _http().request(method, self.url + path, files=files, json=document, headers=headers)
         except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
             raise ApiError("unreachable", f"API_URL is no http address: {self.url}") from error
         except httpx.ConnectError as error:
@@ -170,14 +214,10 @@ def _http() -> httpx.Client:
 
 
 def _verdict(fields: Mapping[str, Any], answer: Mapping[str, Any]) -> Verdict:
-    return Verdict(
-        prediction=str(fields["prediction"]),
-        probability=float(fields["probability"]),
-        confidence=str(fields["confidence"]),
-        threshold=float(answer["threshold"]),
-        model_version=str(answer["model_version"]),
-        request_id=str(answer["request_id"]),
-    )
+    found = {**fields, **{name: answer[name] for name in _OF_A_BATCH}}
+    if not found.keys() >= _EVERY_VERDICT or not isinstance(found["probability"], float):
+        raise KeyError("no verdict")
+    return Verdict(found, int(fields.get("index") or 0))
 
 
 def _item(item: Mapping[str, Any], answer: Mapping[str, Any]) -> Verdict | Refusal:

@@ -20,6 +20,8 @@ def row(file: str, sha256: str, outcome: Outcome | None) -> Row:
     """One photo's line; the columns are the same for every outcome."""
     found: Row = {
         "file": file,
+        "decision": None,
+        "reasons": None,
         "prediction": None,
         "probability": None,
         "confidence": None,
@@ -34,6 +36,8 @@ def row(file: str, sha256: str, outcome: Outcome | None) -> Row:
     if isinstance(outcome, Refusal):
         return found | {"error": outcome.detail, "model_version": outcome.model_version}
     return found | {
+        "decision": outcome.decision,
+        "reasons": " ".join(reason["sentence"] for reason in outcome.reasons),
         "prediction": outcome.prediction,
         "probability": outcome.probability,
         "confidence": outcome.confidence,
@@ -52,14 +56,20 @@ def as_csv(rows: Sequence[Row]) -> bytes:
     return buffer.getvalue().encode("utf-8-sig")
 
 
-def as_zip(rows: Sequence[Row], heatmaps: dict[str, bytes]) -> bytes:
-    """`results.csv`, `results.json` and `heatmaps/` with the pictures (file name -> PNG) explained so far."""
+def as_zip(rows: Sequence[Row], heatmaps: Sequence[tuple[str, str, bytes]]) -> bytes:
+    """`results.csv`, `results.json` and `heatmaps/` with the pictures explained so far.
+
+    Args:
+        rows: of `row`.
+        heatmaps: (file name, sha256 of the file, PNG) of each; two files of one name have their own.
+    """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("results.csv", as_csv(rows))
         archive.writestr("results.json", json.dumps(list(rows), indent=1, ensure_ascii=False))
-        for number, (name, data) in enumerate(heatmaps.items(), start=1):
-            archive.writestr(f"heatmaps/{number:03d}-{PurePath(name.replace(chr(92), '/')).stem}.png", data)
+        for number, (name, sha256, data) in enumerate(heatmaps, start=1):
+            stem = PurePath(name.replace(chr(92), "/")).stem
+            archive.writestr(f"heatmaps/{number:03d}-{stem}-{sha256[:8]}.png", data)
     return buffer.getvalue()
 
 

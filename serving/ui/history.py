@@ -2,16 +2,17 @@
 
 import streamlit as st
 
+from serving.cases.words import printable, score_line, title
 from serving.ui import export
 from serving.ui.client import Refusal
 from serving.ui.memory import HistoryEntry, Memory
-from serving.ui.words import SUPPLEMENTARY, clock, label, percent
+from serving.ui.words import SUPPLEMENTARY, clock
 
 
 def show(memory: Memory) -> None:
     """Draw the page; it needs no API."""
     st.title("History of this session")
-    st.caption(f"Verdicts and file names only, no images; gone when this tab is closed. {SUPPLEMENTARY}")
+    st.caption(f"Decisions and file names only, no images; gone when this tab is closed. {SUPPLEMENTARY}")
     entries = memory.history[::-1]
     if not entries:
         st.info("Nothing was judged in this session yet.", icon=":material/info:")
@@ -30,12 +31,8 @@ def show(memory: Memory) -> None:
 
 def _line(entry: HistoryEntry) -> dict[str, str]:
     outcome = entry.outcome
-    line = {"Time": clock(entry.at), "File": entry.file, "Model version": outcome.model_version}
+    line = {"Time": clock(entry.at), "File": printable(entry.file), "Model version": outcome.model_version}
     if isinstance(outcome, Refusal):
-        return line | {"Verdict": "■ none", "Probability of AI": "–", "Confidence": "–", "Note": outcome.detail}
-    return line | {
-        "Verdict": label(outcome.prediction),
-        "Probability of AI": percent(outcome.probability),
-        "Confidence": outcome.confidence,
-        "Note": "",
-    }
+        return line | {"Decision": "■ none", "Score": "–", "Why": outcome.detail}
+    why = str(outcome.reasons[0]["sentence"]) if outcome.reasons else ""
+    return line | {"Decision": title(outcome.answer), "Score": score_line(outcome.answer), "Why": why}

@@ -8,12 +8,17 @@ from typing import Any, Final
 
 import streamlit as st
 
-from serving.ui.client import ApiError, Client, Explanation, Photo, Refusal, Verdict, chunks
+from serving.ui import heatmap
+from serving.ui.client import About, ApiError, Client, Explanation, Photo, Refusal, Verdict, chunks
 
 MAX_EXPLANATIONS: Final = 200
+MAX_THUMBNAILS: Final = 1000
+"""Some 3 kB each."""
 MAX_HISTORY: Final = 5000
 MAX_ROUNDS: Final = 3
 """How often a model may be exchanged while one set of photos is judged."""
+
+NOTHING_SAID: Final = About("", "", takes_feedback=False, max_file_bytes=10 << 20)
 
 Outcome = Verdict | Refusal
 
@@ -33,12 +38,17 @@ class Memory:
     """Answers of one connection (API and key). Another connection, another memory: nothing stale is shown."""
 
     client: Client
+    about: About = NOTHING_SAID
+    """What the API said of itself last."""
     version: str = ""
     """Of the model that answers now, as the API said last."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """sha256 of the file -> what this session's person said it is, once the API kept it."""
     outcomes: dict[tuple[str, str], Outcome] = field(default_factory=dict)
     """(sha256 of the file, model version) -> answer."""
     explanations: dict[tuple[str, str], Explanation] = field(default_factory=dict)
     history: list[HistoryEntry] = field(default_factory=list)
+    _thumbnails: dict[str, str] = field(default_factory=dict)
     _closed_until: dict[str, float] = field(default_factory=dict)
 
     def outcome(self, sha256: str) -> Outcome | None:
@@ -49,13 +59,42 @@ class Memory:
         """The current model's explanation, if it was asked."""
         return self.explanations.get((sha256, self.version))
 
+    def thumbnail(self, sha256: str, photo: Photo) -> str:
+        """A small picture of a photo the API accepted, as a data address."""
+        found = self._thumbnails.get(sha256)
+        if found is None:
+            found = self._thumbnails[sha256] = heatmap.thumbnail(photo.data)
+            while len(self._thumbnails) > MAX_THUMBNAILS:
+                self._thumbnails.pop(next(iter(self._thumbnails)))
+        return found
+
     def refresh(self) -> None:
         """Ask which model answers now; answers of another one are not shown any more.
 
         Raises:
             ApiError: the API is down or has no model.
         """
-        self.version = self.client.version()
+        self.about = self.client.about()
+        self.version = self.about.version
+
+    def look_at(self, photo: Photo, sha256: str) -> ApiError | None:
+        """Judge one photo and explain it, unless the current model did; without a heatmap where that has to wait.
+
+        Returns:
+            Why there is no heatmap; None where there is one, or none to expect.
+
+        Raises:
+            ApiError: there is no verdict either; a file the API refuses is an outcome, not an error.
+        """
+        try:
+            self.explain(photo, sha256)
+        except ApiError as error:
+            if error.kind not in ("rate_limited", "unavailable"):
+                raise
+            if self.outcome(sha256) is None:
+                self._alone(photo, sha256)
+            return error
+        return None
 
     def explain(self, photo: Photo, sha256: str) -> None:
         """Judge and explain one photo, unless the current model did.
@@ -78,6 +117,26 @@ class Memory:
             self.explanations.pop(next(iter(self.explanations)))
         self.explanations[sha256, explanation.verdict.model_version] = explanation
         self._keep(photo, sha256, explanation.verdict)
+
+    def label(self, sha256: str, label: str) -> None:
+        """Tell the API what a judged photo really is.
+
+        Raises:
+            ApiError: the label was not kept.
+        """
+        found = self.outcome(sha256)
+        if isinstance(found, Verdict):
+            self.client.label(found, label)
+            self.labels[sha256] = label
+
+    def _alone(self, photo: Photo, sha256: str) -> None:
+        self._wait_is_over("predict")
+        try:
+            self._keep(photo, sha256, self.client.predict(photo))
+        except ApiError as error:
+            if error.kind != "refused":
+                raise self._noted("predict", error) from error
+            self._keep(photo, sha256, Refusal(str(error), self.version))
 
     def judge(self, photos: dict[str, Photo]) -> None:
         """Judge the photos (by sha256) the current model has not judged, in as few requests as the API allows.

@@ -1,5 +1,6 @@
 """Which model answers, how good it is, and why it was let through."""
 
+import html
 from typing import Any, Final
 
 import streamlit as st
@@ -7,7 +8,7 @@ import streamlit as st
 from serving.ui.client import ApiError
 from serving.ui.memory import Memory
 from serving.ui.messages import show_error
-from serving.ui.words import SUPPLEMENTARY, figure, percent
+from serving.ui.words import SUPPLEMENTARY, figure, figure_name, percent, plain
 
 OUTCOME: Final = {"passed": "✔ passed", "refused": "✘ refused", "reported": "○ reported, not enforced"}
 
@@ -16,16 +17,21 @@ def show(memory: Memory) -> None:
     """Draw the page."""
     st.title("The model that answers")
     try:
+        memory.refresh()
         model = memory.client.model()
     except ApiError as error:
         show_error(error)
         return
-    columns = st.columns(4)
-    columns[0].metric("Version", figure(model["version"]))
-    columns[1].metric("Architecture", figure(model["architecture"]))
-    columns[2].metric("Input", f"{model['input_size']} px")
-    columns[3].metric("Threshold", percent(model["threshold"]))
-    st.caption(f"Content address of the bundle: `{model['digest']}`")
+    facts = {
+        "Version": figure(model["version"]),
+        "Architecture": figure(model["architecture"]),
+        "Input": f"{model['input_size']} px",
+        "Called AI-generated from": percent(model["threshold"]),
+        "Content address of the bundle": str(model["digest"]),
+    }
+    st.html(_as_facts(facts))
+    if memory.about.caveat:
+        st.warning(plain(memory.about.caveat), icon=":material/warning:")
     st.caption(SUPPLEMENTARY)
     _gate(model["verdict"])
     _figures(model["metrics"])
@@ -34,6 +40,16 @@ def show(memory: Memory) -> None:
         st.json(model["release"] or {"release": "this bundle was not registered"})
     with st.expander("Manifest of the bundle"):
         st.json(model["manifest"], expanded=1)
+
+
+def _as_facts(facts: dict[str, str]) -> str:
+    """Names and values that wrap and are never cut."""
+    rows = "".join(
+        f'<dt style="opacity:.75;font-size:.9rem">{html.escape(name)}</dt>'
+        f'<dd style="margin:0 0 .6rem;font-size:1.1rem;overflow-wrap:anywhere">{html.escape(value)}</dd>'
+        for name, value in facts.items()
+    )
+    return f'<dl style="margin:0">{rows}</dl>'
 
 
 def _gate(verdict: dict[str, Any] | None) -> None:
@@ -46,12 +62,18 @@ def _gate(verdict: dict[str, Any] | None) -> None:
     else:
         st.error(verdict["headline"], icon=":material/cancel:")
     lines = [
-        {"Check": check["name"], "Outcome": OUTCOME.get(check["outcome"], check["outcome"]), "Why": check["sentence"]}
+        {
+            "Check": figure_name(check["name"]),
+            "Outcome": OUTCOME.get(check["outcome"], check["outcome"]),
+            "Why": check["sentence"],
+        }
         for check in verdict["checks"]
     ]
     st.dataframe(lines, hide_index=True, alt="Each check of the quality gate with its outcome")
-    for note in verdict.get("notes", []):
-        st.caption(note)
+    if notes := verdict.get("notes", []):
+        st.markdown("Noted when this model was judged, before it could be promoted:")
+        for note in notes:
+            st.markdown(f"- {plain(note)}")
 
 
 def _figures(metrics: dict[str, dict[str, float | None]] | None) -> None:
@@ -61,7 +83,7 @@ def _figures(metrics: dict[str, dict[str, float | None]] | None) -> None:
         return
     lines = [
         {
-            "Figure": name,
+            "Figure": figure_name(name),
             "Value": figure(found["value"]),
             "95 % interval": f"{figure(found.get('low'))} to {figure(found.get('high'))}",
         }

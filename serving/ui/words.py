@@ -5,22 +5,28 @@ import re
 from datetime import datetime
 from typing import Any, Final
 
-from serving.ui.client import Verdict
-
 SUPPLEMENTARY: Final = (
     "A score is a supplementary signal, not proof: combine it with other evidence before acting on a listing."
 )
 
-LABEL: Final = {"real": "Real photo", "ai_generated": "AI-generated"}
-MARK: Final = {"real": "●", "ai_generated": "▲"}
-"""A shape beside each verdict, so that nothing hangs on colour."""
+COLOURS: Final = {"likely_real": "#2f8f6f", "review": "#c58a1a", "likely_ai": "#d4551f"}
+"""Of a decision's border; told apart on white and on black, and never the only sign."""
+FIGURES: Final = {
+    "accuracy": "Accuracy",
+    "precision": "Precision: of those called AI-generated, how many are",
+    "recall": "Recall: of the generated, how many are found",
+    "f1": "F1 (precision and recall together)",
+    "roc_auc": "Area under the ROC curve",
+    "pr_auc": "Area under the precision-recall curve",
+    "tpr_at_1pct_fpr": "Found at 1 % false alarms",
+    "fpr": "False alarms: real photos called AI-generated",
+    "fnr": "Misses: generated photos called real",
+    "ece": "Calibration error",
+    "brier": "Brier score",
+    "false_ai": "Real photos called AI-generated",
+}
 
 _PUNCTUATION: Final = re.compile(r"[!-/:-@\[-`{-~]")
-
-
-def label(prediction: str) -> str:
-    """`▲ AI-generated`."""
-    return f"{MARK.get(prediction, '■')} {LABEL.get(prediction, prediction)}"
 
 
 def plain(text: str) -> str:
@@ -45,10 +51,6 @@ def clock(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def sentence(verdict: Verdict) -> str:
-    """The whole verdict in one sentence."""
-    return (
-        f"Calibrated probability of AI generation: {percent(verdict.probability)}. "
-        f"At {percent(verdict.threshold)} or more a photo is called AI-generated. "
-        f"Confidence: {verdict.confidence}. Model version {verdict.model_version}."
-    )
+def figure_name(name: str) -> str:
+    """A figure's name for people; one that is not known here loses its underscores."""
+    return FIGURES.get(name, name.replace("_", " ").capitalize())

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from serving.detector import gradcam
+from serving.detector import heatmap
 from serving.detector.detector import Detector
 from serving.detector.image import ImageLimits, decode
 
@@ -35,7 +35,7 @@ def main(folder: Path) -> None:
             detector.judge(data, limits)
 
         def overlay(rgb: Image.Image = rgb) -> None:
-            gradcam.encode_png(gradcam.overlay(gradcam.shown(rgb), grid))
+            heatmap.encode_png(heatmap.overlay(heatmap.shown(rgb), grid))
 
         work: Callable[[], None] = predict if what == "predict" else overlay
         print(_cpu_ms(pool, work, int(count), *map(int, threads)), flush=True)

@@ -48,6 +48,7 @@ def test_predict_answers_with_exactly_the_promised_fields(client: TestClient) ->
         "domain",
         "provenance",
         "image_sha256",
+        "record",
     }
     assert body["prediction"] == "ai_generated"
     assert body["probability"] >= body["threshold"]

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 
+from serving.cases.record import caveat_of
 from serving.drift.report import DriftReport
 from serving.http.problems import ProblemError, responses
 from serving.http.routes.predict import json_response
@@ -33,14 +34,16 @@ KEPT_IMAGES: Final = (
 async def about(request: Request) -> Response:
     """Name, purpose and where to read on."""
     service = service_of(request)
-    version = service.champion.current.version if service.champion.loaded else None
+    served = service.champion.current if service.champion.loaded else None
     return json_response(
         About(
             name="AI Product Photo Detector",
             description="Tells whether a product photo is real or AI-generated, and shows where the score came from.",
             documentation="/docs",
             privacy="/privacy",
-            model_version=version,
+            model_version=served.version if served else None,
+            caveat=caveat_of(served.release) if served else None,
+            takes_feedback=service.feedback is not None,
             limits=Limits(
                 max_file_bytes=service.settings.max_file_bytes,
                 max_batch_files=service.settings.max_batch_files,

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from serving.detector.detector import Judgement, Outcome
 from serving.detector.image import CAPS
 from serving.http.problems import STATUS, ProblemError, Reason, UrlReason, advice_of, request_id, responses
+from serving.http.records import record_of
 from serving.http.routes.direct import DirectRoute
 from serving.http.schemas import (
     BatchItem,
@@ -131,8 +132,7 @@ async def predict_batch(request: Request) -> Response:
                 successful=successful,
                 failed=len(results) - successful,
                 total_inference_time_ms=round(sum(item.inference_time_ms or 0.0 for item in results), 3),
-                model_version=served.version,
-                threshold=served.detector.rule.threshold,
+                **model_fields(served, request),
                 request_id=request_id(request.scope),
             )
         )
@@ -187,8 +187,8 @@ async def predict_compare(request: Request) -> Response:
         service.telemetry.shadow(agree)
         return json_response(
             Comparison(
-                champion=_compared(ours, champion),
-                challenger=_compared(theirs, challenger),
+                champion=_compared(ours, champion, request),
+                challenger=_compared(theirs, challenger, request),
                 agreement=agree,
                 probability_difference=challenger.verdict.probability - champion.verdict.probability,
                 request_id=request_id(request.scope),
@@ -208,17 +208,21 @@ def verdict_fields(judgement: Judgement) -> dict[str, Any]:
     }
 
 
-def model_fields(served: Served) -> dict[str, Any]:
-    """Which model said it, and at what threshold."""
-    return {"model_version": served.version, "threshold": served.detector.rule.threshold}
+def model_fields(served: Served, request: Request) -> dict[str, Any]:
+    """Which model said it, at what thresholds, and how often it errs."""
+    return {
+        "model_version": served.version,
+        "threshold": served.detector.rule.threshold,
+        "record": record_of(served, service_of(request).predictor.policy),
+    }
 
 
 def _prediction(served: Served, judgement: Judgement, request: Request) -> dict[str, Any]:
-    return {**verdict_fields(judgement), **model_fields(served), "request_id": request_id(request.scope)}
+    return {**verdict_fields(judgement), **model_fields(served, request), "request_id": request_id(request.scope)}
 
 
-def _compared(served: Served, judgement: Judgement) -> ComparedVerdict:
-    return ComparedVerdict(**verdict_fields(judgement), **model_fields(served))
+def _compared(served: Served, judgement: Judgement, request: Request) -> ComparedVerdict:
+    return ComparedVerdict(**verdict_fields(judgement), **model_fields(served, request))
 
 
 def _item(

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from serving.detector.detector import Judgement
 from serving.http.codecs import BYTES, HEADER_LENGTH, INPUT, OUTPUTS, decode_v2, decode_vertex, encode_v2
 from serving.http.problems import ProblemError, Reason, request_id, responses, shown
+from serving.http.records import record_of
 from serving.http.routes.direct import DirectRoute
 from serving.http.routes.predict import json_response, model_fields, verdict_fields
 from serving.http.schemas import (
@@ -90,8 +91,9 @@ async def vertex_predict(request: Request) -> Response:
         served = service.champion.current
         judgements = await _judge(request, served, images, account.client)
         asked = request_id(request.scope)
+        model = model_fields(served, request)
         predictions = [
-            VertexPrediction(**verdict_fields(j), **model_fields(served), request_id=asked, item=item)
+            VertexPrediction(**verdict_fields(j), **model, request_id=asked, item=item)
             for item, j in enumerate(judgements)
         ]
         return json_response(VertexResponse(predictions=predictions))
@@ -184,11 +186,12 @@ async def _infer(request: Request, name: str, version: str | None = None) -> Res
         decode = partial(decode_v2, header_length=request.headers.get(HEADER_LENGTH))
         asked, images = await service.decoded(request, account, decode)
         judgements = await _judge(request, served, images, account.client)
+        record = record_of(served, service.predictor.policy)
         head = {
             "model_name": name,
             "model_version": served.version,
             **({"id": asked.id} if asked.id else {}),
-            "parameters": {"request_id": request_id(request.scope)},
+            "parameters": {"request_id": request_id(request.scope), "record": record.model_dump_json()},
         }
         content, json_bytes = encode_v2(head, asked, judgements)
         if json_bytes is None:

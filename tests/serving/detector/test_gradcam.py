@@ -8,11 +8,10 @@ import pytest
 import timm
 import torch
 from captum.attr import LayerGradCam
-from PIL import Image
 from safetensors.numpy import save_file
 
 from serving.detector.detector import Detector
-from serving.detector.gradcam import PoolingHead, encode_png, heat, overlay, shown
+from serving.detector.gradcam import PoolingHead
 from tests.bundles import jpeg
 
 
@@ -51,34 +50,3 @@ def test_the_bundle_explains_the_class_it_predicts(toy_bundle: Path) -> None:
     for level, label in ((20, "real"), (230, "ai_generated")):
         explanation = detector.explain(jpeg(level))
         assert explanation.explained_class == explanation.judgement.verdict.prediction == label
-
-
-def test_no_heat_where_no_cell_spoke_for_the_class() -> None:
-    assert heat(np.full((4, 4), -1.0, dtype=np.float32)) is None
-    scaled = heat(np.array([[-1.0, 2.0], [1.0, 0.0]], dtype=np.float32))
-    assert scaled is not None
-    np.testing.assert_allclose(scaled, [[0.0, 1.0], [0.5, 0.0]])
-
-
-def test_the_overlay_keeps_the_shape_and_shows_where() -> None:
-    photo = Image.new("RGB", (200, 100), (128, 128, 128))
-    grid = np.zeros((4, 4), dtype=np.float32)
-    grid[:, 0] = 1.0
-    picture = overlay(shown(photo, 100), grid)
-    assert picture.size == (100, 50)
-    pixels = np.asarray(picture, dtype=np.int64)
-    redness = (pixels[..., 0] - pixels[..., 2]).mean(axis=0)
-    assert redness[:10].min() > 40 > abs(redness[-10:]).max()
-    plain = overlay(shown(photo, 100), -grid - 1)
-    assert (np.asarray(plain) == 128).all()
-    assert encode_png(picture).startswith(b"\x89PNG")
-
-
-@pytest.mark.parametrize(
-    ("size", "expected"), [((64, 32), (256, 128)), ((300, 400), (300, 400)), ((9, 2048), (2, 512))]
-)
-def test_an_overlay_without_a_wish_is_as_large_as_the_picture_within_bounds(
-    size: tuple[int, int], expected: tuple[int, int]
-) -> None:
-    picture = shown(Image.new("RGB", size))
-    assert picture.size == overlay(picture, np.ones((4, 4), dtype=np.float32)).size == expected

@@ -7,7 +7,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 from tests.serving.processes import serve
-from tests.serving.ui.test_browser import CHROMIUM, FLAGS, ROOT, WAIT_MS, interface, opened, see, upload
+from tests.serving.ui.test_browser import CHROMIUM, FLAGS, ROOT, interface, opened, see, upload
 
 
 def main(model_uri: str, photo: Path, folder: Path) -> None:
@@ -26,7 +26,6 @@ def main(model_uri: str, photo: Path, folder: Path) -> None:
             page.set_viewport_size({"width": 1280, "height": 1500})
             upload(page, given)
             see(page, "Where the score came from")
-            page.get_by_role("img", name="Heatmap on the photo").wait_for(timeout=WAIT_MS)
             page.wait_for_load_state("networkidle")
             page.screenshot(path=folder / f"ui-{scheme}.png")
             page.close()

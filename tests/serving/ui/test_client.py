@@ -1,5 +1,6 @@
 """The UI's client and memory against the real server."""
 
+import base64
 import csv
 import functools
 import http.server
@@ -52,10 +53,10 @@ def test_a_wrong_key_is_named(api: Server, key: str, words: str) -> None:
 
 def test_an_api_that_is_down_is_named_with_the_fix() -> None:
     with pytest.raises(ApiError, match="make serve") as caught:
-        Client(f"http://127.0.0.1:{free_port()}").version()
+        Client(f"http://127.0.0.1:{free_port()}").about()
     assert caught.value.kind == "unreachable"
     with pytest.raises(ApiError, match="no http address"):
-        Client("localhost-without-scheme").version()
+        Client("localhost-without-scheme").about()
 
 
 def test_another_service_is_not_taken_for_the_api(tmp_path: Path) -> None:
@@ -64,7 +65,7 @@ def test_another_service_is_not_taken_for_the_api(tmp_path: Path) -> None:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as other:
         threading.Thread(target=other.serve_forever, daemon=True).start()
         client = Client(f"http://127.0.0.1:{other.server_address[1]}")
-        for call in (client.model, client.drift, client.version):
+        for call in (client.model, client.drift, client.about):
             with pytest.raises(ApiError, match="not this detector's API"):
                 call()
         other.shutdown()
@@ -130,25 +131,60 @@ def test_exports_carry_every_row_and_no_formula(api: Server) -> None:
     memory.judge(by_hash(nasty, TEXT))
     photos = [nasty, TEXT, DARK]
     rows = [export.row(p.name, content_hash(p.data), memory.outcome(content_hash(p.data))) for p in photos]
-    archive = zipfile.ZipFile(io.BytesIO(export.as_zip(rows, {nasty.name: b"png"})))
+    heatmaps = [(nasty.name, "a" * 64, b"png"), ("x.jpg", "b" * 64, b"other")]
+    archive = zipfile.ZipFile(io.BytesIO(export.as_zip(rows, heatmaps)))
     lines = list(csv.DictReader(io.StringIO(archive.read("results.csv").decode("utf-8-sig"))))
     assert [line["prediction"] for line in lines] == ["ai_generated", "", ""]
     assert lines[0]["file"].startswith("'=") and lines[2]["error"] == "not judged yet"
     assert json.loads(archive.read("results.json"))[0]["probability"] == pytest.approx(float(lines[0]["probability"]))
-    assert [n for n in archive.namelist() if n.startswith("heatmaps")] == ["heatmaps/001-x.png"]
+    assert [n for n in archive.namelist() if n.startswith("heatmaps")] == [
+        "heatmaps/001-x-aaaaaaaa.png",
+        "heatmaps/002-x-bbbbbbbb.png",
+    ]
+    assert [line["decision"] for line in lines][1:] == ["", ""] and lines[0]["reasons"].startswith("The model's score")
 
 
-def test_the_heatmap_colours_what_spoke_for_the_verdict_only() -> None:
-    photo = heatmap.shown(jpeg(128, size=(90, 60)))
-    grid = [[0.0, 0.0, 1.0], [0.0, 0.0, 0.0], [-1.0, 0.0, 0.0]]
-    drawn = {against: np.asarray(heatmap.laid_over(photo, grid, 1.0, against=against)) for against in (False, True)}
-    plain = np.asarray(photo)
-    assert np.abs(drawn[False][5, 85].astype(int) - heatmap.FOR).max() < 30
-    assert (drawn[False][50:, :20] == plain[50:, :20]).all()
-    assert np.abs(drawn[True][55, 5].astype(int) - heatmap.AGAINST).max() < 30
-    assert (np.asarray(heatmap.laid_over(photo, grid, 0.0, against=True)) == plain).all()
-    assert heatmap.described(grid, "real").startswith("100% of what spoke for “Real photo” lies in the top right")
-    assert "No part" in heatmap.described([[0.0, -1.0]], "real")
+def test_the_heatmap_is_drawn_as_everywhere_else(api: Server) -> None:
+    found = httpx.post(
+        f"{api.url}/predict/explain", files={"file": BRIGHT.data}, headers={"X-API-Key": KEY}, timeout=60
+    ).json()
+    ours = heatmap.laid_over(heatmap.shown(BRIGHT.data), found["heatmap"])
+    theirs = Image.open(io.BytesIO(base64.b64decode(found["heatmap_base64"])))
+    assert ours.size == theirs.size
+    assert np.abs(np.asarray(ours).astype(int) - np.asarray(theirs)).max() <= 2
+    assert not heatmap.is_fine(found["heatmap"])
+
+
+def test_a_label_reaches_the_api_for_single_photos_and_for_items_of_a_batch(toy_bundle: Path, tmp_path: Path) -> None:
+    with serve(toy_bundle, tmp_path / "log", FEEDBACK_DIR=str(tmp_path / "labels")) as server:
+        memory = Memory(Client(server.url))
+        memory.refresh()
+        assert memory.about.takes_feedback
+        photos = by_hash(BRIGHT, DARK)
+        memory.judge(photos)
+        for sha256, label in zip(photos, ("real", "real"), strict=True):
+            memory.label(sha256, label)
+        lines = (tmp_path / "labels" / "feedback.jsonl").read_text().splitlines()
+    kept = [json.loads(line) for line in lines]
+    assert [(line["image_sha256"], line["label"], line["by"]) for line in kept] == [
+        (sha256, "real", "page") for sha256 in photos
+    ]
+
+
+def test_without_room_for_an_explanation_there_is_still_a_verdict(toy_bundle: Path, tmp_path: Path) -> None:
+    limits = {"RATE_LIMIT_ENABLED": "true", "RATE_LIMIT_EXPLAIN": "1/minute", "RATE_LIMIT_PREDICT": "2/minute"}
+    with serve(toy_bundle, tmp_path / "log", EXPLAIN_WARMUP="true", **limits) as server:
+        memory = Memory(Client(server.url))
+        memory.refresh()
+        photos = [Photo(f"{level}.jpg", jpeg(level)) for level in (30, 60, 90, 120)]
+        hashes = [content_hash(photo.data) for photo in photos]
+        late = [memory.look_at(p, h) for p, h in zip(photos[:3], hashes, strict=False)]
+        assert late[0] is None and all(error is not None and error.kind == "rate_limited" for error in late[1:])
+        assert [memory.explanation(h) is not None for h in hashes[:3]] == [True, False, False]
+        assert all(memory.outcome(h) is not None for h in hashes[:3])
+        with pytest.raises(ApiError) as caught:
+            memory.look_at(photos[3], hashes[3])
+        assert 0 < (caught.value.retry_after_s or 0) <= 60
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "CMYK", "I;16"])
@@ -158,7 +194,7 @@ def test_every_kind_of_picture_can_be_shown(mode: str) -> None:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG" if mode == "CMYK" else "PNG")
     shown = heatmap.shown(buffer.getvalue())
-    assert (shown.mode, shown.size) == ("RGB", (40, 30))
+    assert (shown.mode, shown.size) == ("RGB", (256, 192))
     assert abs(int(np.asarray(shown)[0, 0, 0]) - 200) <= 2
 
 
@@ -167,4 +203,4 @@ def test_a_turned_photo_is_shown_upright() -> None:
     exif[274] = 6
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", exif=exif)
-    assert heatmap.shown(buffer.getvalue()).size == (20, 40)
+    assert heatmap.shown(buffer.getvalue()).size == (128, 256)

@@ -1,0 +1,1 @@
+"""One photo's case: what was decided by what, in words, and as a page to keep."""

@@ -1,0 +1,145 @@
+"""One rule everywhere: every route, the command line and catalogues decide by the deployment's own policy."""
+
+import base64
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from fastapi.testclient import TestClient
+from typer.testing import CliRunner
+
+from pipelines.cli.app import app
+from serving.app import create_app
+from serving.detector.bundle import read_manifest
+from serving.settings import Settings
+from tests.bundles import jpeg
+from tests.releases import make_evaluation, make_verdict
+from tests.signed import authority, sign
+
+BOUNDS = {"DECISION_REAL_BELOW": "0", "DECISION_AI_FROM": "1"}
+"""With these every score is between the thresholds."""
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[Path]:
+    """A bright one, a dark one, and one whose signed statement is that of a listed signer."""
+    files = {"bright": jpeg(210), "dark": jpeg(40), "signed": sign("jpeg", "digitalCapture")}
+    paths = [tmp_path / "photos" / f"{name}.jpg" for name in files]
+    paths[0].parent.mkdir()
+    for path, data in zip(paths, files.values(), strict=True):
+        path.write_bytes(data)
+    return paths
+
+
+@pytest.fixture
+def policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The deployment's environment."""
+    (tmp_path / "roots.pem").write_text(authority().root_pem)
+    found = {**BOUNDS, "C2PA_TRUST_LISTS": str(tmp_path / "roots.pem")}
+    for name, value in found.items():
+        monkeypatch.setenv(name, value)
+    return found
+
+
+def told(found: dict[str, Any]) -> tuple[str, str, bool]:
+    """What depends on the policy."""
+    return found["decision"], found["reasons"][-1]["code"], found["provenance"]["c2pa"]["trusted"]
+
+
+def settings_of(bundle: Path, **more: Any) -> Settings:
+    """Without limits; the first explanation loads torch, which takes its time on a busy machine."""
+    return Settings(model_uri=str(bundle), rate_limit_enabled=False, slots=1, request_timeout_s=120, **more)
+
+
+def run(*arguments: str) -> Any:
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.mark.usefixtures("policy")
+def test_every_way_to_ask_decides_by_the_same_policy(photos: list[Path], toy_bundle: Path, tmp_path: Path) -> None:
+    expected = [("review", "score_between", name == "signed") for name in ("bright", "dark", "signed")]
+    files = [path.read_bytes() for path in photos]
+    with TestClient(create_app(settings_of(toy_bundle))) as client:
+        for path in ("/predict", "/predict/explain"):
+            answers = [client.post(path, files={"file": ("a.jpg", data)}).json() for data in files]
+            assert [told(answer) for answer in answers] == expected, path
+        batch = client.post("/predict/batch", files=[("files", ("a.jpg", data)) for data in files]).json()
+        assert [told(item) for item in batch["results"]] == expected
+        body = {"instances": [{"b64": base64.b64encode(data).decode()} for data in files]}
+        assert [told(found) for found in client.post("/vertex/predict", json=body).json()["predictions"]] == expected
+
+    model = ["--model", str(toy_bundle), "--json"]
+    assert [told(found) for found in run("predict", *map(str, photos), *model)] == expected
+    assert told(run("explain", str(photos[2]), "-o", str(tmp_path / "heat.png"), *model)) == expected[2]
+    run("score", str(photos[0].parent), "-o", str(tmp_path / "rows"), "--workers", "1", *model)
+    table = pq.read_table(tmp_path / "rows" / "parts", columns=["decision"])
+    assert table.column("decision").to_pylist() == ["review"] * 3
+
+
+def released(bundle: Path, folder: Path, caveat: str = "") -> Path:
+    """A copy of the bundle with an evaluation and a verdict."""
+    copy, digest = shutil.copytree(bundle, folder / "bundle"), read_manifest(bundle).digest
+    release = shutil.copytree(make_evaluation(folder / "evaluation", digest, caveat), copy / "release")
+    found = json.loads((release / "evaluation.json").read_text())
+    found["test"]["metrics"] |= {"fpr": {"value": 0.07, "low": 0.03, "high": 0.14}, "fnr": {"value": 0.05}}
+    (release / "evaluation.json").write_text(json.dumps(found))
+    shutil.copy(make_verdict(folder / "verdict", digest) / "verdict.json", release)
+    return copy
+
+
+def test_every_answer_carries_by_what_it_was_decided(toy_bundle: Path, tmp_path: Path) -> None:
+    bundle = released(toy_bundle, tmp_path, "Only a sample.")
+    settings = settings_of(bundle, shadow_model_uri=str(toy_bundle), decision_ai_from=0.9)
+    data = jpeg(200)
+    with TestClient(create_app(settings)) as client:
+        record = client.post("/predict", files={"file": ("a.jpg", data)}).json()["record"]
+        encoded = base64.b64encode(data).decode()
+        others = [
+            client.post("/predict/explain", files={"file": ("a.jpg", data)}).json(),
+            client.post("/predict/batch", files=[("files", ("a.jpg", data))]).json(),
+            client.post("/predict/compare", files={"file": ("a.jpg", data)}).json()["champion"],
+            client.post("/vertex/predict", json={"instances": [{"b64": encoded}]}).json()["predictions"][0],
+        ]
+        tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [encoded]}
+        v2 = client.post("/v2/models/ai-product-photo-detector/infer", json={"inputs": [tensor]}).json()
+        about = client.get("/").json()
+    assert all(other["record"] == record for other in others)
+    assert json.loads(v2["parameters"]["record"]) == record
+    assert record["model_digest"] == read_manifest(toy_bundle).digest
+    assert record["thresholds"]["ai_from"] == 0.9 and record["thresholds"]["alpha_real"] is None
+    assert record["error_rates"] == {
+        "false_alarms": {"value": 0.07, "low": 0.03, "high": 0.14},
+        "misses": {"value": 0.05, "low": None, "high": None},
+        "test_images": 200,
+    }
+    assert record["caveat"] == about["caveat"] == "Only a sample."
+    assert about["takes_feedback"] is False
+
+
+def test_a_model_that_nobody_gated_says_so(client: TestClient) -> None:
+    record = client.post("/predict", files={"file": ("a.jpg", jpeg(200))}).json()["record"]
+    assert record["error_rates"] is None and "never went through the quality gate" in record["caveat"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("DECISION_REAL_BELOW", "2", "DECISION_REAL_BELOW: Input should be less than or equal to 1"),
+        ("C2PA_TRUST_LISTS", "nowhere.pem", "nowhere.pem: no readable trust list"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["predict", "score"])
+def test_a_policy_that_cannot_be_is_said_in_one_line(
+    verb: str, variable: str, value: str, words: str, toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    (tmp_path / "a.jpg").write_bytes(jpeg(120))
+    more = ["-o", str(tmp_path / "rows")] if verb == "score" else []
+    result = CliRunner().invoke(app, [verb, str(tmp_path / "a.jpg"), "--model", str(toy_bundle), *more])
+    assert result.exit_code == 1
+    assert words in str(result.exception) + result.output
