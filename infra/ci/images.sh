@@ -56,6 +56,7 @@ python_in serving 'import serving.app, sys; assert "torch" not in sys.modules, "
 python_in serving 'from serving.app import create_app; from serving.settings import Settings; create_app(Settings())'
 python_in serving 'import mlflow.tracking, torch, captum, onnxruntime; assert not torch.cuda.is_available()'
 python_in pipeline 'import kfp.dsl, mlflow, google.cloud.aiplatform, google.cloud.run_v2, components.quality_gate.component'
+python_in ui 'from serving.ui import batch, case, detect, drift, history, model'
 python_in train 'import timm, torchvision, kfp.dsl, components.train.component, components.evaluate.component'
 "$DOCKER" run --rm --read-only --tmpfs /tmp --network none "$(image pipeline)" aidetect --help >/dev/null || fail "aidetect in the pipeline image"
 say "imports pass on a read-only root, without network or capabilities"

@@ -8,9 +8,10 @@ from io import BytesIO
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
-from serving.detector.engine import Floats
+Floats = npt.NDArray[np.float32]
 
 FOR: Final = (230, 97, 1)
 AGAINST: Final = (94, 60, 153)
