@@ -18,9 +18,10 @@ APP = Path(__file__).resolve().parents[3] / "serving" / "ui" / "app.py"
 def text(app: AppTest) -> str:
     """All words on the page."""
     assert not app.exception, app.exception
-    kinds = (app.get("html"), app.title, app.markdown, app.caption, app.error, app.info, app.success, app.warning)
+    html = [str(getattr(element, "value", "")) for element in app.get("html")]
+    kinds = (app.title, app.markdown, app.caption, app.error, app.info, app.success, app.warning)
     metrics = [f"{metric.label} {metric.value}" for metric in app.metric]
-    return "\n".join([str(element.value) for kind in kinds for element in kind] + metrics)
+    return "\n".join([str(element.value) for kind in kinds for element in kind] + metrics + html)
 
 
 @pytest.fixture
