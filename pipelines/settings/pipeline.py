@@ -121,6 +121,14 @@ class PipelineConfig(Section):
         first = self.deploy.first_image or (self.images.serving if known else "")
         return self.changed("register_", serving_image=self.serving_image).changed("deploy", first_image=first)
 
+    def with_accelerator_used(self) -> Self:
+        """The same with `cuda` where an accelerator is paid for: one that does not answer must fail the stage at once.
+
+        Left to choose, training would go on for days on the machine's processor, and the accelerator be billed.
+        """
+        paid = bool(self.machines.train.accelerator_count) and self.train.device == "auto"
+        return self.changed("train", device="cuda") if paid else self
+
     def changed(self, section: str, **keys: Any) -> Self:
         """The same with other values in one section."""
         return self.model_copy(update={section: getattr(self, section).model_copy(update=keys)})

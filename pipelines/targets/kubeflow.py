@@ -36,7 +36,7 @@ class KubeflowTarget:
     """One server and namespace of Kubeflow Pipelines."""
 
     def __init__(self, config: PipelineConfig) -> None:
-        self.config = config
+        self.config = config.with_accelerator_used()
         self.poll_s = config.kubeflow.poll_s
 
     def place(self, stage: Stage, task: "dsl.PipelineTask") -> None:

@@ -38,9 +38,7 @@ class VertexTarget:
     """One project and region of Vertex AI Pipelines."""
 
     def __init__(self, config: PipelineConfig) -> None:
-        # a paid accelerator that does not answer must fail the stage, not train for days on its machine's processor
-        paid = bool(config.machines.train.accelerator_count) and config.train.device == "auto"
-        self.config = config.changed("train", device="cuda") if paid else config
+        self.config = config.with_accelerator_used()
         self.poll_s = config.vertex.poll_s
 
     def place(self, stage: Stage, task: "dsl.PipelineTask") -> None:

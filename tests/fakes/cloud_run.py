@@ -25,8 +25,6 @@ class FakeCloudRun(GoogleRest):
     ) -> None:
         super().__init__()
         self.name = name
-        self.lag = 0
-        """Reads of the service that still show the traffic of before, after it was moved."""
         self.serve = serve
         self.revisions: dict[str, run_v2.RevisionTemplate] = {}
         self.made: list[str] = []

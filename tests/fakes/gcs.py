@@ -97,7 +97,7 @@ class FakeGcs:
         if about and about[1] not in self.missing:
             wanted = {value for key, value in parse_qsl(asked) if key == "permissions"}
             if self.policy is not None:
-                policy, on = self.policy, f"bucket {about[1]}"
+                policy, on = self.policy, self.policy.real(f"bucket {about[1]}")
                 wanted = {permission for permission in wanted if policy.allows(policy.caller, permission, on)}
             return self._json(200, {"name": about[1], "permissions": sorted(wanted - self.denied)})
         query = dict(parse_qsl(asked))

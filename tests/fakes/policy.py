@@ -197,8 +197,7 @@ class Policy:
             RefusedError: nobody is signed in, the API is not enabled, or no grant gives the permission.
         """
         who = member or self.caller
-        kind, _, name = resource.partition(" ")
-        resource = f"{kind} {self.aliases.get(name, name)}".strip()
+        resource = self.real(resource)
         if not who:
             raise RefusedError(401, "Request is missing required authentication credential.")
         service = api or permission.partition(".")[0]
@@ -212,6 +211,11 @@ class Policy:
             self.asked.append(Call(self.step, who, permission, resource, permission not in self.soft))
         if not self.allows(who, permission, resource):
             raise RefusedError(403, f"Permission '{permission}' denied on resource '{resource}' (or it may not exist).")
+
+    def real(self, resource: str) -> str:
+        """A resource by the plan's name of it."""
+        kind, _, name = resource.partition(" ")
+        return f"{kind} {self.aliases.get(name, name)}".strip()
 
     def version_of(self, secret: str) -> None:
         """Refuse a secret that Terraform makes without a version.

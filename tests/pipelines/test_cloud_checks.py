@@ -9,6 +9,7 @@ import pytest
 from tests.e2e.conftest import Cli
 from tests.fakes.gcs import FakeGcs
 from tests.fakes.google_rest import ApiError, GoogleRest, Request
+from tests.fakes.policy import Policy
 from tests.fakes.vertex_pipelines import FakeVertexPipelines
 from tests.pipelines.conftest import DIGEST, Aidetect, Ran
 
@@ -24,6 +25,10 @@ class FakeRegistry(GoogleRest):
     def host(self) -> str:
         """As an image reference names it."""
         return self.url.removeprefix("http://")
+
+    def ask(self, request: Request, policy: Policy) -> None:
+        """Looking an image up is reading from the repository."""
+        policy.require("artifactregistry.repositories.downloadArtifacts", "repository ai-product-photo-detector")
 
     def route(self, request: Request) -> dict[str, Any]:
         """Manifests."""

@@ -134,6 +134,7 @@ def test_an_accelerator_that_is_paid_for_is_trained_on(tmp_path: Path, cloud: Fa
     config = configuration(tmp_path, cloud)
     assert config.train.device == "auto"
     assert stage_parameters(open_target("vertex", config).config)["train_config"]["device"] == "cuda"
+    assert stage_parameters(open_target("kubeflow", config).config)["train_config"]["device"] == "cuda"
     without = configuration(tmp_path, cloud, "machines.train.accelerator=", "machines.train.accelerator_count=0")
     assert stage_parameters(open_target("vertex", without).config)["train_config"]["device"] == "auto"
     assert stage_parameters(open_target("local", config).config)["train_config"]["device"] == "auto"

@@ -5,11 +5,16 @@ from collections.abc import Iterator
 
 import pytest
 
+from components.deploy.ledger import LedgerEntry
+from components.deploy.preview import champion_by_ledger, deploy_preview
 from components.deploy.smoke_key import _first_key
 from serving.platform.errors import StageError
+from serving.registry import resolve
 from tests.cloud.first_day import first_day
 from tests.components.deploy.conftest import Shop
 from tests.components.deploy.test_cloud_run import Cloud
+from tests.fakes.cloud_run import FakeCloudRun
+from tests.fakes.gcs import FakeGcs
 from tests.fakes.policy import Policy, plan_of
 from tests.fakes.secret_manager import FakeSecretManager
 from tests.fakes.servers import BundleServers
@@ -111,3 +116,45 @@ def test_without_leave_to_watch_operations_nothing_is_sent(account: Account) -> 
     with pytest.raises(StageError, match=r"grant run\.operations\.get on the project"):
         account.deploy()
     assert account.cloud.run.updates == []
+
+
+def test_a_preview_reads_the_champion_from_the_ledger_and_touches_its_own_service(
+    shop: Shop, servers: BundleServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gcs = FakeGcs()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs.url)
+    models, name = "example-project-aidetect-models", shop.champion.name
+    folder = resolve(shop.champion.uri, shop.folder / "cache", shop.champion.tracking_uri).folder
+    uri = f"gs://{models}/bundles/{name}/{shop.champion.bundle_digest}"
+    for path in folder.rglob("*"):
+        if path.is_file():
+            gcs.put(f"{uri}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+    line = LedgerEntry(
+        who="ada", action="deploy", why="x", target="cloud_run", model=name, from_version=None, to_version="1",
+        bundle_digest=shop.champion.bundle_digest, verdict=shop.champion.headline, outcome="promoted",
+    )  # fmt: skip
+    gcs.put(f"gs://{models}/promotions.jsonl", line.model_dump_json().encode() + b"\n")
+    cloud = Cloud(shop, servers)
+    cloud.run.close()
+    own = "projects/proj/locations/europe-west1/services/detector-preview"
+    cloud.run = FakeCloudRun(cloud.serve, {"MODEL_VERSION": "1"}, "us-docker.pkg.dev/cloudrun/container/hello", own)
+    policy = Policy(plan_of("prod"), aliases={"detector-preview": "ai-product-photo-detector-preview"})
+    policy.as_account("preview", "preview")
+    cloud.run.policy = gcs.policy = policy
+    try:
+        config = cloud.config(
+            ledger_path=f"gs://{models}/promotions.jsonl",
+            image="registry/serving@sha256:" + "1" * 64,
+            preview_service="detector-preview",
+            request_timeout_s=60.0,
+        ).for_previews()
+        version = champion_by_ledger(config, name, f"gs://{models}/bundles")
+        assert (version.version, version.uri) == ("1", uri)
+        made = deploy_preview(version, config, "pr-7")
+        assert made.version == "1" and cloud.run.environment(made.revision)["MODEL_URI"] == uri
+        assert [t.tag for t in cloud.run.service.traffic if t.tag] == ["pr-7"]
+        with pytest.raises(StageError, match="knows no champion of other"):
+            champion_by_ledger(config, "other", f"gs://{models}/bundles")
+    finally:
+        cloud.run.close()
+        gcs.close()
