@@ -14,17 +14,14 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from serving.detector.bundle import RELEASE, read_manifest, verify
 from serving.platform import cloud_storage
 from serving.platform.errors import BundleError, ModelNotFoundError, RegistryMissingError, StageError, one_line
-
-if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
+from serving.registry_file import SQLITE, read_versions
 
 MODELS: Final = "models:/"
-SQLITE: Final = "sqlite:///"
 ARTIFACTS: Final = "mlflow-artifacts"
 """Folder beside a sqlite registry that holds its files; they are found there wherever both are moved together."""
 
@@ -149,28 +146,17 @@ def _from_mlflow(uri: str, cache_dir: Path, tracking_uri: str) -> ResolvedModel:
         unusable = Path(database).exists() or any(parent.is_file() for parent in Path(database).parents)
         kind = ModelNotFoundError if unusable else RegistryMissingError
         raise kind(f"{uri}: no registry at {tracking_uri}: no such file")
-    try:
-        from mlflow.exceptions import MlflowException
-        from mlflow.tracking import MlflowClient
-
-        client = MlflowClient(tracking_uri or None, tracking_uri or None)
-        name, found = _model_version(client, uri)
-        beside = _beside(client, str(found.source), database) if database != tracking_uri else None
-    except ImportError as error:
-        raise ModelNotFoundError(f"{uri}: models:/ needs the package mlflow-skinny (mlflow for sqlite)") from error
-    except ModelNotFoundError:
-        raise
-    except Exception as error:  # MLflow lets through what its database raises
-        where = tracking_uri or "the default registry; set MLFLOW_TRACKING_URI"
-        raise ModelNotFoundError(f"{uri}: not in the registry at {where}: {one_line(error)}") from error
+    name, alias, number = _asked(uri)
+    found, beside = _in_file(tracking_uri, name, alias, number) or _of_client(uri, tracking_uri, name, alias, number)
     digest = _recorded(found, uri)
 
     def download(folder: Path) -> None:
-        from mlflow.artifacts import download_artifacts
-
         if beside is not None:
             shutil.copytree(beside, folder / "bundle")
             return
+        from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException
+
         try:
             download_artifacts(artifact_uri=found.source, dst_path=str(folder), tracking_uri=tracking_uri or None)
         except (MlflowException, OSError) as error:
@@ -203,24 +189,53 @@ def _recorded(version: Any, uri: str) -> str:
     return digest
 
 
-def _beside(client: "MlflowClient", source: str, database: str) -> Path | None:
-    """A version's files beside the database, where a workspace that was moved or copied has them."""
-    if not source.startswith("runs:/"):
-        return None
-    run_id, _, path = source.removeprefix("runs:/").partition("/")
-    _, found, tail = str(client.get_run(run_id).info.artifact_uri).rpartition(f"/{ARTIFACTS}/")
-    folder = Path(database).parent / ARTIFACTS / tail / path
-    return folder if found and folder.is_dir() else None
-
-
-def _model_version(client: "MlflowClient", uri: str) -> tuple[str, Any]:
+def _asked(uri: str) -> tuple[str, str, str]:
+    """Model, alias and version number of a `models:/` address; one of the latter two is empty."""
     name, _, alias = uri.removeprefix(MODELS).partition("@")
     if alias:
-        return name, client.get_model_version_by_alias(name, alias)
+        return name, alias, ""
     name, _, number = name.rpartition("/")
     if not name or not number.isdigit():
         raise ModelNotFoundError(f"{uri}: say models:/name@alias or models:/name/version")
-    return name, client.get_model_version(name, number)
+    return name, "", str(int(number))
+
+
+def _in_file(tracking_uri: str, name: str, alias: str, number: str) -> tuple[Any, Path] | None:
+    """A version and its files, where a sqlite registry on this disk has both; MLflow is not needed for them."""
+    for found in read_versions(tracking_uri, name) or ():
+        if alias in found.aliases if alias else found.version == number:
+            beside = _beside(found.source, found.artifact_uri, tracking_uri.removeprefix(SQLITE))
+            return (found, beside) if beside else None
+    return None
+
+
+def _of_client(uri: str, tracking_uri: str, name: str, alias: str, number: str) -> tuple[Any, Path | None]:
+    """A version as MLflow has it, and its files where they lie beside a sqlite registry."""
+    try:
+        from mlflow.tracking import MlflowClient
+
+        client = MlflowClient(tracking_uri or None, tracking_uri or None)
+        found = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
+        source = str(found.source)
+        if not tracking_uri.startswith(SQLITE) or not source.startswith("runs:/"):
+            return found, None
+        place = client.get_run(source.removeprefix("runs:/").partition("/")[0]).info.artifact_uri
+        return found, _beside(source, str(place), tracking_uri.removeprefix(SQLITE))
+    except ImportError as error:
+        raise ModelNotFoundError(f"{uri}: models:/ needs the package mlflow-skinny (mlflow for sqlite)") from error
+    except Exception as error:  # MLflow lets through what its database raises
+        where = tracking_uri or "the default registry; set MLFLOW_TRACKING_URI"
+        raise ModelNotFoundError(f"{uri}: not in the registry at {where}: {one_line(error)}") from error
+
+
+def _beside(source: str, artifact_uri: str, database: str) -> Path | None:
+    """A version's files beside the database, where a workspace that was moved or copied has them."""
+    if not source.startswith("runs:/"):
+        return None
+    path = source.removeprefix("runs:/").partition("/")[2]
+    _, found, tail = artifact_uri.rpartition(f"/{ARTIFACTS}/")
+    folder = Path(database).parent / ARTIFACTS / tail / path
+    return folder if found and folder.is_dir() else None
 
 
 def _from_cloud_storage(uri: str, cache_dir: Path, digest: str) -> Path:

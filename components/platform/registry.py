@@ -11,6 +11,7 @@ from components.artifacts.model_version import ModelVersion
 from components.platform.database import ready
 from serving.platform.errors import StageError, one_line
 from serving.registry import DIGEST_TAG
+from serving.registry_file import RegisteredVersion, read_versions
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MlflowVersion
@@ -156,22 +157,7 @@ class Registry:
         """All versions, newest first."""
         aliases = self._aliases()
         return [
-            VersionSummary(
-                name=self.name,
-                version=str(found.version),
-                aliases=tuple(sorted(a for a, v in aliases.items() if v == str(found.version))),
-                created_at=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
-                digest=found.tags.get(DIGEST_TAG, ""),
-                run_id=found.tags.get("run_id", ""),
-                git_sha=found.tags.get("git_sha", ""),
-                headline=found.tags.get("verdict", ""),
-                metrics={
-                    key.removeprefix("metric."): float(value)
-                    for key, value in sorted(found.tags.items())
-                    if key.startswith("metric.")
-                },
-                rolled_back=ROLLED_BACK_TAG in found.tags,
-            )
+            _summary(found, tuple(sorted(a for a, v in aliases.items() if v == str(found.version))))
             for found in self._versions()
         ]
 
@@ -198,4 +184,26 @@ def list_models(tracking_uri: str, name: str) -> list[VersionSummary]:
     Raises:
         StageError: the registry cannot be reached.
     """
+    found = read_versions(tracking_uri, name)
+    if found is not None:
+        return [_summary(version, version.aliases) for version in found]
     return Registry(tracking_uri, name).summaries()
+
+
+def _summary(found: "MlflowVersion | RegisteredVersion", aliases: tuple[str, ...]) -> VersionSummary:
+    return VersionSummary(
+        name=found.name,
+        version=str(found.version),
+        aliases=aliases,
+        created_at=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
+        digest=found.tags.get(DIGEST_TAG, ""),
+        run_id=found.tags.get("run_id", ""),
+        git_sha=found.tags.get("git_sha", ""),
+        headline=found.tags.get("verdict", ""),
+        metrics={
+            key.removeprefix("metric."): float(value)
+            for key, value in sorted(found.tags.items())
+            if key.startswith("metric.")
+        },
+        rolled_back=ROLLED_BACK_TAG in found.tags,
+    )

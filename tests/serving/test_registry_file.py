@@ -1,0 +1,98 @@
+"""The registry's file read without MLflow: the same versions, aliases, tags and files that MLflow's client tells of."""
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.registry_file import SCHEMA, RegisteredVersion, read_versions
+from tests.serving.processes import environment
+
+
+@pytest.fixture
+def uri(migrated: Path, tmp_path: Path) -> str:
+    """A registry with three versions, the second deleted, the third champion."""
+    from mlflow.tracking import MlflowClient
+
+    found = f"sqlite:///{shutil.copy(migrated, tmp_path / 'mlflow.db')}"
+    client = MlflowClient(found, found)
+    experiment = client.create_experiment("e", (tmp_path / "mlflow-artifacts").as_uri())
+    run = client.create_run(experiment).info.run_id
+    for name in ("shop", "other"):
+        client.create_registered_model(name)
+    for number in range(3):
+        client.create_model_version("shop", f"runs:/{run}/bundle", run, tags={"digest": f"{number}", "metric.f1": ".9"})
+    client.create_model_version("other", "/elsewhere")
+    client.delete_model_version("shop", "2")
+    client.set_registered_model_alias("shop", "champion", "3")
+    client.set_registered_model_alias("shop", "a", "3")
+    return found
+
+
+def test_its_revision_is_that_of_the_installed_mlflow() -> None:
+    from alembic.script import ScriptDirectory
+    from mlflow.store.db.utils import _get_alembic_config
+
+    assert ScriptDirectory.from_config(_get_alembic_config("sqlite://")).get_current_head() == SCHEMA
+
+
+def test_it_tells_what_mlflow_tells(uri: str) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(uri, uri)
+
+    def told(found: Any, aliases: list[str]) -> RegisteredVersion:
+        run_id = found.source.removeprefix("runs:/").partition("/")[0] if found.source.startswith("runs:/") else ""
+        return RegisteredVersion(
+            found.name,
+            str(found.version),
+            found.source,
+            client.get_run(run_id).info.artifact_uri if run_id else "",
+            found.creation_timestamp,
+            dict(found.tags),
+            tuple(sorted(aliases)),
+        )
+
+    for name in ("shop", "other"):
+        by_mlflow = sorted(client.search_model_versions(f"name='{name}'"), key=lambda v: -int(v.version))
+        aliases = client.get_registered_model(name).aliases
+        assert read_versions(uri, name) == [
+            told(v, [a for a, n in aliases.items() if str(n) == str(v.version)]) for v in by_mlflow
+        ]
+    assert read_versions(uri, "nobody") == []
+
+
+def test_what_it_does_not_know_is_left_to_mlflow(uri: str, tmp_path: Path) -> None:
+    assert read_versions("http://127.0.0.1:9", "shop") is None
+    assert read_versions(f"sqlite:///{tmp_path}/none.db", "shop") is None
+    assert not (tmp_path / "none.db").exists()
+    (tmp_path / "text.db").write_text("no database")
+    assert read_versions(f"sqlite:///{tmp_path}/text.db", "shop") is None
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = 'another'")
+    assert read_versions(uri, "shop") is None
+
+
+def test_neither_models_nor_a_server_that_starts_loads_mlflow(uri: str, tmp_path: Path, toy_bundle: Path) -> None:
+    run = (read_versions(uri, "shop") or [])[0].artifact_uri
+    shutil.copytree(toy_bundle, Path(run.removeprefix("file://")) / "bundle")
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        digest = json.loads((toy_bundle / "manifest.json").read_text())["digest"]
+        database.execute("UPDATE model_version_tags SET value = ? WHERE key = 'digest' AND version = 3", (digest,))
+    script = f"""
+import sys
+from pathlib import Path
+from components.platform.registry import list_models
+from serving.registry import resolve
+found = resolve("models:/shop@champion", Path({str(tmp_path / "cache")!r}), {uri!r})
+listed = list_models({uri!r}, "shop")
+heavy = [name for name in sys.modules if name.split(".")[0] in ("mlflow", "sqlalchemy", "alembic")]
+print(found.version, [v.version for v in listed], heavy)
+"""
+    done = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == ["3 ['3', '1'] []"], done.stderr
