@@ -6,7 +6,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from components.artifacts.deployment import Target
-from serving.detector.bundle import GOLDEN_TOLERANCE
+from serving.detector.tolerance import GOLDEN_TOLERANCE
 
 _INHERITED: Final = ("PATH", "HOME", "USER", "LANG", "TMPDIR", "TZ", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
 _INHERITED_PREFIXES: Final = (

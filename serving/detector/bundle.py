@@ -33,8 +33,6 @@ GOLDEN: Final = "golden"
 RELEASE: Final = "release"
 """Folder a registry adds beside the sealed files: evaluation, verdict, model card of the release."""
 
-GOLDEN_TOLERANCE: Final = 1e-3
-"""Largest accepted difference of a probability from its recorded one: room for another CPU, not another model."""
 
 MANIFEST_BYTES: Final = 2**22
 """A larger manifest is not read: one of ours has some kilobytes."""

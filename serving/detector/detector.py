@@ -14,7 +14,7 @@ from typing import Final
 from PIL import Image
 
 from serving.detector import bundle, gradcam, heatmap
-from serving.detector.bundle import GOLDEN_TOLERANCE, Manifest
+from serving.detector.bundle import Manifest
 from serving.detector.conclusion import Conclusion, DecisionBands, Policy, conclude
 from serving.detector.decision import Verdict
 from serving.detector.domain import Domain, measure
@@ -23,6 +23,7 @@ from serving.detector.framing import content_box, whole_grid
 from serving.detector.image import DecodedImage, ImageInfo, ImageLimits, decode
 from serving.detector.labels import Label
 from serving.detector.preprocess import Pixels, as_batch, to_input
+from serving.detector.tolerance import GOLDEN_TOLERANCE
 from serving.platform.errors import BundleError, ImageRefusedError
 from serving.provenance.inspect import inspect
 from serving.provenance.record import Provenance

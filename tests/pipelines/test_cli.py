@@ -1,6 +1,7 @@
 """The command line: quick to answer, errors in one line, nothing heavy loaded before it is needed."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -82,6 +83,23 @@ def test_errors_are_one_line_and_exit_1(cli: Cli, arguments: list[str], message:
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert "Traceback" not in done.stderr
+
+
+def test_the_registered_versions_are_listed_without_loading_anything_heavy(migrated: Path, tmp_path: Path) -> None:
+    shutil.copy(migrated, tmp_path / "mlflow.db")
+    light = ("pydantic", "numpy")
+    code = (
+        "import sys\n"
+        "from pipelines.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert stop.code == 0, stop\n"
+        f"print([name for name in {HEAVY} if name in sys.modules and name not in {light}], file=sys.stderr)"
+    )
+    words = ("models", "--json", "--set", f"paths.workspace={tmp_path}")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=60, env=untraced()
+    )
+    assert (done.returncode, done.stdout, done.stderr.splitlines()[-1]) == (0, "[]\n", "[]"), done.stderr
 
 
 def test_debug_shows_the_traceback(cli: Cli) -> None:
