@@ -91,6 +91,8 @@ class ScoreSet(Frozen):
     n: int
     distinct: int
     """Images whose pixels are those of no other one before; n where there are no copies."""
+    units: int | None = None
+    """Independent pictures among them: the photographs that they come of, copies counted once; None: not recorded."""
     metrics: dict[str, Metric]
     """accuracy, precision, recall, f1, roc_auc, pr_auc, tpr_at_1pct_fpr, fpr, fnr, ece, brier."""
     confusion: Confusion

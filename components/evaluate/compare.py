@@ -40,7 +40,7 @@ def compare(
         f1_difference=paired_f1(candidate, champion, config),
         only_candidate_right=only_candidate,
         only_champion_right=only_champion,
-        mcnemar_p=mcnemar_exact(only_candidate, only_champion),
+        mcnemar_p=mcnemar_exact(unit_differences(candidate, champion)),
         slice_differences={
             part.key: paired_accuracy(candidate.take(part.rows), champion.take(part.rows), config) for part in parts
         },
@@ -48,12 +48,35 @@ def compare(
     )
 
 
-def mcnemar_exact(only_first: int, only_second: int) -> float:
-    """Two-sided exact McNemar test (Q. McNemar, 1947): the chance of so uneven a split of the discordant images."""
-    from scipy.stats import binomtest
+def unit_differences(first: Judged, second: Judged) -> Counts:
+    """Images of each unit that only the first model has right less those that only the second has, (units,)."""
+    unit = np.unique(first.units, return_inverse=True)[1]
+    gain = first.right.astype(np.int64) - second.right.astype(np.int64)
+    found: Counts = np.bincount(unit, weights=gain).astype(np.int64)
+    return found
 
-    discordant = only_first + only_second
-    return float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
+
+def mcnemar_exact(differences: Counts) -> float:
+    """Two-sided exact McNemar test (Q. McNemar, 1947) of units: the chance that they differ so unevenly or more.
+
+    Were the models alike, each unit's difference would as likely be for the one as for the other. The sums that this
+    makes of all units are counted out; where each unit is one image, this is the binomial test of discordant images.
+
+    Args:
+        differences: of each unit, images that only the first has right less those that only the second has, (units,).
+    """
+    from scipy.stats import binom
+
+    sizes, times = np.unique(np.abs(differences[differences != 0]), return_counts=True)
+    chances = np.ones(1)
+    for size, many in zip(sizes.tolist(), times.tolist(), strict=True):
+        # so many units of one size add up to `size` times -many, 2 - many, .., many
+        steps = np.zeros(2 * size * many + 1)
+        steps[:: 2 * size] = binom.pmf(np.arange(many + 1), many, 0.5)
+        chances = np.convolve(chances, steps)
+    reach = len(chances) // 2
+    sums = np.abs(np.arange(-reach, reach + 1))
+    return min(1.0, float(chances[sums >= abs(int(differences.sum()))].sum()))
 
 
 def paired_table(first: Judged, second: Judged) -> Counts:

@@ -68,7 +68,7 @@ class Judged:
         )
 
     def followed_by(self, other: "Judged") -> "Judged":
-        """These verdicts and then those of the same model on other images."""
+        """These verdicts and then those of the same model on other images; equal units are one across both."""
         return Judged(
             positive=np.concatenate([self.positive, other.positive]),
             logits=np.concatenate([self.logits, other.logits]),
@@ -76,7 +76,7 @@ class Judged:
             predicted=np.concatenate([self.predicted, other.predicted]),
             confidence=self.confidence + other.confidence,
             threshold=self.threshold,
-            units=np.concatenate([self.units, other.units + self.units.max(initial=-1) + 1]),
+            units=np.concatenate([self.units, other.units]),
         )
 
 
@@ -157,6 +157,7 @@ def score_set(judged: Judged, groups: Sequence[Group], config: EvaluateConfig, d
     return ScoreSet(
         n=len(judged.positive),
         distinct=len(judged.positive) if distinct is None else distinct,
+        units=len(np.unique(judged.units)),
         metrics=counted(judged) | ranked(ranking, config),
         confusion=confusion,
         calibration=reliability(ranking),

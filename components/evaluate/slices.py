@@ -63,8 +63,7 @@ class Frame:
     @property
     def units(self) -> npt.NDArray[np.int64]:
         """Which images belong together, (n,): those from one source photograph, and copies of one picture."""
-        keys = [f"of {source}" if source else sha for source, sha in zip(self.source, self.pixel_sha256, strict=True)]
-        return np.unique(np.array(keys, dtype=object).astype(str), return_inverse=True)[1]
+        return units_of(self)[0]
 
     @property
     def distinct(self) -> int:
@@ -74,6 +73,17 @@ class Frame:
     def name_of(self, row: int) -> str:
         """How an image is called in messages: its split, row and file name."""
         return f"{self.split}/{row} ({Path(self.path[row]).name or 'unnamed'})"
+
+
+def units_of(*frames: Frame) -> list[npt.NDArray[np.int64]]:
+    """Which images belong together, of all frames at once: equal numbers are one unit, also across frames."""
+    keys = [
+        f"of {source}" if source else sha
+        for frame in frames
+        for source, sha in zip(frame.source, frame.pixel_sha256, strict=True)
+    ]
+    numbers = np.unique(np.array(keys, dtype=object).astype(str), return_inverse=True)[1]
+    return np.split(numbers, np.cumsum([len(frame) for frame in frames])[:-1])
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from components.evaluate.progress import progress_bar
 from components.evaluate.report import write_report
 from components.evaluate.sample import caveat
 from components.evaluate.scoring import Plan, SplitLogits, score_split
-from components.evaluate.slices import Frame, groups
+from components.evaluate.slices import Frame, groups, units_of
 from components.platform.tracking import record
 from serving.detector.detector import Detector
 from serving.detector.labels import LABELS
@@ -143,7 +143,8 @@ def _summarise(
 ) -> tuple[Evaluation, list[predictions.ModelVerdicts]]:
     manifest = bench.candidate.manifest
     parts = groups(bench.test, config.slice_min_images)
-    units, distinct = bench.test.units, bench.test.distinct
+    units, *of_unseen = units_of(*(frame for frame in (bench.test, bench.unseen) if frame is not None))
+    distinct = bench.test.distinct
     candidate = Judged.of(bench.test.positive, scores.test.clean[0], bench.candidate.rule, units)
     verdicts = [predictions.ModelVerdicts(predictions.CANDIDATE, bench.test, candidate)]
     comparison = unseen_figures = None
@@ -160,7 +161,7 @@ def _summarise(
             distinct=distinct,
         )
     if bench.unseen is not None and scores.unseen is not None:
-        unseen = Judged.of(bench.unseen.positive, scores.unseen.clean[0], bench.candidate.rule, bench.unseen.units)
+        unseen = Judged.of(bench.unseen.positive, scores.unseen.clean[0], bench.candidate.rule, of_unseen[0])
         verdicts.append(predictions.ModelVerdicts(predictions.CANDIDATE, bench.unseen, unseen))
         unseen_figures = score_unseen(
             unseen, candidate, groups(bench.unseen, config.slice_min_images), config, bench.unseen.distinct

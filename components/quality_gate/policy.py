@@ -279,6 +279,12 @@ def _notes(evaluation: Evaluation, policy: GateConfig) -> list[str]:
             f"{n - distinct:,} of the {n:,} test images repeat the pixels of another one; the intervals count what is "
             "judged once as one. Remove the copies (aidetect data verify names them)."
         )
+    units = evaluation.test.units or distinct
+    if units < distinct:
+        notes.append(
+            f"The {n:,} test images come of {units:,} photographs: images of one photograph are no independent "
+            "witnesses, so the intervals resample photographs."
+        )
     if distinct < policy.min_test_images and accuracy.low is not None and accuracy.high is not None:
         notes.append(
             f"The test split is small: accuracy is known only to lie between {percent(accuracy.low)} and "

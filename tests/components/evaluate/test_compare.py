@@ -1,5 +1,6 @@
 """Paired comparison: exact, antisymmetric, and equal to resampling whole images."""
 
+from itertools import product
 from math import comb
 
 import numpy as np
@@ -33,8 +34,19 @@ def pair(seed: int, n: int = 400, better: float = 0.0) -> tuple[Judged, Judged]:
 def test_mcnemar_is_the_exact_binomial_test(a: int, b: int) -> None:
     n = a + b
     by_hand = min(1.0, 2 * sum(comb(n, k) for k in range(min(a, b) + 1)) / 2**n)
-    assert mcnemar_exact(a, b) == pytest.approx(by_hand)
-    assert mcnemar_exact(a, b) == pytest.approx(mcnemar_exact(b, a))
+    images = np.array([1] * a + [-1] * b + [0] * 5)
+    assert mcnemar_exact(images) == pytest.approx(by_hand)
+    assert mcnemar_exact(images) == pytest.approx(mcnemar_exact(-images))
+
+
+@given(st.lists(st.integers(-4, 4), max_size=10))
+def test_mcnemar_of_units_counts_every_way_their_differences_could_fall(differences: list[int]) -> None:
+    falls = [
+        sum(s * d for s, d in zip(signs, differences, strict=True))
+        for signs in product((-1, 1), repeat=len(differences))
+    ]
+    by_hand = np.mean([abs(fall) >= abs(sum(differences)) for fall in falls])
+    assert mcnemar_exact(np.array(differences, dtype=np.int64)) == pytest.approx(by_hand)
 
 
 @given(st.integers(0, 1000))
@@ -109,3 +121,13 @@ def test_copies_make_no_difference_surer() -> None:
         often = figure(first.take(rows), second.take(rows), CONFIG)
         assert often.value == pytest.approx(once.value)
         assert (often.low, often.high) == pytest.approx((once.low, once.high), abs=0.006)
+
+
+def test_copies_make_no_test_surer() -> None:
+    first, second = pair(4, n=300, better=0.4)
+    rows = np.tile(np.arange(300), 10)
+    once = compare(first, second, [], CONFIG, champion_version="3", identical=False)
+    often = compare(first.take(rows), second.take(rows), [], CONFIG, champion_version="3", identical=False)
+    assert often.mcnemar_p == pytest.approx(once.mcnemar_p)
+    assert often.only_candidate_right == 10 * once.only_candidate_right
+    assert once.champion.units == often.champion.units == 300

@@ -171,6 +171,21 @@ def test_unseen_generators_are_ranked_against_the_real_test_images() -> None:
     assert "precision" not in found.metrics
 
 
+def test_unseen_images_of_the_photographs_of_the_test_split_are_no_new_witnesses() -> None:
+    rng = np.random.default_rng(5)
+    level = np.repeat(rng.normal(0, 2, 20), 10)
+    test = Judged.of(np.zeros(200, dtype=bool), level - 1, RULE, np.repeat(np.arange(20), 10))
+    widths = []
+    for units in (np.repeat(np.arange(20), 10), np.arange(200) + 20):
+        unseen = Judged.of(np.ones(200, dtype=bool), level + 1, RULE, units)
+        auc = score_unseen(unseen, test, [], CONFIG).metrics["roc_auc"]
+        assert auc.low is not None
+        assert auc.high is not None
+        widths.append(auc.high - auc.low)
+    # where both classes of a photograph are drawn together, what it does to both cancels; as if apart, it does not
+    assert widths[0] < 0.9 * widths[1]
+
+
 def test_unseen_images_of_both_classes_stand_alone() -> None:
     assert score_unseen(judged(2), judged(1), [], CONFIG) == score_set(judged(2), [], CONFIG)
 

@@ -248,6 +248,14 @@ def test_copies_of_one_picture_count_once() -> None:
     assert not verdict.passed
     assert check(verdict, "test_images").value == 2.0
     assert any(note.startswith("1,998 of the 2,000 test images repeat the pixels") for note in verdict.notes)
+
+
+def test_the_verdict_says_of_how_many_photographs_the_test_images_come() -> None:
+    tiles = scores(n=1200).model_copy(update={"units": 267})
+    notes = judge(evaluation(tiles), GateConfig()).notes
+    assert any(note.startswith("The 1,200 test images come of 267 photographs") for note in notes)
+    apart = scores(n=1200).model_copy(update={"units": 1200})
+    assert not any("photographs" in note for note in judge(evaluation(apart), GateConfig()).notes)
     assert not any("repeat" in note for note in judge(evaluation(), GateConfig()).notes)
 
 
