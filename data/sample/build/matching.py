@@ -9,6 +9,7 @@ from packages import Pixels
 
 DRAWS: Final = 5
 ROUNDS: Final = 4
+FOLDS: Final = 4
 
 Floats = npt.NDArray[np.float64]
 
@@ -32,9 +33,6 @@ def match(real: Shots, generated: Shots, seed: int) -> tuple[npt.NDArray[np.int6
     At first the two that are nearest each other, then, some rounds, those that a classifier of the features alone can
     tell least from the other class.
     """
-    from sklearn.ensemble import HistGradientBoostingClassifier
-    from sklearn.linear_model import LogisticRegression
-
     rng = np.random.default_rng(seed)
     both = np.concatenate([real.features, generated.features]).reshape(-1, real.features.shape[2])
     scale = both.std(0) + 1e-9
@@ -43,23 +41,33 @@ def match(real: Shots, generated: Shots, seed: int) -> tuple[npt.NDArray[np.int6
     count = len(gap)
     best = gap.reshape(count, -1).argmin(1)
     kept = [best // DRAWS, best % DRAWS]
-    rows = np.arange(count)
-    folds = rng.permutation(count) % 4
+    folds = rng.permutation(count) % FOLDS
     for _ in range(ROUNDS):
-        x = np.concatenate([mine[rows, kept[0]], theirs[rows, kept[1]]])
-        y = np.repeat([0, 1], count)
-        score = [np.zeros((count, DRAWS)), np.zeros((count, DRAWS))]
-        for fold in range(4):
-            inside = np.tile(folds != fold, 2)
-            for model in (HistGradientBoostingClassifier(max_iter=60, max_depth=4), LogisticRegression(max_iter=500)):
-                model.fit(x[inside], y[inside])
-                for side, all_draws in enumerate((mine, theirs)):
-                    out = all_draws[folds == fold]
-                    margin = model.decision_function(out.reshape(-1, out.shape[2])).reshape(-1, DRAWS)
-                    score[side][folds == fold] += margin
+        told = _margins(mine, theirs, kept, folds)
         for side in (0, 1):
             # the wrong way round is as telling as the right one: aim at nothing to tell, a part of the images a round
-            want = np.abs(score[side] - score[side].mean() * 0).argmin(1)
             turn = rng.random(count) < 0.5
-            kept[side] = np.where(turn, want, kept[side])
+            kept[side] = np.where(turn, np.abs(told[side]).argmin(1), kept[side])
     return kept[0], kept[1]
+
+
+def _margins(
+    mine: Floats, theirs: Floats, kept: list[npt.NDArray[np.int64]], folds: npt.NDArray[np.int64]
+) -> list[Floats]:
+    """How surely every draw, (n, DRAWS) of each class, is told from the kept ones of the other folds, both classes."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.linear_model import LogisticRegression
+
+    count, rows = len(folds), np.arange(len(folds))
+    x = np.concatenate([mine[rows, kept[0]], theirs[rows, kept[1]]])
+    y = np.repeat([0, 1], count)
+    score = [np.zeros((count, DRAWS)), np.zeros((count, DRAWS))]
+    for fold in range(FOLDS):
+        inside = np.tile(folds != fold, 2)
+        for model in (HistGradientBoostingClassifier(max_iter=60, max_depth=4), LogisticRegression(max_iter=500)):
+            model.fit(x[inside], y[inside])
+            for side, all_draws in enumerate((mine, theirs)):
+                out = all_draws[folds == fold]
+                margin = model.decision_function(out.reshape(-1, out.shape[2])).reshape(-1, DRAWS)
+                score[side][folds == fold] += margin
+    return score
