@@ -1,5 +1,6 @@
 """Checkpoints: all a killed training needs to go on to the same final weights, written whole or not at all."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -36,21 +37,27 @@ class Checkpoints:
         return cls(root / hashlib.sha256(key.encode()).hexdigest()[:16])
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replace the last checkpoint; a crash while writing leaves the one before."""
+        """Replace the last checkpoint; a crash while writing leaves the one before.
+
+        Raises:
+            StageError: the disk takes it no more; the one before stands.
+        """
         if self.folder is None:
             return
+        partial = self.folder / f".{_FILE}.{os.getpid()}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            partial = self.folder / f".{_FILE}.{os.getpid()}"
             with partial.open("wb") as file:
                 torch.save(state, file)
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(self.folder / _FILE)
-        except OSError as error:
-            raise StageError(
-                f"{self.folder}: cannot write the checkpoint: {error.strerror}; free some space"
-            ) from error
+        except (OSError, RuntimeError) as error:  # torch's writer of archives turns the one into the other
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            cause = error if isinstance(error, OSError) else error.__context__
+            reason = cause.strerror if isinstance(cause, OSError) else one_line(error)
+            raise StageError(f"{self.folder}: cannot write the checkpoint: {reason}; free some space") from error
 
     def load(self) -> dict[str, Any] | None:
         """The last checkpoint; None when there is none.
