@@ -49,6 +49,8 @@ class Cloud:
             "canary_hold_s": 0.0,
             "smoke_timeout_s": 20.0,
             "traffic_settle_s": 3.0,
+            # the fake starts a real server within the update
+            "request_timeout_s": 60.0,
             "retry_timeout_s": 3.0,
         }
         return DeployConfig.model_validate(values | changes)
