@@ -170,6 +170,11 @@ def test_no_page_asks_anybody_but_its_own_server(browser: Any, toy_bundle: Path,
             page = browser.new_page()
             asked: list[str] = []
             page.on("request", lambda request, asked=asked: asked.append(request.url))
+            # what the page's own policy forbids never leaves the browser: ReDoc's script wants its maker's logo
+            page.on(
+                "requestfailed",
+                lambda request, asked=asked: asked.remove(request.url) if "csp" in str(request.failure) else None,
+            )
             page.goto(address)
             see(page, words)
             page.wait_for_load_state("networkidle")
