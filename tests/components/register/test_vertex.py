@@ -15,7 +15,9 @@ from components.register.config import RegisterConfig
 from serving.detector.bundle import read_manifest
 from serving.platform.errors import StageError
 from tests.bundles import make_bundle
+from tests.cloud.first_day import first_day
 from tests.fakes.gcs import FakeGcs
+from tests.fakes.policy import Policy, plan_of
 from tests.fakes.vertex import PARENT, FakeVertex, parse
 from tests.releases import make_context, registered
 
@@ -187,3 +189,27 @@ def test_an_answer_lost_on_the_way_leaves_nothing(google: Google, toy_bundle: Pa
     with pytest.raises(StageError, match=r"register in Vertex Model Registry: .*check the network"):
         google.register("2", make_bundle(google.folder / "other", seed=5))
     assert_nothing_new(google)
+
+
+def test_the_pipeline_s_account_may_register_and_asks_for_what_the_first_day_lists(
+    google: Google, toy_bundle: Path
+) -> None:
+    policy = Policy(plan_of("prod"), aliases={"models": "example-project-aidetect-models"})
+    policy.as_account("pipeline", "register")
+    google.gcs.policy = google.vertex.policy = policy
+    google.register("1", toy_bundle)
+    google.register("2", make_bundle(google.folder / "other", seed=5))
+    listed = Policy(plan_of("prod"))
+    listed.as_account("pipeline", "register")
+    (step,) = [s for s in first_day("prod") if s.name == "register"]
+    for act in step.acts:
+        act(listed)
+    asked = {(call.permission, call.resource) for call in policy.asked}
+    # what is read and deleted again is read by deploy, and taken back where a step fails
+    assert asked <= {(call.permission, call.resource) for call in listed.asked}
+    assert ("aiplatform.models.upload", "project") in asked
+
+    grant = 'google_project_iam_member.this["pipeline roles/aiplatform.user"]'
+    policy.plan = plan_of("prod", f"module.platform.module.iam.{grant}")
+    with pytest.raises(StageError, match=r"Permission 'aiplatform\.models\.\w+' denied"):
+        google.register("3", make_bundle(google.folder / "third", seed=6))
