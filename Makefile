@@ -75,6 +75,9 @@ lock: | $(BIN)/python ## Compile infra/requirements.txt from pyproject.toml; UPG
 	@# what holds of every line says nothing of one
 	@sed -E -i "s/ ; python_full_version < '3\.13' and \(sys_platform == 'darwin' or sys_platform == 'linux'\) / /" $(LOCK)
 
+.PHONY: setup
+setup: $(STAMP) ## Set up .venv and nothing else
+
 .PHONY: dev
 dev: $(STAMP) ## Set up .venv and the pre-commit hooks
 	@$(BIN)/pre-commit install

@@ -70,6 +70,7 @@ def stage_parameters(config: PipelineConfig) -> dict[str, Any]:
     config = config.with_serving_image()
     return {
         "data_uri": config.data.uri,
+        "data_labels": config.data.labels,
         "verify_data_config": config.verify_data.model_dump(mode="json", exclude_none=True),
         "train_config": config.train.model_dump(mode="json", exclude_none=True),
         "evaluate_config": config.evaluate.model_dump(mode="json", exclude_none=True),

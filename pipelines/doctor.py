@@ -3,13 +3,17 @@
 import importlib.util
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Final
 
 from pipelines.findings import Finding
 from pipelines.settings.pipeline import PipelineConfig
 
 _NEEDED = {"kfp": "pipeline", "mlflow": "local", "onnxruntime": "pipeline", "timm": "train", "torch": "train"}
 _DISK_GB = 2.0
+PLACEHOLDER: Final = "your-project"
+"""Project of the shipped configuration, until `aidetect init` writes the owner's."""
 
 
 def examine(config: PipelineConfig) -> list[Finding]:
@@ -46,9 +50,9 @@ def _data(config: PipelineConfig) -> Finding:
     uri = config.data.uri
     if "://" in uri:
         return Finding("ok", "data", f"{uri} is read when the run starts")
-    path = Path(uri)
-    if not path.is_dir():
-        return Finding("error", "data", f"{uri}: no such folder; set data.uri or pass --data")
+    path = Path(uri).expanduser()
+    if not path.exists():
+        return Finding("error", "data", f"{uri}: no such folder or table; set data.uri or pass --data")
     return Finding("ok", "data", uri)
 
 
@@ -60,12 +64,45 @@ def _git() -> Finding:
 
 def _cloud(config: PipelineConfig) -> list[Finding]:
     """What a run on Vertex AI needs: first what the configuration alone tells, then what Google tells."""
-    if not config.vertex.project and not config.vertex.bucket:
-        return [Finding("ok", "cloud", "not configured (vertex.project and vertex.bucket are empty)")]
-    if any(importlib.util.find_spec(name) is None for name in ("google.cloud.aiplatform", "google.cloud.storage")):
-        return [Finding("error", "google-cloud-aiplatform", "not installed: pip install -e '.[gcp]'")]
-    from pipelines.cloud_checks import examine_cloud
+    if not _wants_cloud(config):
+        return [Finding("ok", "cloud", "not asked for: this profile reads, trains and serves on this machine")]
     from pipelines.preflight import problems_offline
 
-    offline = [Finding("error", "configuration", problem) for problem in problems_offline(config)]
+    offline = [*_placeholders(config), *(_named(problem) for problem in problems_offline(config))]
+    if any(importlib.util.find_spec(name) is None for name in ("google.cloud.aiplatform", "google.cloud.storage")):
+        return [*offline, Finding("error", "google-cloud-aiplatform", "not installed: pip install -e '.[gcp]'")]
+    if not config.vertex.project:
+        return [*offline, Finding("warning", "Google Cloud", "was not asked: without vertex.project nobody can be")]
+    from pipelines.cloud_checks import examine_cloud
+
     return [*offline, *examine_cloud(config)]
+
+
+def _wants_cloud(config: PipelineConfig) -> bool:
+    """Whether anything of a run with this configuration happens in the cloud."""
+    stored = any(place.startswith("gs://") for place in (config.data.uri, config.deploy.ledger_path))
+    elsewhere = config.register_.vertex or not config.deploy.starts_server
+    return bool(stored or elsewhere or config.vertex.project or config.vertex.bucket)
+
+
+def _placeholders(config: PipelineConfig) -> list[Finding]:
+    """Values that the shipped file has for nobody in particular; images that were never pushed are told of apart."""
+    keys = [key for key, value in _texts(config.model_dump(mode="json", by_alias=True)) if PLACEHOLDER in value]
+    keys = [key for key in keys if not key.startswith("images.") and not key.endswith("_image")]
+    if not keys:
+        return []
+    return [Finding("error", "placeholder", f"{PLACEHOLDER!r} still stands in {', '.join(keys)}; run: aidetect init")]
+
+
+def _texts(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in section.items():
+        if isinstance(value, dict):
+            yield from _texts(value, f"{prefix}{name}.")
+        elif isinstance(value, str):
+            yield f"{prefix}{name}", value
+
+
+def _named(problem: str) -> Finding:
+    """A problem of the configuration under the key that it begins with, if it does."""
+    key, space, rest = problem.partition(" ")
+    return Finding("error", key, rest) if space and "." in key else Finding("error", "configuration", problem)

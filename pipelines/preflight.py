@@ -95,14 +95,15 @@ def refuse_movable_tags(config: PipelineConfig) -> None:
 
 def _places(config: PipelineConfig) -> list[str]:
     missing = [f"vertex.{key}" for key in ("project", "bucket") if not getattr(config.vertex, key)]
-    problems = [f"set {' and '.join(missing)}"] if missing else []
+    problems = [f"set {' and '.join(missing)}; run: aidetect init"] if missing else []
     if config.vertex.bucket and not config.vertex.bucket.startswith("gs://"):
         problems.append(f"vertex.bucket {config.vertex.bucket!r} must start with gs://")
     if "://" not in config.data.uri:
         problems.append(f"data.uri {config.data.uri!r} is on this disk: Vertex AI needs gs:// or hf://")
     if not config.tracking.uri.startswith(("http://", "https://")):
         problems.append(
-            "set tracking.uri to an MLflow server (http:// or https://): a run in the cloud cannot write sqlite"
+            "set tracking.uri to an MLflow server (http:// or https://; or AIDETECT_TRACKING__URI): a run in the "
+            "cloud cannot write sqlite"
         )
     return problems
 
@@ -113,7 +114,7 @@ def _images(config: PipelineConfig) -> list[str]:
     except CompileError as error:
         return [str(error)]
     names = [name for name, image in config.named_images.items() if image.endswith(NEVER_PUSHED)]
-    return [f"{name} was never pushed: build and push it, then pin its digest" for name in names]
+    return [f"{name} was never pushed: build and push it (make images, docker push), then pin its digest" for name in names]
 
 
 def _machines(config: PipelineConfig) -> list[str]:

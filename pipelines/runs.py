@@ -122,7 +122,7 @@ class RunRecord(BaseModel):
         reused: dict[str, str] = {}
         for stage in STAGES:
             names = [f"{'gate' if stage == 'quality_gate' else stage}_config"]
-            names += ["data_uri"] if stage == "verify_data" else []
+            names += ["data_uri", "data_labels"] if stage == "verify_data" else []
             same = all(before.get(name) == parameters[name] for name in names)
             if not (same and earlier.ran(stage) and Path(earlier.stage(stage).output_dir).is_dir()):
                 break

@@ -25,6 +25,7 @@ def build_pipeline(placing: Placing) -> Callable[..., None]:
     @dsl.pipeline(name=PIPELINE_NAME, description="Real or AI-generated: from raw photos to a served, gated model.")
     def training(
         data_uri: str,
+        data_labels: dict,
         context: dict,
         verify_data_config: dict,
         train_config: dict,
@@ -40,7 +41,12 @@ def build_pipeline(placing: Placing) -> Callable[..., None]:
             placing(stage, task)
             return task
 
-        data = place(verify_data(data_uri=data_uri, config=verify_data_config, context=context, job=job), "verify_data")
+        data = place(
+            verify_data(
+                data_uri=data_uri, data_labels=data_labels, config=verify_data_config, context=context, job=job
+            ),
+            "verify_data",
+        )
         model = place(
             train(dataset=data.outputs["dataset"], config=train_config, context=context, job=job),
             "train",

@@ -57,6 +57,8 @@ class DatasetSummary(Frozen):
     """sha256 over the splits' names and fingerprints: equal exactly when the data is equal."""
     splits: dict[str, SplitSummary]
     quarantined: int = 0
+    labels: dict[str, str] = {}
+    """Class names of one's own that were mapped, each with its class."""
 
 
 class Dataset:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from components.artifacts.evaluation import Evaluation, Metric
 from components.evaluate.gallery import Gallery
+from components.evaluate.wording import openers, opening, said
 
 PLOTS = "plots"
 
@@ -60,6 +61,10 @@ def write_report(report: Path, folder: Path, evaluation: Evaluation, plots: dict
             headlines=HEADLINES,
             plots={name: "data:image/svg+xml;base64," + _base64(svg) for name, svg in plots.items()},
             gallery=gallery,
+            opening=opening(evaluation),
+            openers=openers(plots),
+            shown={name for name, _ in openers(plots)},
+            said=lambda probability: said(probability, evaluation.threshold),
         )
     )
 

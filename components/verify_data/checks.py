@@ -98,7 +98,6 @@ def check(survey: Survey, config: VerifyDataConfig) -> tuple[Findings, Checked]:
             f"more than {MAX_BUCKET:,} pictures are almost equal; each was compared with {MAX_BUCKET:,} of them, so "
             "near duplicates may be missing from the lists"
         )
-    _judge_classes(splits, config, problems, warnings)
     _judge_shortcuts(shortcuts, config, problems, warnings)
     findings = Findings(
         rows=checked.rows,
@@ -227,19 +226,34 @@ def _beyond_tolerance(offenders: Sequence[Offender], rows: int, config: VerifyDa
     return problems
 
 
-def _judge_classes(
-    splits: dict[str, SplitCounts], config: VerifyDataConfig, problems: list[str], warnings: list[str]
-) -> None:
+def judge_classes(
+    counts: dict[str, dict[str, int]], cut: set[str], config: VerifyDataConfig
+) -> tuple[list[str], list[str]]:
+    """Problems and warnings of the numbers of images that each split ends with.
+
+    Args:
+        counts: split -> class -> images that go into it.
+        cut: splits that were cut here, so that advice fits.
+        config: what is enough.
+    """
+    problems: list[str] = []
+    warnings: list[str] = []
+    absent = [name for name in LABELS if counts and not any(found[name] for found in counts.values())]
+    if absent and cut:
+        return [f"no {' and no '.join(absent)} images at all; both classes are needed"], []
     for split in (TRAIN, VAL, TEST):
-        if split not in splits:
+        if split not in counts:
             continue
         floor = max(1, config.min_rows // 10) if split == VAL else config.min_rows
-        by_class = splits[split].by_class
+        by_class = counts[split]
         for name, rows in by_class.items():
-            if rows == 0:
+            if rows == 0 and split in cut:
+                problems.append(f"{split}: no {name} images could be cut: too few different pictures or sources")
+            elif rows == 0:
                 problems.append(f"{split}: no {name} images; both classes are needed")
             elif rows < floor:
-                problems.append(f"{split}: only {rows} {name} images, at least {floor} are needed (min_rows)")
+                advice = "; bring more or cut other shares" if cut - {VAL} else ""
+                problems.append(f"{split}: only {rows} {name} images, at least {floor} are needed (min_rows){advice}")
         fewest, most = min(by_class.values()), max(by_class.values())
         if fewest and most / fewest > config.max_imbalance:
             sentence = (
@@ -247,6 +261,7 @@ def _judge_classes(
                 f"{config.max_imbalance:g})"
             )
             (problems if config.on_imbalance == "fail" else warnings).append(sentence)
+    return problems, warnings
 
 
 def _judge_shortcuts(

@@ -36,8 +36,9 @@ class VerifyDataConfig(Section):
     max_imbalance: float = Field(default=10.0, ge=1)
     """Rows of the larger class for one of the smaller, in train, val and test."""
     on_imbalance: Action = "report"
-    min_rows: int = Field(default=50, ge=1)
-    """Per class in train and test, per class in val a tenth of it (at least 1)."""
+    min_rows: int = Field(default=25, ge=1)
+    """Per class in train and test, per class in val a tenth of it (at least 1); whether a test split is large enough to
+    trust a model is the gate's question (`gate.min_test_images`)."""
 
     val_fraction: float = Field(default=0.1, gt=0, lt=1)
     """Share of train that becomes val when the source brings none."""

@@ -87,6 +87,8 @@ class Findings(Frozen):
     warnings: list[str]
     skipped: list[Skipped] = []
     """Files that are no images: not judged, not counted as rows."""
+    cut: list[str] = []
+    """What was cut from images that came without splits."""
 
     def count(self, kind: Kind) -> int:
         """Offenders of one kind."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from components.artifacts.dataset import SPLITS
 from components.verify_data.findings import Skipped
-from components.verify_data.layout import BATCH_ROWS, HUB_SCHEME, split_of
+from components.verify_data.layout import BATCH_ROWS, HUB_SCHEME, Reading, split_of
 from components.verify_data.rows import Batch, ImageColumns, read_rows
 from serving.platform.errors import StageError, one_line
 
@@ -17,7 +17,7 @@ _FIX: Final = "check the name and the network, or give a downloaded copy as a fo
 class HubSource:
     """`hf://NAME[@REVISION]` of the hub, or `hf:///folder` in hub layout. Official splits are kept."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, reading: Reading) -> None:
         import datasets
 
         name, _, revision = uri.removeprefix(HUB_SCHEME).partition("@")
@@ -25,7 +25,7 @@ class HubSource:
             raise StageError(f"{uri}: no dataset name; write hf://OWNER/NAME")
         if name.startswith(("/", ".")) and not Path(name).is_dir():
             raise StageError(f"{uri}: no such folder")
-        self.uri = uri
+        self.uri, self._reading = uri, reading
         # the hub's client tells of each retry; the one line below says it all
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
         try:
@@ -70,7 +70,7 @@ class HubSource:
         for name, feature in stream.features.items():
             if isinstance(feature, datasets.Image):
                 stream = stream.cast_column(name, datasets.Image(decode=False))
-        columns = ImageColumns.of(stream.features.arrow_schema, self.uri)
+        columns = ImageColumns.of(stream.features.arrow_schema, self.uri, self._reading.classes, self._reading.column)
         # a dataset stored as files brings paths in place of bytes; embedding reads those and leaves the rest
         schema = stream.features.arrow_schema
         batches = stream.with_format("arrow").iter(batch_size=BATCH_ROWS)

@@ -6,7 +6,7 @@ from typing import Final
 from components.artifacts.dataset import DATASET_JSON, DatasetSummary
 from components.verify_data.config import VerifyDataConfig
 from components.verify_data.findings import Findings
-from components.verify_data.layout import HUB_SCHEME
+from components.verify_data.layout import HUB_SCHEME, Reading
 from components.verify_data.stage import verify_and_pack
 from serving.platform.errors import StageError
 
@@ -20,15 +20,23 @@ CIFAKE_CONFIG: Final = VerifyDataConfig(
 copies leave, the test split stays as published."""
 
 
-def import_dataset(uri: str, out_dir: Path, config: VerifyDataConfig) -> tuple[Findings, DatasetSummary]:
+def import_dataset(
+    uri: str, out_dir: Path, config: VerifyDataConfig, reading: Reading | None = None
+) -> tuple[Findings, DatasetSummary]:
     """Verify a source and write it as a packed dataset with `report.html`, to train from as often as wanted.
+
+    Args:
+        uri: folder, table, `gs://BUCKET/PREFIX` or `hf://DATASET`.
+        out_dir: folder of the dataset.
+        config: tolerances.
+        reading: class names of one's own, and splits to cut.
 
     Raises:
         StageError: the folder already holds a dataset, the source is unreadable or its data beyond tolerance.
     """
     if (out_dir / DATASET_JSON).exists():
         raise StageError(f"{out_dir}: already holds a dataset; give another folder or remove it")
-    return verify_and_pack(uri, config, out_dir, out_dir / "report.html")
+    return verify_and_pack(uri, config, out_dir, out_dir / "report.html", reading)
 
 
 def download(name: str, out_dir: Path, config: VerifyDataConfig | None = None) -> tuple[Findings, DatasetSummary]:

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from serving.detector.labels import LABELS, label_id
+from components.verify_data.classes import ClassNames
+from serving.detector.labels import LABELS
 from serving.platform.errors import StageError, UnknownLabelError
 
 UNKNOWN_GENERATOR: Final = "unknown"
@@ -47,38 +48,51 @@ class ImageColumns:
 
     image: str
     label: str
+    classes: ClassNames
     class_ids: tuple[int, ...] | None
-    """Integer label -> the project's class id; None: labels are strings."""
+    """Integer label -> the project's class id; None: each label is looked up as a name."""
     extra: tuple[str, ...]
+    source: str = "source"
+    """Column that names where an image came from, if it is there."""
 
     @classmethod
-    def of(cls, schema: pa.Schema, where: str) -> "ImageColumns":
+    def of(cls, schema: pa.Schema, where: str, classes: ClassNames, source: str = "") -> "ImageColumns":
         """Columns of a schema; class names come from its Hugging Face metadata.
 
+        Args:
+            schema: of the Parquet file or the hub's dataset.
+            where: what a person knows it by.
+            classes: how class names read.
+            source: another column than `source` that says where an image came from.
+
         Raises:
-            StageError: no image or label column, unknown class names, or integers whose meaning is not stated.
+            StageError: no such column, unknown class names, or integers whose meaning is not stated.
         """
+        if source and source not in schema.names:
+            raise StageError(f"{where}: no column {source!r} (--source); found {', '.join(schema.names)}")
         image = _first(schema, _IMAGE_COLUMNS, "image", where)
         label = _first(schema, _LABEL_COLUMNS, "label", where)
-        extra = tuple(name for name in _OWN_COLUMNS if name in schema.names)
+        extra = tuple(name for name in ("generator", source or "source") if name in schema.names)
         kind = schema.field(label).type
         if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind):
-            return cls(image, label, None, extra)
+            return cls(image, label, classes, None, extra, source or "source")
         if not pa.types.is_integer(kind):
             raise StageError(
                 f"{where}: column {label!r} has type {kind}; labels are class names or ClassLabel integers"
             )
         names = _class_names(schema, label)
         if names is None:
-            if extra != _OWN_COLUMNS:
+            if classes.knows("0"):
+                return cls(image, label, classes, None, extra, source or "source")
+            if not set(_OWN_COLUMNS) <= set(schema.names):
                 raise StageError(
-                    f"{where}: integer labels without class names could mean either class; "
-                    "store class names, or ClassLabel names in the Hugging Face metadata"
+                    f"{where}: integer labels without class names could mean either class; store class names, or say "
+                    "what they mean: --label 0=real --label 1=ai_generated"
                 )
             # this project's own schema, whose integers are fixed
             names = LABELS
         try:
-            return cls(image, label, tuple(label_id(name) for name in names), extra)
+            return cls(image, label, classes, tuple(map(classes.id, names)), extra, source or "source")
         except UnknownLabelError as error:
             raise StageError(f"{where}: {error}") from error
 
@@ -92,7 +106,7 @@ class ImageColumns:
             raise StageError(f"{where}: has no label")
         if self.class_ids is None:
             try:
-                return label_id(value)
+                return self.classes.id(str(value))
             except UnknownLabelError as error:
                 raise StageError(f"{where}: {error}") from error
         if not 0 <= value < len(self.class_ids):
@@ -115,7 +129,7 @@ def read_rows(
             data=data,
             labels=[columns.class_id(value, name) for value, name in zip(labels, names, strict=True)],
             generators=_strings(batch, columns, "generator", UNKNOWN_GENERATOR),
-            sources=_strings(batch, columns, "source", ""),
+            sources=_strings(batch, columns, columns.source, ""),
         )
         start += batch.num_rows
 
@@ -132,7 +146,7 @@ def _images(column: Any) -> tuple[list[bytes], list[str]]:
 def _strings(batch: Any, columns: ImageColumns, name: str, default: str) -> list[str]:
     if name not in columns.extra:
         return [default] * batch.num_rows
-    return [value or default for value in batch.column(name).to_pylist()]
+    return [default if value is None else str(value) or default for value in batch.column(name).to_pylist()]
 
 
 def _first(schema: pa.Schema, candidates: Sequence[str], what: str, where: str) -> str:

@@ -39,5 +39,6 @@ def sentence(skipped: Iterable[Skipped]) -> str:
 
 
 def shown(name: str) -> str:
-    """A file's name as text: bytes that are no UTF-8 are written as escapes."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """A file's name as text of one line: bytes that are no UTF-8 and control characters are written as escapes."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -2,26 +2,31 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from components.artifacts.dataset import DATASET_JSON, SPLITS, TRAIN, VAL, DatasetSummary, write_summary
-from components.verify_data.checks import Checked, check
+from components.artifacts.dataset import DATASET_JSON, SPLITS, TEST, TRAIN, VAL, DatasetSummary, write_summary
+from components.verify_data.checks import Checked, check, judge_classes
 from components.verify_data.config import VerifyDataConfig
+from components.verify_data.cutting import SourceColumn, cut_splits, cut_told
 from components.verify_data.findings import Findings
+from components.verify_data.layout import NONE, Cut, Reading
 from components.verify_data.pack import QUARANTINE, Spool, fingerprint, summarise
 from components.verify_data.progress import progress
 from components.verify_data.report import Gallery, write_report
 from components.verify_data.skipped import sentence
-from components.verify_data.sources import open_source
+from components.verify_data.sources import Source, open_source
 from components.verify_data.survey import Sink, survey
-from components.verify_data.validation_split import choose_validation
+from serving.detector.labels import LABELS
 from serving.platform.errors import StageError
 
 
-def verify(uri: str, config: VerifyDataConfig, report: Path | None = None) -> tuple[Findings, DatasetSummary]:
+def verify(
+    uri: str, config: VerifyDataConfig, report: Path | None = None, reading: Reading | None = None
+) -> tuple[Findings, DatasetSummary]:
     """Check a dataset without writing it: what a run would find, and what it would pack.
 
     The findings are returned whether or not they stop a run (`Findings.problems`).
@@ -30,39 +35,42 @@ def verify(uri: str, config: VerifyDataConfig, report: Path | None = None) -> tu
         StageError: nothing readable at `uri`.
     """
     gallery = Gallery()
-    checked, findings = _survey(uri, config, [gallery])
-    targets = _targets(checked, findings, config)
+    judged = _judged(open_source(uri, reading), config, [gallery], reading or Reading())
     if report is not None:
-        write_report(report, uri, findings, checked, gallery)
-    return findings, _summary(uri, checked, targets)
+        write_report(report, uri, judged.findings, judged.checked, gallery)
+    return judged.findings, _summary(uri, judged)
 
 
-def verify_and_pack(uri: str, config: VerifyDataConfig, dataset: Path, report: Path) -> tuple[Findings, DatasetSummary]:
+def verify_and_pack(
+    uri: str, config: VerifyDataConfig, dataset: Path, report: Path, reading: Reading | None = None
+) -> tuple[Findings, DatasetSummary]:
     """Check every image of a dataset and pack what passed.
 
     Args:
-        uri: folder, `gs://BUCKET/PREFIX` or `hf://DATASET`.
+        uri: folder, table, `gs://BUCKET/PREFIX` or `hf://DATASET`.
         config: tolerances.
         dataset: folder to write; it gets `dataset.json` last of all.
         report: HTML page to write, also when the run is refused.
+        reading: class names of one's own, and splits to cut; None: the source brings all.
 
     Raises:
-        StageError: nothing readable at `uri`, or more offenders than tolerated. The report and `quarantine.parquet`
-            stay; no split and no `dataset.json` is left.
+        StageError: nothing readable at `uri` (then nothing is written), or more offenders than tolerated. The report
+            and `quarantine.parquet` stay; no split and no `dataset.json` is left.
     """
+    source = open_source(uri, reading)
     dataset.mkdir(parents=True, exist_ok=True)
     for old in (DATASET_JSON, *(f"{split}.parquet" for split in (*SPLITS, QUARANTINE))):
         (dataset / old).unlink(missing_ok=True)
     with Spool(dataset) as spool:
         gallery = Gallery()
-        checked, findings = _survey(uri, config, [spool, gallery])
-        targets = _targets(checked, findings, config)
-        write_report(report, uri, findings, checked, gallery)
+        judged = _judged(source, config, [spool, gallery], reading or Reading())
+        findings = judged.findings
+        write_report(report, uri, findings, judged.checked, gallery)
         with _all_or_nothing(dataset):
-            spool.deal(checked.split_ids, targets, findings.offenders)
+            spool.deal(judged.checked.split_ids, judged.targets, findings.offenders)
             if findings.problems:
                 raise StageError(f"{uri}: {' | '.join(findings.problems)} - full list: {report}")
-            summary = _summary(uri, checked, targets)
+            summary = _summary(uri, judged)
             write_summary(dataset, summary)
     return findings, summary
 
@@ -77,46 +85,81 @@ def _all_or_nothing(dataset: Path) -> Iterator[None]:
         raise
 
 
-def _survey(uri: str, config: VerifyDataConfig, sinks: Sequence[Sink]) -> tuple[Checked, Findings]:
-    source = open_source(uri)
-    with progress("verify_data", None if config.limit else source.rows) as advance:
-        surveyed = survey(source, config.workers, config.limit, sinks, advance)
-    findings, checked = check(surveyed, config)
-    skipped = source.skipped
-    warnings = [*findings.warnings, *filter(None, [sentence(skipped)])]
-    return checked, findings.model_copy(update={"skipped": skipped, "warnings": warnings})
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A source that was read and judged."""
 
-
-def _targets(checked: Checked, findings: Findings, config: VerifyDataConfig) -> npt.NDArray[np.intp]:
+    checked: Checked
+    findings: Findings
+    targets: npt.NDArray[np.intp]
     """Split each row goes to, by number; -1 for quarantine."""
+    reading: Reading
+
+
+def _judged(source: Source, config: VerifyDataConfig, sinks: Sequence[Sink], reading: Reading) -> _Judged:
+    """Read everything, find what may not go on, deal out the splits, and judge what each of them then holds."""
+    column = SourceColumn()
+    cuts = reading.cut.test is not None or reading.cut.val is not None
+    watched = [*sinks, column] if cuts and reading.source != NONE else sinks
+    with progress("verify_data", None if config.limit else source.rows) as advance:
+        surveyed = survey(source, config.workers, config.limit, watched, advance)
+    findings, checked = check(surveyed, config)
+    targets, told = _dealt(checked, findings, config, reading.cut, column)
+    counts = {
+        name: dict(zip(LABELS, np.bincount(checked.labels[targets == i], minlength=len(LABELS)).tolist(), strict=True))
+        for i, name in enumerate(SPLITS)
+        if (targets == i).any() or name in findings.splits or name in told
+    }
+    problems, warnings = judge_classes(counts, set(told), config)
+    skipped = source.skipped
+    update = {
+        "problems": [*findings.problems, *problems],
+        "warnings": [*findings.warnings, *warnings, *filter(None, [sentence(skipped)])],
+        "skipped": skipped,
+        "cut": cut_told(told, counts, column.count) if cuts else [],
+    }
+    return _Judged(checked, findings.model_copy(update=update), targets, reading)
+
+
+def _dealt(
+    checked: Checked, findings: Findings, config: VerifyDataConfig, cut: Cut, column: SourceColumn
+) -> tuple[npt.NDArray[np.intp], dict[str, float]]:
+    """Split each row goes to, -1 for quarantine, and the splits that were cut with the share that each was to get."""
     targets = checked.split_ids.copy()
     targets[[offender.row for offender in findings.offenders]] = -1
-    if VAL not in findings.splits:
-        train = np.flatnonzero(targets == SPLITS.index(TRAIN))
-        position = np.full(len(targets), -1, np.intp)
-        position[train] = np.arange(len(train))
-        links = (position[checked.pairs.left], position[checked.pairs.right])
-        inside = (links[0] >= 0) & (links[1] >= 0)
-        chosen = choose_validation(
-            checked.survey.digests(train),
-            checked.labels[train],
-            (links[0][inside], links[1][inside]),
-            config.val_fraction,
-            config.seed,
-        )
-        targets[train[chosen]] = SPLITS.index(VAL)
-    return targets
+    shares = {name: share for name, share in ((TEST, cut.test), (VAL, cut.val)) if share is not None}
+    if VAL not in findings.splits and VAL not in shares:
+        shares[VAL] = config.val_fraction * (1 - shares.get(TEST, 0.0))
+    train = np.flatnonzero(targets == SPLITS.index(TRAIN))
+    if not shares or not len(train):
+        return targets, shares
+    position = np.full(len(targets), -1, np.intp)
+    position[train] = np.arange(len(train))
+    near, same = (checked.pairs.left, checked.pairs.right), column.links()
+    links = tuple(position[np.concatenate([near[end], same[end]])] for end in range(2))
+    inside = (links[0] >= 0) & (links[1] >= 0)
+    chosen = cut_splits(
+        checked.survey.digests(train),
+        checked.labels[train],
+        (links[0][inside], links[1][inside]),
+        shares,
+        config.seed,
+    )
+    for name, rows in chosen.items():
+        targets[train[rows]] = SPLITS.index(name)
+    return targets, shares
 
 
-def _summary(uri: str, checked: Checked, targets: npt.NDArray[np.intp]) -> DatasetSummary:
+def _summary(uri: str, judged: _Judged) -> DatasetSummary:
     splits = {}
     for i, name in enumerate(SPLITS):
-        rows = np.flatnonzero(targets == i)
+        rows = np.flatnonzero(judged.targets == i)
         if len(rows):
-            splits[name] = summarise(checked.survey.digests(rows), checked.labels[rows])
+            splits[name] = summarise(judged.checked.survey.digests(rows), judged.checked.labels[rows])
     return DatasetSummary(
         source_uri=uri,
         fingerprint=fingerprint(splits),
         splits=splits,
-        quarantined=int((targets < 0).sum()),
+        quarantined=int((judged.targets < 0).sum()),
+        labels=judged.reading.classes.labels,
     )

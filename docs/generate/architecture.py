@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, Final
 from xml.sax.saxutils import escape
 
@@ -11,20 +12,44 @@ from pipelines.config import load_config
 from pipelines.targets.registry import open_target
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-WIDTH: Final = 1180
-MARGIN: Final = 24
-BOX: Final = (118, 50)
-STEP: Final = 196
+WIDTH: Final = 450
+"""Pixels at which the picture is shown where there is room: on a telephone of 390 px its least text still has 11."""
+TEXT_PX: Final = 14
+MARGIN: Final = 2
+PAD: Final = 14
+BOX: Final = (132, 36)
+PITCH: Final = 86
+"""From one stage down to the next."""
 FLOORS: Final = {
     "pipelines": ("orchestration", "the DAG, where it runs, when it runs, the aidetect command line"),
     "components": ("the six stages", "one folder each: component.py is KFP's face, the rest the stage's own logic"),
     "serving": ("the product", "serving/detector, a pure library, and the HTTP server around it"),
 }
-COLOURS: Final = {"pipelines": "#e8eefc", "components": "#e9f6ec", "serving": "#fdf1e3"}
-INK: Final = "#1f2937"
-FAINT: Final = "#6b7280"
-LANES: Final = (44, 68, 92)
-"""How far below its boxes an arrow runs that skips a stage; one lane for each length."""
+LANES: Final = (30, 112, 206)
+"""How far right of the boxes an arrow runs that skips a stage; one lane for each length."""
+STYLE: Final = """
+text { font-family: system-ui, -apple-system, "Segoe UI", sans-serif; fill: #1f2937; }
+.mono { font-family: ui-monospace, monospace; }
+.soft { fill: #4b5563; }
+.box, .pill { fill: #ffffff; stroke: #94a3b8; }
+.stage { fill: #ffffff; stroke: #1f2937; }
+.line { stroke: #1f2937; fill: none; }
+.far, .if { stroke: #6b7280; fill: none; }
+.if { stroke-dasharray: 5 4; }
+.tip { fill: #1f2937; }
+.pipelines { fill: #e8eefc; } .components { fill: #e9f6ec; } .serving { fill: #fdf1e3; }
+@media (prefers-color-scheme: dark) {
+  text { fill: #e5e7eb; }
+  .soft { fill: #b6bec9; }
+  .box, .pill { fill: #111827; stroke: #64748b; }
+  .stage { fill: #111827; stroke: #cbd5e1; }
+  .line { stroke: #cbd5e1; }
+  .far, .if { stroke: #94a3b8; }
+  .tip { fill: #cbd5e1; }
+  .pipelines { fill: #1e2a47; } .components { fill: #17342a; } .serving { fill: #3b2a1a; }
+}
+"""
+"""No colour behind all: each text stands on a floor or a pill of its own, so it can be read on pages of any colour."""
 
 
 @dataclass(frozen=True)
@@ -106,93 +131,88 @@ def draw() -> str:
     parts: list[str] = []
     y = float(MARGIN)
     for floor, (title, says) in FLOORS.items():
-        body, height = _chips([room for room in rooms(floor) if room.rstrip("/") not in _names(dag)], y + 64)
+        lines = _wrapped(says)
+        top = y + 40 + 19 * len(lines)
+        body: list[str] = []
         if floor == "components":
-            drawn = list(_dag(dag, y + 76))
-            body, shelf = _chips(["artifacts/", "platform/"], y + 76 + 190)
-            body = [*drawn, *body]
-            height = 190 + shelf + 12
-        total = 64 + height + 10
+            body = list(_dag(dag, top))
+            top += PITCH * len(dag.stages)
+        names = [room for room in rooms(floor) if room.rstrip("/") not in {s.replace("-", "_") for s in dag.stages}]
+        chips, height = _chips(names, top)
+        total = top + height + PAD - y
         parts += [
-            f'<rect x="{MARGIN}" y="{y:g}" width="{WIDTH - 2 * MARGIN}" height="{total:g}" rx="10" '
-            f'fill="{COLOURS[floor]}"/>',
-            _text(MARGIN + 18, y + 30, f"{floor}/", size=18, weight=700),
-            _text(MARGIN + 46 + 11.2 * len(floor), y + 30, title, size=16, weight=600),
-            _text(MARGIN + 18, y + 50, says, size=13, colour=FAINT),
+            f'<rect class="{floor}" x="{MARGIN}" y="{y:g}" width="{WIDTH - 2 * MARGIN}" height="{total:g}" rx="10"/>',
+            _text(PAD, y + 26, f"{floor}/", size=17, weight=700),
+            _text(WIDTH - PAD, y + 26, title, size=15, weight=600, anchor="end"),
+            *(_text(PAD, y + 47 + 19 * i, line, soft=True) for i, line in enumerate(lines)),
             *body,
+            *chips,
         ]
         y += total
         if floor != "serving":
             parts += [
-                _arrow(WIDTH / 2, y + 2, WIDTH / 2, y + 30),
-                _text(WIDTH / 2 + 12, y + 21, "imports", size=12, colour=FAINT),
+                _arrow(WIDTH / 2, y, WIDTH / 2, y + 30),
+                f'<rect class="pill" x="{WIDTH / 2 + 10}" y="{y + 4:g}" width="64" height="22" rx="11"/>',
+                _text(WIDTH / 2 + 42, y + 20, "imports", anchor="middle"),
             ]
-            y += 34
+            y += 30
     return _document(y + MARGIN, parts)
 
 
-def _names(dag: Dag) -> set[str]:
-    return {stage.replace("-", "_") for stage in dag.stages}
+def _wrapped(words: str) -> list[str]:
+    """Lines that fit beside the padding, by the mean width of a letter."""
+    return wrap(words, int((WIDTH - 2 * PAD) / (0.51 * TEXT_PX)))
 
 
 def _chips(names: list[str], top: float) -> tuple[list[str], float]:
     parts: list[str] = []
-    x, y = MARGIN + 18.0, top
+    x, y = float(PAD), top
     for name in names:
-        width = 7.4 * len(name) + 18
-        if x + width > WIDTH - MARGIN - 18:
-            x, y = MARGIN + 18.0, y + 32
-        parts.append(
-            f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="24" rx="5" fill="#ffffff" stroke="#cbd5e1"/>'
-        )
-        parts.append(_text(x + 9, y + 16.5, name, size=12, family="monospace"))
-        x += width + 8
-    return parts, y + 24 - top + 4
+        width = 0.61 * TEXT_PX * len(name) + 14
+        if x + width > WIDTH - PAD:
+            x, y = float(PAD), y + 32
+        parts.append(f'<rect class="box" x="{x:g}" y="{y:g}" width="{width:g}" height="26" rx="5"/>')
+        parts.append(_text(x + 7, y + 18, name, mono=True))
+        x += width + 6
+    return parts, y + 26 - top
 
 
 def _dag(dag: Dag, top: float) -> Iterator[str]:
-    left = {stage: MARGIN + 16 + i * STEP for i, stage in enumerate(dag.stages)}
-    middle = top + 36 + BOX[1] / 2
+    place = {stage: top + PITCH * i for i, stage in enumerate(dag.stages)}
+    left, right, middle = PAD + 14, PAD + 14 + BOX[0], PAD + 14 + BOX[0] / 2
     for depth, (parameter, inside) in enumerate(dag.conditions):
-        x0 = min(left[stage] for stage in inside) - 20 + 8 * depth
-        x1 = max(left[stage] for stage in inside) + BOX[0] + 14 - 6 * depth
-        y0 = top + 14 * depth
+        inset = 6 * depth
+        y0, y1 = min(place[stage] for stage in inside) - 16, max(place[stage] for stage in inside) + BOX[1] + 26
         yield (
-            f'<rect x="{x0}" y="{y0}" width="{x1 - x0}" height="{BOX[1] + 62 - 22 * depth}" rx="8" fill="none" '
-            f'stroke="{FAINT}" stroke-dasharray="5 4"/>'
+            f'<rect class="if" x="{PAD + inset}" y="{y0 + inset:g}" width="{WIDTH - 2 * (PAD + inset)}" '
+            f'height="{y1 - y0 - 2 * inset:g}" rx="8"/>'
         )
-        yield _text(x0 + 8, y0 + 12, f"if {parameter}", size=11, colour=FAINT)
-    for stage in dag.stages:
-        yield (
-            f'<rect x="{left[stage]}" y="{top + 36}" width="{BOX[0]}" height="{BOX[1]}" rx="8" fill="#ffffff" '
-            f'stroke="{INK}"/>'
-        )
-        yield _text(left[stage] + BOX[0] / 2, middle + 5, stage.replace("-", "_"), size=14, weight=600, anchor="middle")
+        yield _text(WIDTH - PAD - 14, min(place[s] for s in inside) + BOX[1] + 13, f"if {parameter}", anchor="end")
+    for stage, y in place.items():
+        yield f'<rect class="stage" x="{left}" y="{y:g}" width="{BOX[0]}" height="{BOX[1]}" rx="8"/>'
+        yield _text(middle, y + 23, stage.replace("-", "_"), size=15, weight=600, anchor="middle")
     for first, second in zip(dag.stages, dag.stages[1:], strict=False):
         carried = ", ".join(edge.artifact for edge in dag.edges if (edge.source, edge.target) == (first, second))
-        yield _arrow(left[first] + BOX[0], middle, left[second], middle)
-        yield _text(
-            (left[first] + BOX[0] + left[second]) / 2, middle - 7, carried, size=10, anchor="middle", colour=FAINT
-        )
-    yield from _skipping(dag, left, top + 36 + BOX[1])
+        yield _arrow(middle, place[first] + BOX[1], middle, place[second])
+        yield _text(middle + 8, place[first] + BOX[1] + 20, carried, soft=True)
+    yield from _skipping(dag, place, right)
 
 
-def _skipping(dag: Dag, left: Mapping[str, float], bottom: float) -> Iterator[str]:
-    place = {stage: i for i, stage in enumerate(dag.stages)}
-    far = [edge for edge in dag.edges if place[edge.target] - place[edge.source] > 1]
-    for lane, edge in zip(
-        LANES, sorted(far, key=lambda e: (place[e.target] - place[e.source], e.source)), strict=False
-    ):
-        x0, x1, y = left[edge.source] + BOX[0] - 22 - lane / 4, left[edge.target] + 8 + lane / 3, bottom + lane
+def _skipping(dag: Dag, place: Mapping[str, float], right: float) -> Iterator[str]:
+    order = {stage: i for i, stage in enumerate(dag.stages)}
+    far = [edge for edge in dag.edges if order[edge.target] - order[edge.source] > 1]
+    far.sort(key=lambda edge: (order[edge.target] - order[edge.source], edge.source))
+    for number, (lane, edge) in enumerate(zip(LANES, far, strict=False)):
+        x, y0, y1 = right + lane, place[edge.source] + 12 + 6 * number, place[edge.target] + 8 + 9 * number
         yield (
-            f'<path d="M{x0:g} {bottom:g} V{y - 8:g} Q{x0:g} {y:g} {x0 + 8:g} {y:g} H{x1 - 8:g} '
-            f'Q{x1:g} {y:g} {x1:g} {y - 8:g} V{bottom + 2:g}" fill="none" stroke="{FAINT}" marker-end="url(#tip)"/>'
+            f'<path class="far" d="M{right:g} {y0:g} H{x - 8:g} Q{x:g} {y0:g} {x:g} {y0 + 8:g} V{y1 - 8:g} '
+            f'Q{x:g} {y1:g} {x - 8:g} {y1:g} H{right + 2:g}" marker-end="url(#tip)"/>'
         )
-        yield _text(x0 + 12, y - 5, edge.artifact, size=11, colour=FAINT)
+        yield _text(x + 6, y0 + 26, edge.artifact, soft=True)
 
 
 def _arrow(x0: float, y0: float, x1: float, y1: float) -> str:
-    return f'<path d="M{x0:g} {y0:g} L{x1:g} {y1:g}" stroke="{INK}" fill="none" marker-end="url(#tip)"/>'
+    return f'<path class="line" d="M{x0:g} {y0:g} L{x1:g} {y1:g}" marker-end="url(#tip)"/>'
 
 
 def _text(
@@ -200,25 +220,27 @@ def _text(
     y: float,
     words: str,
     *,
-    size: int,
+    size: int = TEXT_PX,
     weight: int = 400,
-    colour: str = INK,
     anchor: str = "start",
-    family: str = "system-ui, sans-serif",
+    soft: bool = False,
+    mono: bool = False,
 ) -> str:
+    kinds = " ".join(name for name, asked in (("soft", soft), ("mono", mono)) if asked)
+    style = f' class="{kinds}"' if kinds else ""
     return (
-        f'<text x="{x:g}" y="{y:g}" font-family="{family}" font-size="{size}" font-weight="{weight}" fill="{colour}" '
-        f'text-anchor="{anchor}">{escape(words)}</text>'
+        f'<text{style} x="{x:g}" y="{y:g}" font-size="{size}" font-weight="{weight}" text-anchor="{anchor}">'
+        f"{escape(words)}</text>"
     )
 
 
 def _document(height: float, parts: list[str]) -> str:
     head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height:g}" '
+        f'viewBox="0 0 {WIDTH} {height:g}" role="img" '
         'aria-label="Three floors: pipelines, components with the six stages of the DAG, serving">\n'
-        "<!-- Drawn from the code by `make docs`; do not edit. -->\n"
+        f"<!-- Drawn from the code by `make docs`; do not edit. -->\n<style>{STYLE}</style>\n"
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
-        f'<path d="M0 0 L8 4 L0 8 z" fill="{INK}"/></marker></defs>\n'
-        f'<rect width="{WIDTH}" height="{height:g}" fill="#ffffff"/>\n'
+        '<path class="tip" d="M0 0 L8 4 L0 8 z"/></marker></defs>\n'
     )
     return head + "\n".join(parts) + "\n</svg>\n"

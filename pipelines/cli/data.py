@@ -1,6 +1,7 @@
 """Verbs about data: import, verify, download."""
 
 import json
+import shlex
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,9 +35,12 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Check every image: damage, duplicates, leaks between splits, label conflicts, format shortcuts."""
+    from components.verify_data.classes import ClassNames
+    from components.verify_data.layout import Reading
     from components.verify_data.stage import verify as run
 
-    findings, summary = run(uri or config.data.uri, config.verify_data, report)
+    reading = Reading(ClassNames(config.data.labels))
+    findings, summary = run(uri or config.data.uri, config.verify_data, report, reading)
     _show(findings, summary, as_json)
     if report is not None and not as_json:
         typer.echo(f"report: {report}")
@@ -47,16 +51,51 @@ def verify(
 @configured()
 def import_(
     config: "PipelineConfig",
-    uri: Annotated[str, typer.Argument(help="Folder, Parquet folder, gs:// or hf://.")],
+    uri: Annotated[
+        str, typer.Argument(help="Folder, table (.csv, .tsv, .parquet) of paths and labels, gs:// or hf://.")
+    ],
     output: Output,
+    test: Annotated[
+        float | None, typer.Option("--test", metavar="SHARE", help="Cut this share as test, e.g. 0.2.")
+    ] = None,
+    val: Annotated[
+        float | None,
+        typer.Option(
+            "--val", metavar="SHARE", help="Cut this share as val; default: verify_data.val_fraction of train."
+        ),
+    ] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option("--label", metavar="NAME=CLASS", help="What a class name of yours means, e.g. genuine=real."),
+    ] = None,
+    source: Annotated[
+        str,
+        typer.Option(
+            help="Column that names each photo's source; no source stands in two splits. 'folder': the photo's folder; "
+            "'none': no column. Default: the column 'source', if there is one."
+        ),
+    ] = "",
     as_json: Json = False,
 ) -> None:
-    """Check images and pack them into Parquet, to train from as often as wanted."""
-    from components.verify_data.importing import import_dataset
+    """Check images, cut splits where there are none, and pack all into Parquet, to train from as often as wanted.
 
+    Splits are cut by content: copies, near copies and images of one source stay together, each class keeps its share,
+    and the same images are always cut the same way (verify_data.seed).
+    """
+    from components.verify_data.classes import ClassNames, labels_of
+    from components.verify_data.importing import import_dataset
+    from components.verify_data.layout import Cut, Reading
+
+    try:
+        own = labels_of(labels or [])
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    reading = Reading(ClassNames({**config.data.labels, **own}), Cut(test, val), source)
     with _packed_to(output) as folder:
-        packed = import_dataset(uri, folder, config.verify_data)
-    _show(*packed, as_json)
+        findings, summary = import_dataset(uri, folder, config.verify_data, reading)
+    _show(findings, summary, as_json)
+    if not as_json:
+        typer.echo(f"next              aidetect run --data {shlex.quote(output)}")
 
 
 @data_app.command("download")
@@ -96,6 +135,7 @@ def _show(findings: "Findings", summary: "DatasetSummary", as_json: bool) -> Non
             "summary": summary.model_dump(mode="json"),
             "problems": findings.problems,
             "warnings": findings.warnings,
+            "cut": findings.cut,
             "skipped": [entry.model_dump(mode="json") for entry in findings.skipped],
             "offenders": [offender.model_dump(mode="json") for offender in findings.offenders],
         }
@@ -104,7 +144,13 @@ def _show(findings: "Findings", summary: "DatasetSummary", as_json: bool) -> Non
     for name, split in summary.splits.items():
         classes = ", ".join(f"{count:,} {label}" for label, count in split.by_class.items())
         typer.echo(f"{name:<17} {split.rows:>7,} images: {classes}")
-    typer.echo(f"fingerprint       {summary.fingerprint[:16]}…")
+    for told in findings.cut:
+        typer.echo(f"cut               {told}")
+    if summary.quarantined:
+        typer.echo(
+            f"left out          {summary.quarantined:>7,} images, within what is tolerated; the report names them"
+        )
+    typer.echo(f"fingerprint       {summary.fingerprint}")
     for warning in findings.warnings:
         typer.echo(f"warning: {warning}", err=True)
     for problem in findings.problems:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Final, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from components.catalogue.config import CatalogueConfig
 from components.deploy.config import DeployConfig
@@ -11,6 +11,7 @@ from components.evaluate.config import EvaluateConfig
 from components.quality_gate.config import GateConfig
 from components.register.config import RegisterConfig
 from components.train.config import TrainConfig
+from components.verify_data.classes import checked_labels
 from components.verify_data.config import VerifyDataConfig
 from pipelines.settings.operations import CostConfig, RetrainConfig, ScheduleConfig
 from pipelines.settings.places import (
@@ -31,7 +32,14 @@ class DataConfig(Section):
     """Where the images are."""
 
     uri: str = "data/sample"
-    """Folder, Parquet folder, `gs://` of either, or `hf://dataset`."""
+    """Folder, Parquet folder, `gs://` of either, `hf://dataset`, or a table (CSV, TSV, Parquet) of paths and labels."""
+    labels: dict[str, str] = {}
+    """Class names of one's own, e.g. `{genuine: real, synthetic: ai_generated}`; what is not mapped is refused."""
+
+    @field_validator("labels")
+    @classmethod
+    def _classes_are_known(cls, labels: dict[str, str]) -> dict[str, str]:
+        return checked_labels(labels.items())
 
 
 class PathsConfig(Section):

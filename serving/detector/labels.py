@@ -19,6 +19,9 @@ _ALIASES: Final[dict[str, Label]] = {
     "fake": "ai_generated",
 }
 
+CLASS_NAMES: Final = tuple(sorted(_ALIASES))
+"""Names that stand for a class without being mapped."""
+
 
 def label_id(name: str) -> int:
     """Class id of a class name or alias, in any letter case: `real` -> 0, `ai_generated`, `FAKE`, `ai` -> 1.
@@ -28,6 +31,5 @@ def label_id(name: str) -> int:
     """
     label = _ALIASES.get(name.strip().lower())
     if label is None:
-        known = ", ".join(sorted(_ALIASES))
-        raise UnknownLabelError(f"unknown class name {name!r}; known names: {known}")
+        raise UnknownLabelError(f"unknown class name {name!r}; known names: {', '.join(CLASS_NAMES)}")
     return LABELS.index(label)

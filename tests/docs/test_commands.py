@@ -16,7 +16,7 @@ import pytest
 from tests.bundles import jpeg
 from tests.docs.commands import PAGES, Command, commands
 from tests.docs.conftest import Clone
-from tests.e2e.conftest import ROOT, SMALL
+from tests.e2e.conftest import ROOT, SMALL, own_photos
 from tests.serving.processes import free_port
 
 CI = (ROOT / ".ci" / "run").read_text()
@@ -96,8 +96,9 @@ def _answers(url: str) -> bool:
 
 @pytest.fixture(scope="module")
 def used(clone: Clone) -> Clone:
-    """A clone with a reader's photo in it, in which `make run` ran."""
+    """A clone with a reader's photo and his folder of photos in it, in which `make run` ran."""
     (clone.folder / "photo.jpg").write_bytes(jpeg(180))
+    own_photos(clone.folder / "mine", each=80)
     done = clone.sh("make run", **environment())
     assert done.returncode == 0, done.stdout + done.stderr
     return clone

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.shared import once
@@ -89,6 +90,20 @@ def other_names(folder: Path) -> Path:
     found = folder / "sample_cifake32"
     assert {path.name for path in (found / "train").iterdir()} == {"REAL", "FAKE"}
     return found
+
+
+def own_photos(folder: Path, each: int) -> Path:
+    """A reader's own photos in `genuine` and `synthetic`, no splits; beside the folder their table, `photos.csv`."""
+    rows = pq.read_table(ROOT / "data/sample/train.parquet", columns=["image", "label"]).to_pylist()
+    lines = ["path,label,shop"]
+    for label, name in enumerate(("genuine", "synthetic")):
+        (folder / name / "phone").mkdir(parents=True)
+        for i, row in enumerate([row for row in rows if row["label"] == label][:each]):
+            path = folder / name / ("phone" if i % 2 else "") / f"IMG {i:04}.jpg"
+            path.write_bytes(row["image"]["bytes"])
+            lines.append(f"{path.relative_to(folder.parent)},{name},shop {i % 40}")
+    (folder.parent / "photos.csv").write_text("\n".join(lines) + "\n")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -54,6 +54,9 @@ def settings(vertex_settings: list[str], registry: FakeRegistry) -> list[str]:
         "data.uri=gs://photos/cifake",
         "deploy.ledger_path=gs://records/promotions.jsonl",
         "register.bucket=gs://bkt/bundles",
+        "register.project=proj",
+        "deploy.project=proj",
+        "retrain.state_path=gs://records/retrain.jsonl",
     ]
 
 
@@ -207,4 +210,31 @@ def test_a_wrong_project_and_missing_credentials_are_one_finding(
 def test_without_a_project_the_cloud_is_not_asked(aidetect: Aidetect) -> None:
     ran = aidetect("doctor", "--json")
     found = {finding["subject"]: finding["message"] for finding in ran.document}
-    assert found["cloud"] == "not configured (vertex.project and vertex.bucket are empty)"
+    assert found["cloud"] == "not asked for: this profile reads, trains and serves on this machine"
+
+
+def test_a_fresh_clone_is_not_ready_for_production_and_each_missing_thing_has_its_command(aidetect: Aidetect) -> None:
+    ran = aidetect("doctor", "--profile", "production")
+    assert ran.code == 1
+    wrong = [line for line in ran.out.splitlines() if line.startswith("✗")]
+    for line, command in {
+        "✗ configuration: set vertex.project and vertex.bucket": "run: aidetect init",
+        "✗ configuration: set tracking.uri to an MLflow server": "AIDETECT_TRACKING__URI",
+        "✗ placeholder: 'your-project' still stands in data.uri, ": "run: aidetect init",
+        "✗ images.train: was never pushed": "make images, docker push",
+        "✗ images.pipeline: was never pushed": "make images, docker push",
+        "✗ images.serving: was never pushed": "make images, docker push",
+    }.items():
+        assert [found for found in wrong if found.startswith(line) and command in found], (line, ran.out)
+    told = aidetect("schedule", "plan", "--profile", "production").err
+    assert all(problem in told for problem in ("vertex.project", "tracking.uri", "images.train")), (
+        "as a submission says"
+    )
+
+
+@pytest.mark.parametrize(
+    "wanted", ["data.uri=gs://photos", "register.vertex=true", "deploy.target=vertex", "vertex.project=p"]
+)
+def test_whatever_is_in_the_cloud_makes_doctor_ask_for_the_cloud(aidetect: Aidetect, wanted: str) -> None:
+    ran = aidetect("doctor", "--json", settings=[wanted, "vertex.api_endpoint=http://127.0.0.1:9"])
+    assert ran.code == 1 and "cloud" not in {found["subject"] for found in ran.document}

@@ -21,7 +21,9 @@ def _artifacts(root: Path) -> dict[str, dsl.Artifact]:
 def test_the_component_packs_and_tells_its_figures(tmp_path: Path, folder: Path) -> None:
     outputs = _artifacts(tmp_path / "out")
     # KFP turns integers of dict parameters into floats
-    verify_data.python_func(data_uri=str(folder), config={"limit": 100.0}, context={"run_id": "r1"}, job="", **outputs)
+    verify_data.python_func(
+        data_uri=str(folder), data_labels={}, config={"limit": 100.0}, context={"run_id": "r1"}, job="", **outputs
+    )
     summary = Dataset(Path(outputs["dataset"].path)).summary
     assert outputs["dataset"].metadata["fingerprint"] == summary.fingerprint
     assert outputs["metrics"].metadata["rows"] == 224.0
@@ -34,6 +36,7 @@ def test_the_component_refuses_an_unknown_context_key(tmp_path: Path, folder: Pa
     with pytest.raises(ValidationError, match="owner"):
         verify_data.python_func(
             data_uri=str(folder),
+            data_labels={},
             config={},
             context={"run_id": "r1", "owner": "me"},
             job="",

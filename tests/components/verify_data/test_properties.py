@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from components.verify_data import duplicates
+from components.verify_data.cutting import choose
 from components.verify_data.duplicates import near_pairs
 from components.verify_data.inspection import inspect, perceptual_hashes
 from components.verify_data.parallel import ordered_map
-from components.verify_data.validation_split import choose_validation
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -88,7 +88,7 @@ def test_copies_never_part_and_order_does_not_matter(seed: int, n: int, fraction
     digests = _digests(generator.integers(0, max(2, n // 2), n))
     labels = generator.integers(0, 2, n)
     links = (generator.integers(0, n, 5), generator.integers(0, n, 5))
-    chosen = choose_validation(digests, labels, links, fraction, seed=1)
+    chosen = choose(digests, labels, links, fraction, seed=1)
     by_digest: dict[bytes, set[bool]] = {}
     for digest, value in zip(digests.tolist(), chosen.tolist(), strict=True):
         by_digest.setdefault(digest, set()).add(value)
@@ -96,7 +96,7 @@ def test_copies_never_part_and_order_does_not_matter(seed: int, n: int, fraction
     assert (chosen[links[0]] == chosen[links[1]]).all()
     order = generator.permutation(n)
     place = np.argsort(order)
-    shuffled = choose_validation(digests[order], labels[order], (place[links[0]], place[links[1]]), fraction, seed=1)
+    shuffled = choose(digests[order], labels[order], (place[links[0]], place[links[1]]), fraction, seed=1)
     assert (shuffled == chosen[order]).all()
 
 
@@ -104,10 +104,10 @@ def test_the_share_of_validation_is_reached_in_both_classes() -> None:
     digests = _digests(range(1000))
     labels = np.arange(1000) % 4 // 3
     none = np.empty(0, np.intp)
-    chosen = choose_validation(digests, labels, (none, none), 0.1, seed=0)
+    chosen = choose(digests, labels, (none, none), 0.1, seed=0)
     assert chosen[labels == 0].sum() == 75
     assert chosen[labels == 1].sum() == 25
-    assert (chosen != choose_validation(digests, labels, (none, none), 0.1, seed=1)).any()
+    assert (chosen != choose(digests, labels, (none, none), 0.1, seed=1)).any()
 
 
 def test_processes_give_what_one_process_gives() -> None:

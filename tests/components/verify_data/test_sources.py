@@ -179,13 +179,13 @@ def _one_level_too_high(root: Path) -> str:
 def _too_few(root: Path) -> str:
     for path in sorted((root / "test/real").iterdir())[20:]:
         path.unlink()
-    return "test: only 20 real images, at least 50 are needed (min_rows)"
+    return "test: only 20 real images, at least 25 are needed (min_rows)"
 
 
 def _a_file(root: Path) -> str:
     shutil.rmtree(root)
     root.write_text("")
-    return "is a file"
+    return "is a file; give the folder of the images, or a table (.csv, .tsv, .parquet)"
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def _parquet(root: Path, label: pa.Array, metadata: dict[str, str] | None = None
 @pytest.mark.parametrize(
     ("label", "metadata", "expected"),
     [
-        (pa.array([0, 1]), None, "integer labels without class names could mean either class"),
+        (pa.array([0, 1]), None, "say what they mean: --label 0=real --label 1=ai_generated"),
         (pa.array([0, 1]), _hub_metadata(["cat", "dog"]), "unknown class name 'cat'"),
         (pa.array([0, 2]), _hub_metadata(["real", "fake"]), "train/1 (a.jpg): label 2 names no class"),
         (pa.array(["real", "kitten"]), None, "train/1 (a.jpg): unknown class name 'kitten'"),
