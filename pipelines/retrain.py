@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from components.platform.cloud_storage import open_lines
 from pipelines.retrain_state import NOT_STARTED, STARTING, History, Reason, Start
 from pipelines.settings.operations import RetrainConfig
-from serving.platform.errors import RetrainError
+from serving.platform.errors import RetrainError, one_line
 from serving.platform.frozen import Section
 from serving.platform.jsonlines import documents
 
@@ -239,7 +239,7 @@ def _get(url: str, **arguments: Any) -> Any:
         hint = "; set the API key" if status == httpx.codes.UNAUTHORIZED else ""
         raise RetrainError(f"{url}: HTTP {status}{hint}") from error
     except (httpx.HTTPError, ValueError) as error:
-        raise RetrainError(f"{url}: no answer ({error}); is it running?") from error
+        raise RetrainError(f"{url}: no answer ({one_line(error)}); is it running?") from error
 
 
 class _Label(BaseModel):

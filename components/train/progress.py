@@ -11,11 +11,11 @@ _WARM_UP_S: Final = 10.0
 
 
 def duration(seconds: float) -> str:
-    """How long, as one says it: `less than a minute`, `5 min`, `2 h 10 min`."""
+    """How long, as one says it: `less than a minute`, `about 5 min`, `about 2 h 10 min`."""
     minutes = round(seconds / 60)
     if minutes < 1:
         return "less than a minute"
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+    return f"about {minutes} min" if minutes < 90 else f"about {minutes // 60} h {minutes % 60} min"
 
 
 class Progress:
@@ -53,7 +53,7 @@ class Progress:
             # the first steps load and compile: what they take says nothing of the rest; after the last one comes export
             told = ""
             if took >= _WARM_UP_S and self._done < self._total:
-                told = f"  about {duration(took / done * (self._total - self._done))} of training left"
+                told = f"  {duration(took / done * (self._total - self._done))} of training left"
             self.say(f"{said}  {min(99, int(100 * self._done / self._total))}%{told}")
 
     def say(self, line: str) -> None:

@@ -5,7 +5,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 Model = Annotated[
     str, typer.Option("--model", help="Run id, bundle folder, gs:// or models:/ URI; default: the champion.")
 ]
-_NO_MODEL: Final = "no model yet: nothing was registered in {where}; train one with: aidetect run"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -199,13 +198,11 @@ def serve(
 
 def _uri(model: str, config: "PipelineConfig") -> str:
     """What `--model` names: a run's bundle, any URI, or the champion; MLflow would make the database it is asked."""
-    from pipelines.cli.places import of_run
-    from serving.platform.errors import ModelNotFoundError
+    from pipelines.cli.places import of_run, require_registry
 
     if model:
         return of_run(config, model, "train", "bundle")
-    if not config.has_registry:
-        raise ModelNotFoundError(_NO_MODEL.format(where=config.tracking_uri))
+    require_registry(config)
     return f"models:/{config.tracking.model_name}@champion"
 
 

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -26,6 +27,15 @@ SERVICE: Final = "ai-product-photo-detector"
 """Name of the service and of the image repository, as in Terraform."""
 ACCOUNTS: Final = "aidetect"
 """What Terraform's service accounts, and buckets without a prefix of their own, begin with."""
+
+_READERS: Final = {
+    Path("notebooks/train_colab.ipynb"): r'(repository = \\"https://github\.com/)[^"\\]+',
+    Path("mkdocs.yml"): r"(?m)(^repo_url: https://github\.com/)\S+",
+    Path("README.md"): r"(git clone https://github\.com/)\S+(?= detector\b)",
+    Path("docs/index.md"): r"(git clone https://github\.com/)\S+(?= detector\b)",
+    Path("docs/OWN_PHOTOS.md"): r"(git clone https://github\.com/)\S+(?= detector\b)",
+}
+"""Where a reader is told the repository, and before what it stands; what is not there is left out."""
 
 _PROJECT: Final = re.compile(r"[a-z][a-z0-9-]{4,28}[a-z0-9]")
 _REGION: Final = re.compile(r"[a-z]+-[a-z]+[0-9]+")
@@ -154,6 +164,9 @@ def planned(owner: Owner, environment: str, config_file: Path) -> dict[Path, tup
     }
     if environment == "prod":
         texts[config_file] = lambda text: _configuration(text, owner, config_file)
+        texts |= {
+            path: partial(_told, pattern, owner.repository) for path, pattern in _READERS.items() if path.is_file()
+        }
     changes = {}
     for path, rewrite in texts.items():
         try:
@@ -166,6 +179,10 @@ def planned(owner: Owner, environment: str, config_file: Path) -> dict[Path, tup
         if after != before:
             changes[path] = before, after
     return changes
+
+
+def _told(pattern: str, repository: str, text: str) -> str:
+    return re.sub(pattern, rf"\g<1>{repository}", text)
 
 
 def _configuration(text: str, owner: Owner, path: Path) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.cli.options import Json, SummaryFile, configured
+from pipelines.cli.places import require_registry
 
 if TYPE_CHECKING:
     from components.artifacts.deployment import Deployment
@@ -66,6 +67,8 @@ def deploy(
     if tag and not image:
         raise typer.BadParameter("a preview needs --image")
     config = _with_image(config, image)
+    if not remove_tag:
+        require_registry(config)
     from pipelines.cli.markdown import summary
 
     with summary(summary_file, "aidetect deploy") as told:
@@ -87,6 +90,7 @@ def promote(
     """Make a registered version champion, after the same smoke test as a new one."""
     from components.deploy.promotion import promote as run
 
+    require_registry(config)
     config = config.with_serving_image()
     _show(run(config.tracking_uri, config.tracking.model_name, version, config.deploy, why), as_json)
 
@@ -102,6 +106,7 @@ def rollback(
     from components.deploy.promotion import rollback as run
     from pipelines.cli.markdown import deployment_markdown, summary
 
+    require_registry(config)
     config = config.with_serving_image()
     with summary(summary_file, "aidetect rollback") as told:
         done = run(config.tracking_uri, config.tracking.model_name, config.deploy, why)

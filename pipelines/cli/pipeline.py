@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.cli.options import Json, SummaryFile, TargetOption, configuration, configured, writable
-from pipelines.cli.places import of_run
+from pipelines.cli.places import of_run, require_data
 
 if TYPE_CHECKING:
     from pipelines.settings.pipeline import PipelineConfig
@@ -45,6 +45,8 @@ def run(
         place = data if "://" in data else str(Path(data).expanduser().resolve())
         overrides = [*overrides, f"data.uri={place}"]
         config = config.changed("data", uri=data)
+        if on == "local":
+            require_data(data)
     order = Order(on, profile, tuple(overrides), reason)
     if resume:
         order = Order.again(find_run(config.paths.workspace, resume), tuple(overrides))

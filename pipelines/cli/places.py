@@ -8,7 +8,34 @@ if TYPE_CHECKING:
     from pipelines.settings.names import Stage
     from pipelines.settings.pipeline import PipelineConfig
 
+_NO_MODEL: Final = "no model yet: nothing was registered in {where}; train one with: aidetect run"
 _RUN_ID: Final = re.compile(r"\d{8}-\d{6}(-\d+)?")
+
+
+def require_registry(config: "PipelineConfig") -> None:
+    """Refuse a verb that needs a registered model where none was ever made: MLflow would make the database it is asked.
+
+    Raises:
+        ModelNotFoundError: says where was looked.
+    """
+    from serving.platform.errors import ModelNotFoundError
+
+    if not config.has_registry:
+        raise ModelNotFoundError(_NO_MODEL.format(where=config.tracking_uri))
+
+
+def require_data(uri: str) -> None:
+    """Refuse images that are not on this disk before a run is started for them.
+
+    Raises:
+        StageError: names the folder.
+    """
+    from serving.platform.errors import StageError
+
+    if "://" not in uri and not Path(uri).expanduser().exists():
+        raise StageError(
+            f"{uri}: no such folder or table; give the folder of the images, gs://BUCKET/PREFIX or hf://NAME"
+        )
 
 
 def of_run(config: "PipelineConfig", place: str, stage: "Stage", artifact: str) -> str:

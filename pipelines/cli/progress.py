@@ -80,7 +80,7 @@ class RunProgress:
         # an earlier run that was refused tells nothing of the last two stages, which are short
         if not known or stage not in self._usual:
             return ""
-        return f" (about {duration(sum(known))} to the end, as earlier runs took)"
+        return f" ({duration(sum(known))} to the end, as earlier runs took)"
 
     def _say(self, text: str) -> None:
         if self._status is not None:

@@ -27,7 +27,7 @@ class VertexScheduler:
         from google.cloud import aiplatform_v1
 
         if not config.vertex.project:
-            raise ScheduleError("set vertex.project")
+            raise ScheduleError("set vertex.project; run: aidetect init")
         self._config = config
         self._parent = f"projects/{config.vertex.project}/locations/{config.vertex.region}"
         self._timeout_s = config.vertex.request_timeout_s

@@ -4,6 +4,7 @@ The command line and the reader of a stage's log know "ours" by the base, or in 
 neither an `AidetectError` nor an `OSError` is a defect and is shown with its type.
 """
 
+import re
 from typing import Final, Literal
 
 Refusal = Literal[
@@ -162,5 +163,6 @@ def one_line(error: BaseException) -> str:
         problem = error.errors(include_url=False)[0]
         place = ".".join(map(str, problem["loc"]))
         return f"{place}: {problem['msg']}" if place else problem["msg"]
-    line = " ".join(str(error).strip().partition("\n")[0].split())
+    # the system's number of an error says nothing to who reads it
+    line = re.sub(r"\[Errno -?\d+\] ", "", " ".join(str(error).strip().partition("\n")[0].split()))
     return (line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…") or type(error).__name__

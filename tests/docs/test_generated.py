@@ -40,6 +40,9 @@ def test_the_picture_is_a_valid_one_that_loads_nothing() -> None:
     words = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
     assert {"verify_data", "train", "evaluate", "quality_gate", "register", "deploy"} <= words
     assert re.findall(r"(?:href|src|url)\W+http", text) == []
+    telephone, least = 390 - 32, min(map(int, re.findall(r'font-size="(\d+)"', text)))
+    assert least * min(1, telephone / int(root.attrib["width"])) >= 11, "no text below 11 px at column width"
+    assert "prefers-color-scheme: dark" in text and 'fill="#' not in text, "colours follow the reader's page"
 
 
 @pytest.mark.parametrize("model", [PipelineConfig, Settings])

@@ -1,4 +1,4 @@
-"""The notebook: executed on the sample made small, its outputs stripped, no logic of its own."""
+"""The notebook: executed on the sample made small, shipped with what a small run showed, no logic of its own."""
 
 import ast
 import json
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from docs.generate.notebook import SMALL as KEPT_RUN
 from serving.detector.bundle import verify
 from tests.e2e.conftest import ROOT, SMALL
 from tests.fakes.gcs import FakeGcs
@@ -24,10 +25,25 @@ def source(cell: dict[str, Any]) -> str:
     return "".join(cell["source"])
 
 
-def test_outputs_are_stripped() -> None:
+def test_it_is_shipped_with_what_one_small_run_showed() -> None:
     code = cells("code")
     assert len(code) > 5
-    assert [source(cell) for cell in code if cell["outputs"] or cell["execution_count"] is not None] == []
+    counts = [cell["execution_count"] for cell in code]
+    assert counts == list(range(counts[0], counts[0] + len(code))), "every cell of one run, in order"
+    outputs = [output for cell in code for output in cell["outputs"]]
+    kinds = [kind for output in outputs for kind in output.get("data", {})]
+    assert (kinds.count("image/svg+xml"), kinds.count("image/png"), kinds.count("text/html")) == (4, 1, 1)
+    assert "error" not in {output["output_type"] for output in outputs}
+    said = json.dumps(outputs)
+    assert "| accuracy |" in said and "different test images" in said
+    assert re.findall(r"(?<![\w.])/(?:home|root|tmp|work|usr|Users)/", said) == [], (
+        "no place of the machine that ran it"
+    )
+    assert NOTEBOOK.stat().st_size < 600_000
+    parameters = source(code[0])
+    assert "settings = []" in parameters and 'profile = "sample"' in parameters, "those of a whole run"
+    named = re.search(r"`settings = (\[.*?\])`", source(cells("markdown")[0]), re.DOTALL)
+    assert named is not None and tuple(json.loads(" ".join(named[1].split()))) == KEPT_RUN
 
 
 def test_it_defines_nothing() -> None:

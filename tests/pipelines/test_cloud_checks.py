@@ -233,8 +233,21 @@ def test_a_fresh_clone_is_not_ready_for_production_and_each_missing_thing_has_it
 
 
 @pytest.mark.parametrize(
-    "wanted", ["data.uri=gs://photos", "register.vertex=true", "deploy.target=vertex", "vertex.project=p"]
+    "wanted",
+    [
+        ["data.uri=gs://photos"],
+        [
+            "register.vertex=true",
+            "register.project=p",
+            "register.region=europe-west1",
+            "register.serving_image=x" + DIGEST,
+            "register.bucket=gs://b",
+        ],
+        ["deploy.target=cloud_run", "deploy.project=p"],
+        ["vertex.project=p"],
+    ],
+    ids=["data", "register", "deploy", "project"],
 )
-def test_whatever_is_in_the_cloud_makes_doctor_ask_for_the_cloud(aidetect: Aidetect, wanted: str) -> None:
-    ran = aidetect("doctor", "--json", settings=[wanted, "vertex.api_endpoint=http://127.0.0.1:9"])
+def test_whatever_is_in_the_cloud_makes_doctor_ask_for_the_cloud(aidetect: Aidetect, wanted: list[str]) -> None:
+    ran = aidetect("doctor", "--json", settings=[*wanted, "vertex.api_endpoint=http://127.0.0.1:9"])
     assert ran.code == 1 and "cloud" not in {found["subject"] for found in ran.document}

@@ -1,5 +1,6 @@
 """`aidetect init` on a copy of the files it writes."""
 
+import json
 import os
 import pty
 import shutil
@@ -16,6 +17,7 @@ from pipelines.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PROD = Path("infra/terraform/environments/prod")
+READERS = ("notebooks/train_colab.ipynb", "mkdocs.yml", "README.md", "docs/index.md", "docs/OWN_PHOTOS.md")
 OWNER = ("--repository", "me/detector", "--repository-id", "42")
 ANSWERS = ("--project", "my-shop-42", "--region", "europe-west4", *OWNER)
 AIDETECT = (sys.executable, "-c", "from pipelines.cli import main; main()")
@@ -24,7 +26,9 @@ AIDETECT = (sys.executable, "-c", "from pipelines.cli import main; main()")
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """The files of a fresh clone that name an owner."""
-    shutil.copy(ROOT / "pipeline_config.yaml", tmp_path)
+    for name in ("pipeline_config.yaml", *READERS):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
     ignored = shutil.ignore_patterns(".terraform*", "*.tfvars", "backend.hcl")
     shutil.copytree(ROOT / "infra/terraform/environments", tmp_path / PROD.parent, ignore=ignored)
     return tmp_path
@@ -63,9 +67,15 @@ def test_every_place_names_the_new_owner_and_nothing_else_changes(project: Path,
     after = contents(project)
     assert {name for name in after if after[name] != before.get(name)} == {
         "pipeline_config.yaml",
+        *READERS,
         str(PROD / "terraform.tfvars"),
         str(PROD / "backend.hcl"),
     }
+    for name in READERS:
+        assert "github.com/me/detector" in after[name] and "github.com/OWNER/NAME" not in after[name], name
+        assert len(after[name].splitlines()) == len(before[name].splitlines())
+    notebook = json.loads(after["notebooks/train_colab.ipynb"])
+    assert any('repository = "https://github.com/me/detector"' in "".join(cell["source"]) for cell in notebook["cells"])
     text = after["pipeline_config.yaml"]
     assert "your-project" not in text
     old, new = before["pipeline_config.yaml"].splitlines(), text.splitlines()

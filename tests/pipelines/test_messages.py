@@ -43,6 +43,14 @@ VERBS = "'local', 'docker', 'vertex', 'kubeflow'"
         (["run", "--resume", "20200101-000000"], "no run '20200101-000000' in "),
         (["serve"], "no model yet: nothing was registered in sqlite:///"),
         (["predict", "README.md"], "train one with: aidetect run"),
+        (["promote", "9"], "no model yet: nothing was registered in sqlite:///"),
+        (["rollback"], "no model yet: nothing was registered in sqlite:///"),
+        (["deploy"], "no model yet: nothing was registered in sqlite:///"),
+        (["run", "--data", "nowhere"], "nowhere: no such folder or table; give the folder of the images"),
+        (
+            ["drift", "--url", "http://127.0.0.1:1"],
+            "http://127.0.0.1:1/drift: no answer (Connection refused); is it running?",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_that_says_what_to_do(
