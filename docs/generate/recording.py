@@ -1,7 +1,7 @@
 """`python -m docs.generate.recording -o FILE.svg -- COMMAND...`: a real run of a command as an animated SVG.
 
 The command runs in a pseudo-terminal. What it writes is kept with its times, drawn by a terminal emulator and shown
-again eight times quicker; no frame stands longer than a second, and each says how much time had really passed.
+again without the waiting: what is new stands long enough to be seen, and each frame says how much time had passed.
 """
 
 import argparse
@@ -23,6 +23,10 @@ ROWS: Final = 44
 LONGEST_PAUSE_S: Final = 1.0
 LAST_FRAME_S: Final = 12.0
 SPEED: Final = 8.0
+SEEN_S: Final = 0.7
+"""For which a frame with something new is shown at least."""
+WAITING_S: Final = 0.03
+"""For which a frame is shown where one only waits."""
 FRAME_S: Final = 2.0
 """Output closer together than this makes one frame."""
 LINE: Final = 18
@@ -103,7 +107,7 @@ def _runs(row: Any) -> tuple[tuple[str, str, bool], ...]:
 
 def draw(shown: list[Frame], title: str) -> str:
     """The frames as one SVG that plays by itself, in a loop."""
-    pauses = [min(b.seconds - a.seconds, SPEED * LONGEST_PAUSE_S) / SPEED for a, b in itertools.pairwise(shown)]
+    pauses = [_stands(a, b) for a, b in itertools.pairwise(shown)]
     times = [*pauses, LAST_FRAME_S]
     total = sum(times)
     rows = max((row for frame in shown for row, line in enumerate(frame.lines) if line), default=0) + 1
@@ -129,6 +133,14 @@ def draw(shown: list[Frame], title: str) -> str:
         f'<rect width="{width:g}" height="{height}" rx="8" fill="#111827"/>\n'
         f'<text x="16" y="26" fill="#9ca3af">$ {escape(title)}</text>\n' + "\n".join(groups) + "\n</svg>\n"
     )
+
+
+def _stands(frame: Frame, after: Frame) -> float:
+    """Seconds that a frame stands: hardly any where the next one only moves a bar or a clock on."""
+    changed = sum(a != b for a, b in zip(frame.lines, after.lines, strict=True))
+    if changed <= 1 and sum(map(bool, frame.lines)) == sum(map(bool, after.lines)):
+        return WAITING_S
+    return min(max((after.seconds - frame.seconds) / SPEED, SEEN_S), LONGEST_PAUSE_S)
 
 
 def _lines(frame: Frame) -> list[str]:

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from docs.generate.recording import LAST_FRAME_S, Frame, draw
 from tests.e2e.conftest import ROOT
 
 pytestmark = pytest.mark.system
@@ -31,3 +32,11 @@ def test_a_recording_shows_what_ran_with_its_times(tmp_path: Path) -> None:
     assert int(groups[-1][-1].split(":")[1]) - int(groups[0][-1].split(":")[1]) >= 2
     assert re.search(r'<tspan fill="#86efac" font-weight="700">done', output.read_text())
     assert [group.get("opacity") for group in root.iter(f"{svg}g")][-1] is None, "without animation the end is seen"
+
+
+def test_waiting_is_left_out_and_what_is_new_stands() -> None:
+    bar = [Frame(2.0 * i, ((("text", "#fff", False),), ((f"{i} %", "#fff", False),), ())) for i in range(50)]
+    new = Frame(100.0, (bar[-1].lines[0], (("done", "#fff", False),), (("verdict", "#fff", False),)))
+    shown = draw([*bar, new], "x")
+    (total,) = set(re.findall(r"animation:f\d+ ([\d.]+)s", shown))
+    assert LAST_FRAME_S < float(total) < LAST_FRAME_S + 3
