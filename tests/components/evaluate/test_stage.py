@@ -108,6 +108,16 @@ def test_the_report_stands_alone_and_shows_the_worst_mistakes(toy_outcome: Outco
     shown = re.findall(r"test/(\d+) \(\d{4}\.jpg\)", page)
     assert [int(row) for row in shown] == [r["row"] for r in false_ai[:3] + false_real[:3]]
     assert page.count("data:image/png;base64,") == 2 * len(shown) == 12
+    opening, test = re.findall(r'<p class="lead">(.*?)</p>', page)[0], toy_outcome.evaluation.test
+    counts, hurt = test.confusion, min(toy_outcome.evaluation.robustness, key=lambda cell: cell.accuracy.value)
+    assert opening.startswith(
+        f"Of {test.n} test images that training never saw, {counts.true_real + counts.true_ai} were"
+    )
+    assert f"{counts.false_ai} of {counts.true_real + counts.false_ai} real photos were called generated" in opening
+    assert f"{hurt.corruption} {hurt.level} hurt most" in opening
+    assert re.findall(r'alt="(\w+)"><figcaption>', page) == ["confusion", "scores", "robustness"], "three pictures"
+    assert page.index("</figcaption>") < page.index("All figures") and "@media print" in page
+    assert page.count("Real, and called generated: score ") == page.count("Generated, and called real: score ") == 3
     accuracy = toy_outcome.evaluation.test.metrics["accuracy"]
     assert accuracy.low is not None and accuracy.high is not None
     assert f"{accuracy.value * 100:.1f} %" in page
