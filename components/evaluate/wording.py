@@ -35,7 +35,9 @@ def opening(evaluation: Evaluation) -> str:
         )
     high = test.confidence.get("high")
     if high is not None and high.n and high.accuracy is not None:
-        sentences.append(f"It was sure of {high.n / test.n:.0%} of them, and then right in {_share(high.accuracy)}.")
+        sentences.append(
+            f"It was sure of {high.n / test.n * 100:.0f} % of them, and then right in {_share(high.accuracy)}."
+        )
     worst = _worst(evaluation.robustness)
     if worst is not None:
         sentences.append(
@@ -55,10 +57,10 @@ def opening(evaluation: Evaluation) -> str:
 
 
 def said(probability: float, threshold: float) -> str:
-    """What was said of an image that is otherwise: `Called generated, at 97 %.`"""
+    """What is wrong with a verdict: `Real, and called generated: score 0.970.`"""
     if probability >= threshold:
-        return f"Real, and called generated: score {probability:.1%}."
-    return f"Generated, and called real: score {probability:.1%}."
+        return f"Real, and called generated: score {probability:.3f}."
+    return f"Generated, and called real: score {probability:.3f}."
 
 
 def _worst(cells: list[CorruptionCell]) -> CorruptionCell | None:
