@@ -34,6 +34,8 @@ def models(
     from components.platform.registry import list_models
 
     # MLflow would make the database that it is asked to read
+    if config.has_registry:
+        require_registry(config)
     found = list_models(config.tracking_uri, config.tracking.model_name) if config.has_registry else []
     if as_json:
         typer.echo(json.dumps([asdict(version) for version in found], indent=1))

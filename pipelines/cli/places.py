@@ -9,19 +9,32 @@ if TYPE_CHECKING:
     from pipelines.settings.pipeline import PipelineConfig
 
 _NO_MODEL: Final = "no model yet: nothing was registered in {where}; train one with: aidetect run"
+_ANSWER_S: Final = 10.0
 _RUN_ID: Final = re.compile(r"\d{8}-\d{6}(-\d+)?")
 
 
 def require_registry(config: "PipelineConfig") -> None:
-    """Refuse a verb that needs a registered model where none was ever made: MLflow would make the database it is asked.
+    """Refuse a verb that needs a registered model where none can be had.
+
+    Of a database that is not there, MLflow would make one; a server that is not there it asks for minutes.
 
     Raises:
         ModelNotFoundError: says where was looked.
     """
-    from serving.platform.errors import ModelNotFoundError
+    from serving.platform.errors import ModelNotFoundError, one_line
 
     if not config.has_registry:
         raise ModelNotFoundError(_NO_MODEL.format(where=config.tracking_uri))
+    if config.tracking_uri.startswith(("http://", "https://")):
+        import httpx
+
+        try:
+            # whatever it answers, it is there; what it then refuses MLflow says
+            httpx.get(f"{config.tracking_uri.rstrip('/')}/health", timeout=_ANSWER_S)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ModelNotFoundError(
+                f"{config.tracking_uri}: no answer ({one_line(error)}); is the MLflow server running? (tracking.uri)"
+            ) from error
 
 
 def require_data(uri: str) -> None:

@@ -5,19 +5,23 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from rich.console import Console
 
 from pipelines.cli import summary
-from pipelines.cli.app import one_line
+from pipelines.cli.app import app, one_line
 from pipelines.config import load_config
 from pipelines.runs import RunRecord, find_run, list_runs, new_run
 from serving.platform.errors import RunError
 from tests.pipelines.conftest import Aidetect
 
 ROOT = Path(__file__).resolve().parents[2]
+NO_SERVER = "tracking.uri=http://127.0.0.1:1"
 VERBS = "'local', 'docker', 'vertex', 'kubeflow'"
 
 
@@ -43,6 +47,12 @@ VERBS = "'local', 'docker', 'vertex', 'kubeflow'"
         (["run", "--resume", "20200101-000000"], "no run '20200101-000000' in "),
         (["serve"], "no model yet: nothing was registered in sqlite:///"),
         (["predict", "README.md"], "train one with: aidetect run"),
+        (
+            ["models", "--set", NO_SERVER],
+            "http://127.0.0.1:1: no answer (Connection refused); is the MLflow server running?",
+        ),
+        (["rollback", "--set", NO_SERVER], "http://127.0.0.1:1: no answer (Connection refused)"),
+        (["predict", "README.md", "--set", NO_SERVER], "http://127.0.0.1:1: no answer (Connection refused)"),
         (["promote", "9"], "no model yet: nothing was registered in sqlite:///"),
         (["rollback"], "no model yet: nothing was registered in sqlite:///"),
         (["deploy"], "no model yet: nothing was registered in sqlite:///"),
@@ -63,6 +73,20 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
     for leak in ("Value error", "Errno", "Traceback", "LookupError", ".;"):
         assert leak not in ran.err
     assert list(tmp_path.iterdir()) == [], "a refused verb leaves nothing"
+
+
+def test_every_verb_shows_its_help_and_refuses_in_one_line_what_it_does_not_know(aidetect: Aidetect) -> None:
+    def walk(command: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        yield path
+        for name, below in getattr(command, "commands", {}).items():
+            yield from walk(below, (*path, name))
+
+    known = list(walk(typer.main.get_command(app), ()))
+    assert len(known) > 30
+    for words in known:
+        shown, refused = aidetect(*words, "--help"), aidetect(*words, "--nonsense")
+        assert (shown.code, shown.err) == (0, "") and "Usage: aidetect" in shown.out, words
+        assert (refused.code, len(refused.err.splitlines()), refused.out) == (1, 1, ""), words
 
 
 @pytest.mark.parametrize("words", [[], ["data"], ["config"], ["schedule"]])
