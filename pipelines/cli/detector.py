@@ -249,8 +249,9 @@ def resolve_model(model: str, config: "PipelineConfig") -> "ResolvedModel":
     from serving.platform.errors import ModelNotFoundError
     from serving.registry import resolve
 
+    uri = _uri(model, config)
     try:
-        return resolve(_uri(model, config), config.paths.workspace.resolve() / "models", config.tracking_uri)
+        return resolve(uri, config.paths.workspace.resolve() / "models", config.tracking_uri)
     except ModelNotFoundError as error:
         hint = "" if model else "; train one with: aidetect run"
         raise ModelNotFoundError(f"{error}{hint}") from error
