@@ -7,11 +7,16 @@ from components.artifacts.dataset import DATASET_JSON, DatasetSummary
 from components.verify_data.config import VerifyDataConfig
 from components.verify_data.findings import Findings
 from components.verify_data.layout import HUB_SCHEME, Reading
+from components.verify_data.pack import QUARANTINE
 from components.verify_data.stage import verify_and_pack
 from serving.platform.errors import StageError
 
+REPORT: Final = "report.html"
 KNOWN_DATASETS: Final = {"cifake": f"{HUB_SCHEME}dragonintelligence/CIFAKE-image-dataset"}
 """Short names of `aidetect data download`."""
+
+_LEFT: Final = {REPORT, f"{QUARANTINE}.parquet", ".spool"}
+"""What an import leaves behind that was refused."""
 
 CIFAKE_CONFIG: Final = VerifyDataConfig(
     max_exact_duplicate_share=0.05, max_near_duplicate_share=0.05, max_label_conflict_share=0.01, on_shortcut="report"
@@ -36,7 +41,11 @@ def import_dataset(
     """
     if (out_dir / DATASET_JSON).exists():
         raise StageError(f"{out_dir}: already holds a dataset; give another folder or remove it")
-    return verify_and_pack(uri, config, out_dir, out_dir / "report.html", reading)
+    if out_dir.is_dir() and any(path.name not in _LEFT for path in out_dir.iterdir()):
+        raise StageError(f"{out_dir}: is not empty; give a new folder for the dataset")
+    if Path(uri).is_dir() and out_dir.resolve().is_relative_to(Path(uri).resolve()):
+        raise StageError(f"{out_dir}: lies in {uri}, the folder to read; give a folder elsewhere")
+    return verify_and_pack(uri, config, out_dir, out_dir / REPORT, reading)
 
 
 def download(name: str, out_dir: Path, config: VerifyDataConfig | None = None) -> tuple[Findings, DatasetSummary]:

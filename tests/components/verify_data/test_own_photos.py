@@ -274,6 +274,21 @@ def test_what_does_not_fit_is_one_line_and_leaves_no_dataset(
     assert bool(left) == ("report.html" in err), "what was read whole leaves its report, and says so"
 
 
+def test_nothing_that_lies_in_the_way_is_written_over(
+    aidetect: Callable[..., tuple[int, str, str]], mine: Path, tmp_path: Path
+) -> None:
+    assert "lies in " in aidetect(mine, *CUT, *LABELS, "-o", str(mine / "packed"))[2]
+    assert "is not empty; give a new folder" in aidetect(mine, *CUT, *LABELS, "-o", str(mine))[2]
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "train.parquet").write_bytes(b"mine")
+    assert "packed: is not empty; give a new folder" in aidetect(mine, *CUT, *LABELS)[2]
+    assert (tmp_path / "packed" / "train.parquet").read_bytes() == b"mine"
+    (tmp_path / "packed" / "train.parquet").unlink()
+    refused = aidetect(mine, *CUT, *LABELS, "--set", "verify_data.min_rows=5")
+    assert refused[0] == 1 and (tmp_path / "packed" / "report.html").exists()
+    assert aidetect(mine, *CUT, *LABELS)[0] == 0, "what a refused import left is no obstacle"
+
+
 def _cells(change: dict[str, Any]) -> Callable[[list[dict[str, Any]]], list[dict[str, Any]]]:
     return lambda rows: [rows[0], {**rows[1], **change}, *rows[2:]]
 
