@@ -64,8 +64,10 @@ def _git() -> Finding:
 
 def _cloud(config: PipelineConfig) -> list[Finding]:
     """What a run on Vertex AI needs: first what the configuration alone tells, then what Google tells."""
-    if not _wants_cloud(config):
-        return [Finding("ok", "cloud", "not asked for: this profile reads, trains and serves on this machine")]
+    if not _wants_vertex(config):
+        if config.deploy.starts_server:
+            return [Finding("ok", "cloud", "not asked for: this profile reads, trains and serves on this machine")]
+        return [Finding("warning", "cloud", f"{config.deploy.target} was not looked at: only runs on Vertex AI are")]
     from pipelines.preflight import problems_offline
 
     offline = [*_placeholders(config), *(_named(problem) for problem in problems_offline(config))]
@@ -78,11 +80,10 @@ def _cloud(config: PipelineConfig) -> list[Finding]:
     return [*offline, *examine_cloud(config)]
 
 
-def _wants_cloud(config: PipelineConfig) -> bool:
-    """Whether anything of a run with this configuration happens in the cloud."""
+def _wants_vertex(config: PipelineConfig) -> bool:
+    """Whether this configuration is for runs on Vertex AI."""
     stored = any(place.startswith("gs://") for place in (config.data.uri, config.deploy.ledger_path))
-    elsewhere = config.register_.vertex or not config.deploy.starts_server
-    return bool(stored or elsewhere or config.vertex.project or config.vertex.bucket)
+    return bool(stored or config.register_.vertex or config.vertex.project or config.vertex.bucket)
 
 
 def _placeholders(config: PipelineConfig) -> list[Finding]:
