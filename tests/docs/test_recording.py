@@ -8,7 +8,6 @@ from xml.etree import ElementTree
 
 import pytest
 
-from docs.generate.recording import LAST_FRAME_S, Frame, draw
 from tests.e2e.conftest import ROOT
 
 pytestmark = pytest.mark.system
@@ -35,6 +34,8 @@ def test_a_recording_shows_what_ran_with_its_times(tmp_path: Path) -> None:
 
 
 def test_waiting_is_left_out_and_what_is_new_stands() -> None:
+    from docs.generate.recording import LAST_FRAME_S, Frame, draw  # needs the extra `docs`
+
     bar = [Frame(2.0 * i, ((("text", "#fff", False),), ((f"{i} %", "#fff", False),), ())) for i in range(50)]
     new = Frame(100.0, (bar[-1].lines[0], (("done", "#fff", False),), (("verdict", "#fff", False),)))
     shown = draw([*bar, new], "x")
