@@ -21,7 +21,8 @@ def executed(settings: tuple[str, ...] = SMALL) -> Any:
     import nbformat
     from nbclient import NotebookClient
 
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    tool: Any = nbformat  # without types where it is installed
+    notebook = tool.read(NOTEBOOK, as_version=4)
     parameters = next(cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     written = parameters.source
     with tempfile.TemporaryDirectory() as workspace:

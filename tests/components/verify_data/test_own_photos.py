@@ -159,7 +159,7 @@ def test_a_table_may_bring_its_splits_and_parquet_the_photos(
     assert "cut  " not in out and "test                    8 images" in out
     shutil.rmtree(tmp_path / "packed")
     assert "brings its own val split" in aidetect(table, "--val", "0.1", *LABELS)[2]
-    held = [
+    held: list[dict[str, Any]] = [
         {"image": {"bytes": (tmp_path / row["path"]).read_bytes(), "path": row["path"]}, "label": i % 2}
         for i, row in enumerate(rows[:: EACH // 2] + rows[1 :: EACH // 2])
     ]
@@ -354,9 +354,9 @@ def test_the_table_counts_what_the_problems_judge(
     words = ["--set", "data.labels={genuine: real, synthetic: ai_generated}", "--set", "verify_data.min_rows=12"]
     status, out, err = aidetect(tmp_path / "split", *words, verb="verify")
     assert status == 1
-    assert "train                  20 images: 10 real, 10 ai_generated" in out
-    assert "val                     4 images: 2 real, 2 ai_generated" in out
-    assert "problem: train: only 10 real images, at least 12 are needed (min_rows)" in err
+    assert "train                  22 images: 11 real, 11 ai_generated" in out
+    assert "val                     2 images: 1 real, 1 ai_generated" in out
+    assert "problem: train: only 11 real images, at least 12 are needed (min_rows)" in err
     for path in (tmp_path / "split" / "train").rglob("*.jpg"):
         if path.stem != "000":
             path.unlink()

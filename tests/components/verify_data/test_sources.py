@@ -269,7 +269,7 @@ def test_parquet_rows_are_named_by_split_row_and_path(run: Run, tmp_path: Path, 
 
 @pytest.mark.parametrize(
     ("uri", "expected"),
-    [("hf://", "no dataset name"), ("hf:///nowhere/at/all", "no such folder"), ("gs://", "no bucket")],
+    [("hf://", "no dataset name"), ("hf:///nowhere/at/all", "no such folder"), ("gs://", "must be gs://BUCKET/PATH")],
 )
 def test_addresses_that_name_nothing(run: Run, uri: str, expected: str) -> None:
     status, error, _ = run(uri)
