@@ -114,7 +114,9 @@ def _images(config: PipelineConfig) -> list[str]:
     except CompileError as error:
         return [str(error)]
     names = [name for name, image in config.named_images.items() if image.endswith(NEVER_PUSHED)]
-    return [f"{name} was never pushed: build and push it (make images, docker push), then pin its digest" for name in names]
+    return [
+        f"{name} was never pushed: build and push it (make images, docker push), then pin its digest" for name in names
+    ]
 
 
 def _machines(config: PipelineConfig) -> list[str]:
