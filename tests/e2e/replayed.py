@@ -18,6 +18,7 @@ VARIABLE = "REPLAYED_ARTIFACTS"
 @dsl.component(base_image="ai-product-photo-detector/pipeline:dev", install_kfp_package=False)
 def verify_data(
     data_uri: str,
+    data_labels: dict,
     config: dict,
     context: dict,
     job: str,
