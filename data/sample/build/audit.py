@@ -7,6 +7,7 @@ together, and a small network on pictures of 32 px, which sees what they show bu
 import argparse
 import collections
 import io
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def main() -> None:
         print(f"{path.name}: {len(rows)} images, {len(sources[path.stem])} photographs, {path.stat().st_size:,} bytes")
         for key in ("label", "generator", "package", "license"):
             print(f"  {key}: {dict(collections.Counter(row[key] for row in rows).most_common())}")
-    for one, other in (("train", "val"), ("train", "test"), ("val", "test"), ("train", "unseen_generator")):
+    for one, other in combinations([name for name in sources if name != "unseen_generator"], 2):
         print(f"photographs that {one} and {other} share: {len(sources[one] & sources[other])}")
     bodies, y, _ = _read(folder / "train.parquet")
     others, truth, _ = _read(folder / "test.parquet")

@@ -15,6 +15,9 @@ from plan import INVENTING, Scene, plan
 from splits import assign, groups
 
 SEED: Final = 7
+CODER_S: Final = 300.0
+FLOW_S: Final = 1200.0
+"""Processor time of the two trainings; 170 s make a good auto-encoder, 70 s of the flow make noise."""
 STRENGTHS: Final = (0.15, 0.5)
 STEPS: Final = 12
 SPARE: Final = 4
@@ -72,7 +75,7 @@ def diffuse(work: Path, planned: list[Scene], pixels: Pixels, pool: Pixels) -> N
     if not todo:
         return
     model = Generator(work / "ldm")
-    model.train(pool, 170, 170, 3)
+    model.train(pool, CODER_S, FLOW_S, 3)
     rng = np.random.default_rng(SEED)
     for start in range(0, len(todo), 8):
         for name in ("ldm_vae_recon", "ldm_img2img", INVENTING):

@@ -8,8 +8,9 @@ from camera import draw, features, shoot
 from packages import Pixels
 
 DRAWS: Final = 5
-ROUNDS: Final = 4
+ROUNDS: Final = 8
 FOLDS: Final = 4
+SHARE: Final = 0.12
 
 Floats = npt.NDArray[np.float64]
 
@@ -35,8 +36,8 @@ def match(real: Shots, generated: Shots, seed: int) -> tuple[npt.NDArray[np.int6
     """
     rng = np.random.default_rng(seed)
     both = np.concatenate([real.features, generated.features]).reshape(-1, real.features.shape[2])
-    scale = both.std(0) + 1e-9
-    mine, theirs = real.features / scale, generated.features / scale
+    middle, scale = both.mean(0), both.std(0) + 1e-9
+    mine, theirs = (real.features - middle) / scale, (generated.features - middle) / scale
     gap = np.square(mine[:, :, None] - theirs[:, None, :]).sum(3)
     count = len(gap)
     best = gap.reshape(count, -1).argmin(1)
@@ -44,10 +45,10 @@ def match(real: Shots, generated: Shots, seed: int) -> tuple[npt.NDArray[np.int6
     folds = rng.permutation(count) % FOLDS
     for _ in range(ROUNDS):
         told = _margins(mine, theirs, kept, folds)
-        for side in (0, 1):
-            # the wrong way round is as telling as the right one: aim at nothing to tell, a part of the images a round
-            turn = rng.random(count) < 0.5
-            kept[side] = np.where(turn, np.abs(told[side]).argmin(1), kept[side])
+        for side, most in enumerate((told[0].argmax(1), told[1].argmin(1))):
+            # those that pass best for the other class, but few a round: all at once would be told by the opposite
+            turn = rng.random(count) < SHARE
+            kept[side] = np.where(turn, most, kept[side])
     return kept[0], kept[1]
 
 
