@@ -3,7 +3,7 @@
 import re
 from typing import Any, Final
 
-from components.platform.google_cloud import connect, google_errors, patience
+from components.platform.google_cloud import access_token, connect, google_errors, patience
 from pipelines.findings import Finding
 from pipelines.settings.pipeline import PipelineConfig
 from serving.platform.cloud_storage import SCHEME, retry, split
@@ -200,10 +200,4 @@ def _token(config: PipelineConfig) -> str:
     """
     if config.vertex.api_endpoint.startswith("http://"):
         raise StageError("vertex.api_endpoint has no TLS, so no credentials are used")
-    with google_errors("fetch a token"):
-        import google.auth
-        from google.auth.transport.requests import Request
-
-        credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
-        credentials.refresh(Request())  # type: ignore[no-untyped-call] # google-auth is untyped here
-        return str(credentials.token)
+    return access_token("fetch a token")

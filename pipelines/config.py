@@ -246,3 +246,8 @@ def application_credentials() -> str:
 def api_key() -> str:
     """Key for a server with authentication on, from `AIDETECT_API_KEY`; never part of a configuration or a spec."""
     return os.environ.get("AIDETECT_API_KEY", "")
+
+
+def github_access() -> tuple[str, str]:
+    """Token for GitHub from `GITHUB_TOKEN`, and another address of its API from `GITHUB_API_URL`; empty: none."""
+    return os.environ.get("GITHUB_TOKEN", ""), os.environ.get("GITHUB_API_URL", "")

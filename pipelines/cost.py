@@ -62,7 +62,7 @@ class Line:
     """One position of an estimate."""
 
     what: str
-    group: Literal["run", "serving", "storage"]
+    group: Literal["run", "serving", "operations", "storage"]
     """`run`: for one pipeline run; the others for one month."""
     quantity: float
     unit: str
@@ -91,7 +91,7 @@ class Estimate:
         """One line for before a submission."""
         return (
             f"estimated cost: ${self.total('run'):.2f} for this run, "
-            f"${self.total('serving', 'storage'):.2f} a month for serving and storage "
+            f"${self.total('serving', 'operations', 'storage'):.2f} a month for serving, operations and storage "
             f"(list prices of {self.region} read {self.prices_read}; see: aidetect cost)"
         )
 
@@ -101,7 +101,7 @@ class Estimate:
             "region": self.region,
             "currency": "USD",
             "per_run": self.total("run"),
-            "per_month": {"serving": self.total("serving"), "storage": self.total("storage")},
+            "per_month": {group: self.total(group) for group in ("serving", "operations", "storage")},
             "lines": [line.__dict__ for line in self.lines],
             "prices": {name: price.model_dump(mode="json") for name, price in load_prices().items.items()},
         }
@@ -121,7 +121,13 @@ def estimate(config: PipelineConfig) -> Estimate:
         CostError: no price is known for the region, accelerator or machine.
     """
     region = config.vertex.region
-    lines = [*_run(config, region), *_serving(config, config.deploy.region or region), *_storage(config, region)]
+    there = config.deploy.region or region
+    lines = [
+        *_run(config, region),
+        *_serving(config, there),
+        *_operations(config.cost, there),
+        *_storage(config, region),
+    ]
     prices = load_prices().items
     return Estimate(
         region=region,
@@ -219,16 +225,51 @@ def _endpoint(deploy: DeployConfig, region: str) -> Line:
     return Line(f"Vertex AI endpoint, {deploy.machine_type}", "serving", hours, "hour", hours * price, basis)
 
 
+def _operations(cost: CostConfig, region: str) -> list[Line]:
+    """MLflow, what brings the metrics, and previews; each by the keys that its basis names."""
+    prices = load_prices()
+    hour = 3600 * prices.usd("cloud_run_vcpu_second", region), 3600 * prices.usd("cloud_run_gib_second", region)
+
+    def awake(cpu: float, gib: float, hours: float) -> float:
+        return hours * (cpu * hour[0] + gib * hour[1])
+
+    lines: list[Line] = []
+    if cost.database_cpu:
+        machine = cost.database_cpu * prices.usd("cloud_sql_vcpu_hour", region)
+        machine += cost.database_memory_gb * prices.usd("cloud_sql_gb_hour", region)
+        disk = cost.database_disk_gb * prices.usd("cloud_sql_disk_gb_month", region)
+        size = f"{cost.database_cpu} vCPU, {cost.database_memory_gb:g} GB, always on"
+        kept = "cost.database_disk_gb, assumed; backups as large again"
+        server = awake(1, 2, cost.mlflow_hours)
+        lines += [
+            Line("MLflow's database", "operations", HOURS_A_MONTH, "hour", HOURS_A_MONTH * machine, size),
+            Line("MLflow's database, disk", "operations", 2 * cost.database_disk_gb, "GB month", 2 * disk, kept),
+            Line("MLflow's server", "operations", cost.mlflow_hours, "hour", server, "cost.mlflow_hours, assumed"),
+        ]
+    if cost.metrics_sidecar and cost.min_instances:
+        hours = cost.min_instances * HOURS_A_MONTH
+        samples = hours * 120 * cost.metric_series / 1e6
+        price = samples * prices.usd("prometheus_million_samples", region)
+        lines += [
+            Line("Metrics sidecar", "operations", hours, "hour", awake(1, 0.5, hours), "1 vCPU, 0.5 GiB an instance"),
+            Line("Metric samples", "operations", samples, "million", price, "cost.metric_series, assumed"),
+        ]
+    previews = awake(cost.service_cpu, cost.service_memory_gib, cost.preview_hours)
+    basis = "cost.preview_hours, assumed; asleep between requests"
+    return [*lines, Line("Previews of pull requests", "operations", cost.preview_hours, "hour", previews, basis)]
+
+
 def _storage(config: PipelineConfig, region: str) -> list[Line]:
     prices, cost = load_prices(), config.cost
+    stored = cost.storage_gb + 6 * cost.storage_growth_gb
     return [
         Line(
             "Cloud Storage",
             "storage",
-            cost.storage_gb,
+            stored,
             "GB month",
-            cost.storage_gb * prices.usd("storage_gb_month", region),
-            "cost.storage_gb, assumed",
+            stored * prices.usd("storage_gb_month", region),
+            "cost.storage_gb and half a year of cost.storage_growth_gb, assumed",
         ),
         Line(
             "Artifact Registry",

@@ -1,22 +1,29 @@
 """Whether to retrain, why, and once: drift, age and new labels in; at most one started run out."""
 
+import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, Protocol
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel
 
-from components.platform.cloud_storage import open_lines
+from components.platform.cloud_storage import list_names, open_lines
+from components.platform.google_cloud import access_token
 from pipelines.retrain_state import NOT_STARTED, STARTING, History, Reason, Start
 from pipelines.settings.operations import RetrainConfig
+from serving.platform.cloud_storage import SCHEME
 from serving.platform.errors import RetrainError, one_line
 from serving.platform.frozen import Section
 from serving.platform.jsonlines import documents
 
 DAY_S: Final = 86_400.0
 HTTP_TIMEOUT_S: Final = 10.0
+GOOGLE_MONITORING: Final = "monitoring.googleapis.com"
 _ATTEMPTS: Final = 5
+_LABEL_NAME: Final = re.compile(r"\d{8}T\d{6}Z-(.+-\d+)\.json")
+"""Of a label that the service keeps in its bucket of evidence: when, and of which photo of which request."""
 
 
 class Evidence(Section):
@@ -198,8 +205,10 @@ def _from_server(url: str, feedback_path: str, api_key: str) -> Evidence:
 
 
 def _from_prometheus(base: str, feedback_path: str) -> Evidence:
+    headers = _signed_in(base)
+
     def query(expression: str) -> list[dict[str, Any]]:
-        answer = _get(f"{base}/api/v1/query", params={"query": expression})
+        answer = _get(f"{base}/api/v1/query", params={"query": expression}, headers=headers)
         try:
             return list(answer["data"]["result"])
         except (KeyError, TypeError) as error:
@@ -227,6 +236,14 @@ def _from_prometheus(base: str, feedback_path: str) -> Evidence:
     )
 
 
+def _signed_in(url: str) -> dict[str, str]:
+    """What Managed Service for Prometheus asks of who reads it; nothing for a Prometheus of one's own."""
+    address = urlsplit(url)
+    if address.scheme != "https" or address.hostname != GOOGLE_MONITORING:
+        return {}
+    return {"Authorization": f"Bearer {access_token(f'read {address.hostname}')}"}
+
+
 def _get(url: str, **arguments: Any) -> Any:
     import httpx
 
@@ -236,7 +253,7 @@ def _get(url: str, **arguments: Any) -> Any:
         return answer.json()
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
-        hint = "; set the API key" if status == httpx.codes.UNAUTHORIZED else ""
+        hint = {401: "; set the API key", 403: "; grant roles/monitoring.viewer"}.get(status, "")
         raise RetrainError(f"{url}: HTTP {status}{hint}") from error
     except (httpx.HTTPError, ValueError) as error:
         raise RetrainError(f"{url}: no answer ({one_line(error)}); is it running?") from error
@@ -253,6 +270,9 @@ class _Label(BaseModel):
 def _labels_since(feedback_path: str, when: float) -> int:
     if not feedback_path:
         return 0
+    if feedback_path.startswith(SCHEME) and feedback_path.endswith("/"):
+        start = datetime.fromtimestamp(when, UTC).strftime("%Y%m%dT%H%M%SZ")
+        return len({found[1] for name in list_names(feedback_path, start) if (found := _LABEL_NAME.fullmatch(name))})
     lines = open_lines(feedback_path, "set retrain.feedback_path to the server's feedback.jsonl")
     labels = documents(lines.read(), _Label, lines.where)
     return len({(label.request_id, label.item) for label in labels if label.at.timestamp() > when})

@@ -14,6 +14,8 @@ from serving.detector.collector import lasting
 from serving.detector.conclusion import Policy
 from serving.detector.image import ImageLimits
 from serving.drift.monitor import DriftMonitor, DriftPolicy, tell
+from serving.drift.shared import SharedWindows
+from serving.evidence import Evidence
 from serving.feedback.store import FeedbackMetrics, FeedbackPolicy, FeedbackStore
 from serving.http import problems, security
 from serving.http.openapi import describe
@@ -107,14 +109,16 @@ def build_service(settings: Settings) -> Service:
         failed = partial(lifecycle.refresh_failed, name)
         return ModelHolder(uri, settings.model_cache_dir, settings.mlflow_tracking_uri, label, digest, on_load, failed)
 
+    evidence = Evidence(settings.evidence_uri) if settings.evidence_uri else None
     drift = DriftMonitor(
         DriftPolicy.of(settings),
         settings.drift_state,
         partial(tell, telemetry),
         partial(telemetry.record_trouble, "drift"),
+        None if evidence is None else SharedWindows(evidence, settings.drift_max_age_s),
     )
 
-    labels = _feedback(settings, telemetry)
+    labels = _feedback(settings, telemetry, evidence)
     lifecycle = LifecycleMetrics(telemetry.registry, settings.pipeline_runs_dir)
 
     def on_champion(served: Served) -> None:
@@ -138,7 +142,7 @@ def build_service(settings: Settings) -> Service:
     return service
 
 
-def _feedback(settings: Settings, telemetry: Telemetry) -> FeedbackStore | None:
+def _feedback(settings: Settings, telemetry: Telemetry, evidence: Evidence | None) -> FeedbackStore | None:
     metrics = FeedbackMetrics(telemetry.registry)
     if settings.feedback_dir is None:
         return None
@@ -148,7 +152,8 @@ def _feedback(settings: Settings, telemetry: Telemetry) -> FeedbackStore | None:
         settings.feedback_max_images,
         settings.feedback_max_image_bytes,
     )
-    return FeedbackStore(settings.feedback_dir, policy, metrics, partial(telemetry.record_trouble, "feedback"))
+    trouble = partial(telemetry.record_trouble, "feedback")
+    return FeedbackStore(settings.feedback_dir, policy, metrics, trouble, evidence)
 
 
 @asynccontextmanager

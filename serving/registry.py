@@ -19,6 +19,7 @@ from typing import Any, Final
 from serving.detector.bundle import RELEASE, read_manifest, verify
 from serving.platform import cloud_storage
 from serving.platform.errors import BundleError, ModelNotFoundError, RegistryMissingError, StageError, one_line
+from serving.platform.mlflow_sign_in import sign_in
 from serving.registry_file import SQLITE, read_versions
 
 MODELS: Final = "models:/"
@@ -214,6 +215,7 @@ def _of_client(uri: str, tracking_uri: str, name: str, alias: str, number: str) 
     try:
         from mlflow.tracking import MlflowClient
 
+        sign_in(tracking_uri)
         client = MlflowClient(tracking_uri or None, tracking_uri or None)
         found = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
         source = str(found.source)

@@ -169,6 +169,9 @@ class Settings(DecisionSettings):
     """Bytes of kept images at most, in the same way."""
     feedback_retention_days: float = Field(30.0, gt=0.0)
     """How long a prediction waits for its label."""
+    evidence_uri: str = ""
+    """`gs://BUCKET[/FOLDER]` where several instances share closed drift windows, and labels are kept for the next
+    training; empty: neither leaves this machine."""
     pipeline_runs_dir: Path | None = None
     """The pipeline's `workspace/runs`: lets /metrics tell of refused runs."""
 
@@ -178,6 +181,13 @@ class Settings(DecisionSettings):
         if not route.startswith("/"):
             raise ValueError("a route starts with /")
         return route
+
+    @field_validator("evidence_uri")
+    @classmethod
+    def _is_bucket(cls, uri: str) -> str:
+        if uri and not re.fullmatch(r"gs://[a-z0-9][a-z0-9._-]+(/.*)?", uri):
+            raise ValueError("EVIDENCE_URI is gs://BUCKET or gs://BUCKET/FOLDER")
+        return uri
 
     @field_validator("root_path")
     @classmethod

@@ -17,6 +17,7 @@ from serving.platform.jsonlines import LocalLines
 
 _ATTEMPTS: Final = 5
 _LINES_BYTES: Final = 256 * 1024 * 1024
+LONGEST_LISTING: Final = 100_000
 SEND_RETRY_S: float = 300.0
 """How long a file whose upload was cut off is tried again, where nobody says otherwise."""
 
@@ -58,6 +59,21 @@ def holds(uri: str) -> bool:
     bucket, prefix = split(uri)
     with google_errors(f"read {uri}"):
         return any(True for _ in client().list_blobs(bucket, prefix=f"{prefix}/", max_results=1, retry=retry()))
+
+
+def list_names(uri: str, start: str = "") -> list[str]:
+    """Names of the objects of the folder `uri`, from `start` on, at most `LONGEST_LISTING`.
+
+    Raises:
+        StageError: Google refused.
+    """
+    bucket, prefix = split(uri)
+    prefix = f"{prefix}/" if prefix else ""
+    with google_errors(f"list {uri}"):
+        found = client().list_blobs(
+            bucket, prefix=prefix, start_offset=prefix + start, max_results=LONGEST_LISTING, retry=retry()
+        )
+        return [str(blob.name).removeprefix(prefix) for blob in found]
 
 
 def read_object(uri: str, most_bytes: int) -> bytes | None:

@@ -67,3 +67,18 @@ def google_errors(doing: str) -> Iterator[None]:
 def label(value: str) -> str:
     """A value in the characters and length that Google's labels allow."""
     return re.sub(r"[^a-z0-9_-]", "-", value.lower())[:63]
+
+
+def access_token(doing: str) -> str:
+    """An access token of the application default credentials.
+
+    Raises:
+        StageError: there are none, or Google does not take them; `doing` says what for.
+    """
+    with google_errors(doing):
+        import google.auth
+        from google.auth.transport.requests import Request
+
+        credentials, _ = google.auth.default(scopes=["https://www.googleapis.com/auth/cloud-platform"])
+        credentials.refresh(Request())  # type: ignore[no-untyped-call] # google-auth is untyped here
+        return str(credentials.token)

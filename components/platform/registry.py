@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from components.artifacts.model_version import ModelVersion
 from components.platform.database import ready
-from serving.platform.errors import StageError, one_line
+from serving.platform.errors import SignInError, StageError, one_line
+from serving.platform.mlflow_sign_in import sign_in
 from serving.registry import DIGEST_TAG
 from serving.registry_file import RegisteredVersion, read_versions
 
@@ -66,6 +67,7 @@ def open_client(tracking_uri: str) -> "MlflowClient":
     for chatty in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     with registry_errors(tracking_uri):
+        sign_in(tracking_uri)
         ready(tracking_uri)
         return MlflowClient(tracking_uri, tracking_uri)
 
@@ -77,7 +79,7 @@ def registry_errors(tracking_uri: str) -> Iterator[None]:
 
     try:
         yield
-    except MlflowException as error:
+    except (MlflowException, SignInError) as error:
         reason = one_line(error)
         raise StageError(f"model registry {tracking_uri}: {reason}") from error
 

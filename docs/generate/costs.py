@@ -8,7 +8,12 @@ from pipelines.cost import Estimate, Line, Price, estimate, load_prices
 
 _NOWHERE: Final = "workspace/of-a-fresh-clone"
 """No recorded runs: their durations are one machine's own and would change this page."""
-_GROUPS: Final = {"run": "One pipeline run", "serving": "A month of serving", "storage": "A month of storage"}
+_GROUPS: Final = {
+    "run": "One pipeline run",
+    "serving": "A month of serving",
+    "operations": "A month of MLflow, metrics and previews",
+    "storage": "A month of storage",
+}
 
 
 def page() -> str:

@@ -50,11 +50,12 @@ lacks serving "kfp timm torchvision torchmetrics onnx datasets sklearn sqlalchem
 lacks pipeline "torch timm torchvision captum streamlit sqlalchemy sklearn"
 lacks train "streamlit sqlalchemy sklearn"
 lacks ui "torch kfp mlflow onnxruntime components pipelines serving.app"
-lacks mlflow "torch kfp serving components pipelines"
+lacks mlflow "torch kfp serving.app components.train pipelines"
 
 python_in serving 'import serving.app, sys; assert "torch" not in sys.modules, "import serving.app loads torch"'
 python_in serving 'from serving.app import create_app; from serving.settings import Settings; create_app(Settings())'
 python_in serving 'import mlflow.tracking, torch, captum, onnxruntime; assert not torch.cuda.is_available()'
+python_in mlflow 'import components.mlflow_server.app, google.cloud.storage, psycopg2; from importlib.metadata import entry_points as e; assert "aidetect" in e(group="mlflow.app").names'
 python_in pipeline 'import kfp.dsl, mlflow, google.cloud.aiplatform, google.cloud.run_v2, components.quality_gate.component'
 python_in ui 'from serving.ui import batch, case, detect, drift, history, model'
 python_in train 'import timm, torchvision, kfp.dsl, components.train.component, components.evaluate.component'

@@ -10,6 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from pipelines.cli import (
+    bootstrap,
     data,
     detector,
     evidence,
@@ -45,7 +46,21 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (init, pipeline, runs, schedule, models, stages, detector, evidence, score, operations, data, settings):
+for module in (
+    init,
+    bootstrap,
+    pipeline,
+    runs,
+    schedule,
+    models,
+    stages,
+    detector,
+    evidence,
+    score,
+    operations,
+    data,
+    settings,
+):
     module.add_to(app)
 
 

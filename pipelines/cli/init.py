@@ -83,6 +83,7 @@ class Owner:
         account = f"{ACCOUNTS}-pipeline@{self.project}.iam.gserviceaccount.com"
         return {
             "data": {"uri": f"gs://{self.bucket}-data/cifake"},
+            "train": {"checkpoint_dir": f"gs://{self.bucket}-pipelines/checkpoints"},
             "vertex": {**place, "bucket": f"gs://{self.bucket}-pipelines", "service_account": account},
             "register": {**place, "bucket": f"{models}/bundles"},
             "deploy": {**place, "ledger_path": f"{models}/promotions.jsonl"},

@@ -9,7 +9,7 @@ import typer
 from pipelines.cli.options import Json, SummaryFile, TargetOption, configured
 
 if TYPE_CHECKING:
-    from pipelines.retrain import Evidence
+    from pipelines.retrain import Evidence, StartedRun
     from pipelines.runs import RunRecord
     from pipelines.settings.pipeline import PipelineConfig
 
@@ -67,6 +67,10 @@ def retrain(
     url: Url = "",
     prometheus: Prometheus = "",
     on: Annotated[TargetOption, typer.Option(help="Where the pipeline runs.")] = "local",
+    dispatch: Annotated[
+        str,
+        typer.Option(help="Start the training workflow of this OWNER/NAME on GitHub instead; wants GITHUB_TOKEN."),
+    ] = "",
     sync: Annotated[bool, typer.Option("--sync", help="Wait for a run in the cloud to end.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Explain the decision; start and write nothing.")] = False,
     summary_file: SummaryFile = None,
@@ -75,6 +79,9 @@ def retrain(
     """Start the pipeline if drift, age or new labels call for it, at most once per cause and cool-down."""
     from pipelines.cli.markdown import retrain_markdown, run_markdown, summary
     from pipelines.cli.progress import RunProgress
+    from pipelines.config import github_access
+    from pipelines.github import API
+    from pipelines.github import dispatch as ask_github
     from pipelines.launch import Order, launch
     from pipelines.retrain import retrain as run
     from pipelines.retrain_state import Reason
@@ -84,7 +91,10 @@ def retrain(
         evidence = _evidence(url, prometheus, config.retrain.feedback_path)
         with RunProgress(quiet=as_json) as progress:
 
-            def start(reason: Reason, explanation: str) -> "RunRecord":
+            def start(reason: Reason, explanation: str) -> "StartedRun":
+                if dispatch:
+                    token, api = github_access()
+                    return ask_github(dispatch, f"{reason}: {explanation}", token, api=api or API)
                 started.append(
                     launch(config, Order(on, profile, tuple(overrides), f"{reason}: {explanation}"), progress, sync)
                 )

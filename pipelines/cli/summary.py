@@ -180,7 +180,12 @@ def _add_columns(table: Table, *names: str) -> None:
 def print_estimate(estimate: "Estimate") -> None:
     """One row a position, the totals, and what the prices are worth."""
     out = console()
-    titles = {"run": "one pipeline run", "serving": "serving, a month", "storage": "storage, a month"}
+    titles = {
+        "run": "one pipeline run",
+        "serving": "serving, a month",
+        "operations": "operations, a month",
+        "storage": "storage, a month",
+    }
     for group, title in titles.items():
         lines = [line for line in estimate.lines if line.group == group]
         if not lines:

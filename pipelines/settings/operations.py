@@ -71,7 +71,8 @@ class RetrainConfig(Section):
     """Append-only record of the runs started, which cool-down and deduplication read; relative: in the workspace;
     `gs://` where the deciding machine starts with an empty disk, as a CI runner does."""
     feedback_path: str = ""
-    """The server's `feedback.jsonl`, where this machine sees it, or its `gs://` copy; empty: labels are no reason."""
+    """The server's `feedback.jsonl`, where this machine sees it, its `gs://` copy, or the folder `labels/` of the
+    service's EVIDENCE_URI (`gs://.../labels/`); empty: labels are no reason."""
 
 
 class StageMinutes(Section):
@@ -101,5 +102,19 @@ class CostConfig(Section):
     service_memory_gib: float = Field(2.0, gt=0)
     storage_gb: float = Field(5.0, ge=0)
     """Data, pipeline roots and bundles in Cloud Storage."""
+    storage_growth_gb: float = Field(1.0, ge=0)
+    """What every month adds: models, runs' files, labels; a year of it is averaged into the month."""
     images_gb: float = Field(10.0, ge=0)
-    """The images in Artifact Registry."""
+    """The images in Artifact Registry, as its clean-up policy leaves them."""
+    database_cpu: int = Field(1, ge=0)
+    """CPUs of MLflow's database (Terraform's `mlflow_database_tier`); 0: no MLflow of this deployment's own."""
+    database_memory_gb: float = Field(3.75, ge=0)
+    database_disk_gb: float = Field(10.0, ge=0)
+    mlflow_hours: float = Field(60.0, ge=0)
+    """Hours of a month in which MLflow's server is awake: during runs and while somebody looks."""
+    metrics_sidecar: bool = True
+    """The sidecar that brings /metrics to Managed Service for Prometheus, beside each warm instance."""
+    metric_series: int = Field(400, ge=0)
+    """Time series of an instance, each a sample in 30 s."""
+    preview_hours: float = Field(20.0, ge=0)
+    """Hours of a month in which previews of pull requests answer; between requests they cost nothing."""

@@ -17,6 +17,7 @@ from serving.detector.labels import LABELS
 from serving.detector.statistics import InputQuality, Reference
 from serving.drift.diagnosis import diagnose
 from serving.drift.report import ALERT_LEVELS, DriftReport, DriftSummary, SignalReport
+from serving.drift.shared import SharedWindows
 from serving.drift.signals import SIGNALS, Baseline, Floors
 from serving.drift.standing import PERSISTENCE, Standing, state_after
 from serving.drift.store import KEPT_WINDOWS, DriftStore, Observation, OnTrouble, Rows, format_id
@@ -66,6 +67,7 @@ class DriftMonitor:
         path: Path | None = None,
         listener: Listener | None = None,
         on_trouble: OnTrouble = lambda _kind, _n: None,
+        shared: SharedWindows | None = None,
     ) -> None:
         """Open the state.
 
@@ -75,6 +77,7 @@ class DriftMonitor:
             listener: told where the served model stands whenever that changed, on the thread that found it (the
                 gauges hang here).
             on_trouble: told of observations that were not written or dropped, and of a damaged file.
+            shared: the windows of the service's other instances; None: this one speaks for itself.
 
         Raises:
             StateError: the path cannot be used.
@@ -82,7 +85,9 @@ class DriftMonitor:
         self.policy = policy
         self._store = DriftStore(path, policy.window, 10 * policy.window, on_trouble)
         self._listener = listener
+        self._shared = shared
         self._served: tuple[str, Baseline] | None = None
+        self._known: tuple[str, int] | None = None
         self._standing: Standing | None = None
         self._report: DriftReport | None = None
         self._work = threading.Lock()
@@ -142,12 +147,21 @@ class DriftMonitor:
             while self._close_window(*served):
                 pass
             version, _ = served
-            known = self._standing
             # another worker may have closed a window, too
-            if known is None or (known.version, known.newest) != (version, self._store.newest_window(version)):
-                self._standing = Standing(version, self._store.windows(version, KEPT_WINDOWS))
-                if self._listener is not None:
-                    self._listener(self._standing)
+            self._conclude(version, self._store.newest_window(version))
+            if self._shared is not None and self._shared.listen(version):
+                self._known = None
+                self._conclude(version, self._store.newest_window(version))
+
+    def _conclude(self, version: str, newest: int) -> None:
+        """Say where the version stands, if that may have changed since it was said."""
+        if self._known == (version, newest):
+            return
+        own = self._store.windows(version, KEPT_WINDOWS)
+        self._standing = Standing(version, own if self._shared is None else self._shared.worst(own))
+        self._known = version, newest
+        if self._listener is not None:
+            self._listener(self._standing)
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
@@ -165,6 +179,8 @@ class DriftMonitor:
         )
         if closed is None:
             return False
+        if self._shared is not None:
+            self._shared.tell(version, closed)
         newest = self._store.windows(version, PERSISTENCE[1] + 1)
         now, before = state_after(newest), state_after(newest[1:])
         event = {"model_version": version, "n": closed.n, "state": now, "diagnosis": closed.result["diagnosis"]}

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from serving.detector.decision import Verdict
 from serving.detector.labels import POSITIVE, Label
+from serving.evidence import Evidence
 from serving.feedback.images import KeptImages
 from serving.platform.errors import StateError, UnknownPredictionError, one_line
 from serving.platform.jsonlines import LocalLines
@@ -133,13 +134,18 @@ class FeedbackStore:
         policy: FeedbackPolicy,
         metrics: FeedbackMetrics,
         on_trouble: Callable[[Trouble, int], None] = lambda _trouble, _rows: None,
+        evidence: Evidence | None = None,
     ) -> None:
         """Open the store; a damaged index is set aside, so that feedback never keeps a server down.
+
+        With `evidence` each label is also an object of its own there (`labels/TIME-REQUEST-ITEM.json`), and so is its
+        photo where it is kept: a disk that ends with its instance is no record.
 
         Raises:
             StateError: the folder cannot be written.
         """
         self._policy, self._metrics = policy, metrics
+        self._evidence = evidence
         self._version = ""
         self._pruned = 0.0
         self._labels = LocalLines(folder / JSONL, "set FEEDBACK_DIR", 0o600)
@@ -195,10 +201,10 @@ class FeedbackStore:
             if accepted.status != "unchanged":
                 self._metrics.received(accepted.prediction, label)
                 self._report()
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, StateError) as error:
             with self._recorder.trouble_told():
                 raise
-            raise StateError(f"the label could not be kept: {one_line(error)}; send it again") from error
+            raise StateError(f"the label could not be kept: {_reason(error)}; send it again") from error
         return accepted
 
     def start(self) -> None:
@@ -250,7 +256,7 @@ class FeedbackStore:
         status: Literal["recorded", "unchanged", "corrected"] = "corrected" if before else "recorded"
         if before == label:
             return Accepted("unchanged", prediction, label, probability, version)
-        image = self._images and self._images.path(sha256)
+        image = None if self._images is None else self._images.path(sha256)
         line = {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "request_id": request_id,
@@ -268,12 +274,21 @@ class FeedbackStore:
             "by": who.by,
             "corrects": {"label": before, "key": labelled_by or None} if before else None,
         }
-        self._labels.append(json.dumps(line, sort_keys=True).encode())
+        written = json.dumps(line, sort_keys=True).encode()
+        self._share(written, f"{datetime.now(UTC):%Y%m%dT%H%M%S}Z-{request_id}-{item}", image)
+        self._labels.append(written)
         cursor.execute(
             "UPDATE predictions SET label = ?, labelled_key = ? WHERE request_id = ? AND item = ?",
             (label, who.key, request_id, item),
         )
         return Accepted(status, prediction, label, probability, version)
+
+    def _share(self, line: bytes, name: str, image: Path | None) -> None:
+        if self._evidence is None:
+            return
+        if image is not None:
+            self._evidence.add(f"images/{image.name}", image.read_bytes())
+        self._evidence.add(f"labels/{name}.json", line)
 
     def _expendable(self) -> Iterator[str]:
         """Photos that nobody labelled, the oldest first."""
@@ -302,6 +317,11 @@ class FeedbackStore:
             (self._version,),
         )
         self._metrics.figures({(prediction, label): n for prediction, label, n in found})
+
+
+def _reason(error: Exception) -> str:
+    """What the caller is told; which bucket it was, and what it said, is for the log."""
+    return "the bucket did not take it" if isinstance(error, StateError) else one_line(error)
 
 
 def _write(cursor: sqlite3.Cursor, rows: Sequence[_Prediction]) -> None:

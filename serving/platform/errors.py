@@ -72,6 +72,10 @@ class UnknownPredictionError(AidetectError):
     """No prediction with this request id is remembered."""
 
 
+class SignInError(AidetectError):
+    """Who calls a service of ours on Google Cloud cannot be shown or is not believed; names the login or the grant."""
+
+
 # the stages
 
 
@@ -123,6 +127,10 @@ class ConfigError(AidetectError):
 
 class InitError(AidetectError):
     """A name that Google Cloud or GitHub would refuse, or a file that is not this project's."""
+
+
+class BootstrapError(AidetectError):
+    """What a new project lacks cannot be looked at or made; names the command and what it said."""
 
 
 class CompileError(AidetectError):

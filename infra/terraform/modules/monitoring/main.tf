@@ -17,6 +17,7 @@ locals {
       duration = "0s"
       severity = "CRITICAL"
       text     = "Two of three windows of predictions differ from the baseline: see /drift, then `aidetect retrain`."
+      wakes    = true
     }
     server-saturated = {
       query    = "sum by (instance) (rate(aidetect_rejected_total{reason=\"overloaded\"}[5m])) > 0 or avg_over_time(aidetect_queue_depth[5m]) > 4"
@@ -171,7 +172,8 @@ resource "google_monitoring_alert_policy" "model" {
   display_name          = "${var.name}: ${each.key}"
   combiner              = "OR"
   severity              = each.value.severity
-  notification_channels = local.channels
+  notification_channels = concat(local.channels, try(each.value.wakes, false) ? var.retrain_channels : [])
+  user_labels           = try(each.value.wakes, false) ? { action = "retrain" } : {}
 
   conditions {
     display_name = each.key
@@ -187,4 +189,12 @@ resource "google_monitoring_alert_policy" "model" {
     mime_type = "text/markdown"
     content   = "${each.value.text} Runbook: ${local.runbook}/${each.key}.md"
   }
+}
+
+# The panels of Grafana's dashboards, written by infra/grafana/generate.py.
+resource "google_monitoring_dashboard" "this" {
+  for_each = var.metrics_scraped ? fileset("${path.module}/dashboards", "*.json") : []
+
+  project        = var.project
+  dashboard_json = file("${path.module}/dashboards/${each.value}")
 }

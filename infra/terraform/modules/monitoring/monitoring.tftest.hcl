@@ -1,14 +1,15 @@
 mock_provider "google" {}
 
 variables {
-  project         = "example-project"
-  name            = "aidetect"
-  region          = "europe-west1"
-  service         = "ai-product-photo-detector"
-  host            = "service.example.test"
-  metrics_scraped = true
-  alert_emails    = ["oncall@example.test"]
-  runbook_url     = "https://docs.example.test/runbooks/"
+  project          = "example-project"
+  name             = "aidetect"
+  region           = "europe-west1"
+  service          = "ai-product-photo-detector"
+  host             = "service.example.test"
+  metrics_scraped  = true
+  alert_emails     = ["oncall@example.test"]
+  runbook_url      = "https://docs.example.test/runbooks/"
+  retrain_channels = ["projects/example-project/notificationChannels/retrain"]
 }
 
 run "alerts_reach_someone_and_name_their_runbook" {
@@ -21,6 +22,23 @@ run "alerts_reach_someone_and_name_their_runbook" {
   assert {
     condition     = alltrue([for name, policy in google_monitoring_alert_policy.model : strcontains(policy.documentation[0].content, "https://docs.example.test/runbooks/")])
     error_message = "an alert names no runbook"
+  }
+}
+
+run "drift_wakes_retraining_and_nothing_else_does" {
+  command = apply
+
+  assert {
+    condition     = contains(google_monitoring_alert_policy.model["drift-alarm"].notification_channels, "projects/example-project/notificationChannels/retrain") && google_monitoring_alert_policy.model["drift-alarm"].user_labels.action == "retrain"
+    error_message = "a drift alarm wakes nobody"
+  }
+  assert {
+    condition     = length(google_monitoring_alert_policy.model["model-not-loaded"].notification_channels) == 1
+    error_message = "an alert that is no reason to retrain wakes retraining"
+  }
+  assert {
+    condition     = length(google_monitoring_dashboard.this) == 4
+    error_message = "a dashboard is missing"
   }
 }
 

@@ -70,3 +70,9 @@ variable "latency_threshold_ms" {
   type        = number
   default     = 1000
 }
+
+variable "retrain_channels" {
+  description = "Notification channels that wake retraining; the alerts that ask for it go there too."
+  type        = list(string)
+  default     = []
+}

@@ -9,7 +9,7 @@ module "apis" {
   source = "../apis"
 
   project = var.project
-  further = var.billing_account == "" ? [] : ["billingbudgets.googleapis.com"]
+  further = concat(["pubsub.googleapis.com"], var.mlflow ? ["sqladmin.googleapis.com"] : [], var.billing_account == "" ? [] : ["billingbudgets.googleapis.com"])
 }
 
 module "iam" {
@@ -81,12 +81,15 @@ module "cloud_run" {
   source     = "../cloud-run"
   depends_on = [module.storage, module.registry]
 
-  project               = var.project
-  region                = var.region
-  service               = var.service
-  image                 = var.image
-  model_uri             = var.model_uri
-  environment           = var.service_environment
+  project   = var.project
+  region    = var.region
+  service   = var.service
+  image     = var.image
+  model_uri = var.model_uri
+  environment = merge({
+    EVIDENCE_URI = "gs://${module.retrain.bucket}"
+    FEEDBACK_DIR = "/tmp/feedback"
+  }, var.service_environment)
   api_keys_secret       = module.secrets.ids["api-keys"]
   service_account       = module.iam.emails.serving
   min_instances         = var.min_instances
@@ -143,6 +146,7 @@ module "monitoring" {
   alert_emails      = var.alert_emails
   runbook_url       = "https://github.com/${var.github_repository}/blob/main/docs/runbooks"
   availability_goal = var.availability_goal
+  retrain_channels  = [module.retrain.channel]
 }
 
 module "budget" {

@@ -22,6 +22,7 @@ output "github_variables" {
     SERVICE_URL                    = module.cloud_run.url
     PREVIEW_SERVICE                = module.preview.service
     PREVIEW_KEYS                   = module.secrets.ids["preview-keys"]
+    MLFLOW_TRACKING_URI            = var.mlflow ? one(module.mlflow[*].uri) : ""
   }
 }
 
