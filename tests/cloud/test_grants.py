@@ -144,6 +144,12 @@ def test_a_preview_reaches_nothing_of_production(environment: str) -> None:
         assert not found["template"][0]["scaling"][0].get("min_instance_count"), "a tag would keep an instance"
 
 
+def test_only_a_public_service_is_asked_from_outside(environment: str) -> None:
+    plan = plan_of(environment)
+    everybody = [b for b in plan.bindings if b.member == "allUsers"]
+    assert len(plan.of("google_monitoring_uptime_check_config")) == bool(everybody)
+
+
 def test_nobody_who_is_not_signed_in_gets_anything(environment: str) -> None:
     with pytest.raises(RefusedError, match="authentication") as refused:
         Policy(plan_of(environment)).require("run.services.get", "service ai-product-photo-detector")

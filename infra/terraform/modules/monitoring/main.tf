@@ -37,7 +37,10 @@ resource "google_monitoring_notification_channel" "email" {
   labels       = { email_address = each.value }
 }
 
+# Asks without an identity: a private service would refuse it, and look down for ever.
 resource "google_monitoring_uptime_check_config" "ready" {
+  count = var.public ? 1 : 0
+
   project      = var.project
   display_name = "${var.name} ready"
   timeout      = "10s"
@@ -105,6 +108,8 @@ resource "google_monitoring_slo" "latency" {
 }
 
 resource "google_monitoring_alert_policy" "down" {
+  count = var.public ? 1 : 0
+
   project               = var.project
   display_name          = "${var.name}: the public address does not answer"
   combiner              = "OR"
@@ -114,7 +119,7 @@ resource "google_monitoring_alert_policy" "down" {
   conditions {
     display_name = "uptime check fails from two regions"
     condition_threshold {
-      filter          = "resource.type = \"uptime_url\" AND metric.type = \"monitoring.googleapis.com/uptime_check/check_passed\" AND metric.labels.check_id = \"${google_monitoring_uptime_check_config.ready.uptime_check_id}\""
+      filter          = "resource.type = \"uptime_url\" AND metric.type = \"monitoring.googleapis.com/uptime_check/check_passed\" AND metric.labels.check_id = \"${google_monitoring_uptime_check_config.ready[0].uptime_check_id}\""
       comparison      = "COMPARISON_GT"
       threshold_value = 1
       duration        = "120s"

@@ -16,7 +16,7 @@ run "alerts_reach_someone_and_name_their_runbook" {
   command = apply
 
   assert {
-    condition     = length(google_monitoring_alert_policy.model) == 3 && length(google_monitoring_alert_policy.down.notification_channels) == 1
+    condition     = length(google_monitoring_alert_policy.model) == 3 && length(google_monitoring_alert_policy.down[0].notification_channels) == 1
     error_message = "an alert is missing, or reaches nobody"
   }
   assert {
@@ -50,6 +50,17 @@ run "no_alert_on_metrics_that_nobody_reads" {
   assert {
     condition     = length(google_monitoring_alert_policy.model) == 0
     error_message = "without the sidecar these alerts could never fire"
+  }
+}
+
+run "a_private_service_is_not_asked_without_an_identity" {
+  command = plan
+  variables {
+    public = false
+  }
+  assert {
+    condition     = length(google_monitoring_uptime_check_config.ready) == 0 && length(google_monitoring_alert_policy.down) == 0
+    error_message = "the check would fail for ever, and page"
   }
 }
 

@@ -23,6 +23,12 @@ variable "host" {
   type        = string
 }
 
+variable "public" {
+  description = "Whether anyone may call the service; only then is it asked from outside whether it answers."
+  type        = bool
+  default     = true
+}
+
 variable "metrics_scraped" {
   description = "Whether the service's own metrics reach Managed Service for Prometheus (the sidecar runs)."
   type        = bool

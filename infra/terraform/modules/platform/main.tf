@@ -142,6 +142,7 @@ module "monitoring" {
   region            = var.region
   service           = module.cloud_run.service
   host              = local.host
+  public            = var.public
   metrics_scraped   = var.metrics_sidecar_image != ""
   alert_emails      = var.alert_emails
   runbook_url       = "https://github.com/${var.github_repository}/blob/main/docs/runbooks"
