@@ -4,6 +4,7 @@ import io
 import struct
 import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ BUILD = Path(__file__).resolve().parents[2] / "data" / "sample" / "build"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def scripts():
+def scripts() -> Iterator[None]:
     """The scripts import each other by their bare names, as when one of them is run; undone afterwards."""
     before = set(sys.modules)
     sys.path.insert(0, str(BUILD))
