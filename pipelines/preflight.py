@@ -102,7 +102,7 @@ def _places(config: PipelineConfig) -> list[str]:
         problems.append(f"data.uri {config.data.uri!r} is on this disk: Vertex AI needs gs:// or hf://")
     if not config.tracking.uri.startswith(("http://", "https://")):
         problems.append(
-            "set tracking.uri to an MLflow server (http:// or https://; or AIDETECT_TRACKING__URI): a run in the "
+            "set tracking.uri to an MLflow server (http:// or https://; aidetect bootstrap makes one): a run in the "
             "cloud cannot write sqlite"
         )
     return problems
@@ -115,7 +115,7 @@ def _images(config: PipelineConfig) -> list[str]:
         return [str(error)]
     names = [name for name, image in config.named_images.items() if image.endswith(NEVER_PUSHED)]
     return [
-        f"{name} was never pushed: build and push it (make images, docker push), then pin its digest" for name in names
+        f"{name} was never pushed: build and push it (aidetect bootstrap does), then pin its digest" for name in names
     ]
 
 

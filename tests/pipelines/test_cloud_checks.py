@@ -54,6 +54,7 @@ def settings(vertex_settings: list[str], registry: FakeRegistry) -> list[str]:
         "data.uri=gs://photos/cifake",
         "deploy.ledger_path=gs://records/promotions.jsonl",
         "register.bucket=gs://bkt/bundles",
+        "train.checkpoint_dir=gs://bkt/checkpoints",
         "register.project=proj",
         "deploy.project=proj",
         "retrain.state_path=gs://records/retrain.jsonl",
@@ -219,11 +220,11 @@ def test_a_fresh_clone_is_not_ready_for_production_and_each_missing_thing_has_it
     wrong = [line for line in ran.out.splitlines() if line.startswith("✗")]
     for line, command in {
         "✗ configuration: set vertex.project and vertex.bucket": "run: aidetect init",
-        "✗ configuration: set tracking.uri to an MLflow server": "AIDETECT_TRACKING__URI",
+        "✗ configuration: set tracking.uri to an MLflow server": "aidetect bootstrap",
         "✗ placeholder: 'your-project' still stands in data.uri, ": "run: aidetect init",
-        "✗ images.train: was never pushed": "make images, docker push",
-        "✗ images.pipeline: was never pushed": "make images, docker push",
-        "✗ images.serving: was never pushed": "make images, docker push",
+        "✗ images.train: was never pushed": "aidetect bootstrap",
+        "✗ images.pipeline: was never pushed": "aidetect bootstrap",
+        "✗ images.serving: was never pushed": "aidetect bootstrap",
     }.items():
         assert [found for found in wrong if found.startswith(line) and command in found], (line, ran.out)
     told = aidetect("schedule", "plan", "--profile", "production").err
