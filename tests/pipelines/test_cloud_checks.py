@@ -86,8 +86,8 @@ def test_all_is_there(
     bill = aidetect("cost", "--json", settings=settings).document
     month = sum(bill["per_month"].values())
     assert (
-        f"estimated cost: ${bill['per_run']:.2f} for this run, ${month:.2f} a month for serving, operations and storage "
-        "(list prices of europe-west1" in ran.err
+        f"estimated cost: ${bill['per_run']:.2f} for this run, ${month:.2f} a month for serving, operations and "
+        "storage (list prices of europe-west1" in ran.err
     )
     assert "note:" not in ran.err
     assert len(cloud.jobs) == 1
