@@ -21,6 +21,7 @@ from tf.gen import tfplugin_pb2_grpc as rpc
 SCHEMA = json.loads(Path(os.environ["GOOGLE_SCHEMA"]).read_text())
 LIVE = Path(os.environ["GOOGLE_LIVE"])
 NESTING = {"list": pb.Schema.NestedBlock.LIST, "set": pb.Schema.NestedBlock.SET, "single": pb.Schema.NestedBlock.SINGLE}
+UNKNOWN = msgpack.ExtType(0, b"\0")
 NUMBER = "123456789012"
 """Of the project."""
 
@@ -151,14 +152,24 @@ class Provider(rpc.ProviderServicer):  # type: ignore[misc]
         standing = live().get(key(request.type_name, state), state)
         return pb.ReadResource.Response(new_state=written({**state, **standing}))
 
+    def ReadDataSource(self, request: Any, context: Any) -> Any:
+        asked = read(request.config)
+        number = {"number": NUMBER} if request.type_name == "google_project" else {}
+        return pb.ReadDataSource.Response(
+            state=written({**asked, **number, "id": asked.get("id") or request.type_name})
+        )
+
     def PlanResourceChange(self, request: Any, context: Any) -> Any:
         before, proposed, wanted = read(request.prior_state), read(request.proposed_new_state), read(request.config)
         if proposed is not None:
             planned = _kept(SCHEMA["resources"][request.type_name], before, proposed, wanted)
             if before is None:
                 planned |= given(request.type_name, planned)
+                unsaid = any(isinstance(value, msgpack.ExtType) for value in planned.values() if value is not None)
                 identity = planned.get("id") or _identity(request.type_name, planned)
-                planned |= _made_up(SCHEMA["resources"][request.type_name], identity, planned) | {"id": identity}
+                found = _made_up(SCHEMA["resources"][request.type_name], identity, planned) | {"id": identity}
+                # what is told apart by a value that nobody knows yet is known when that is
+                planned |= dict.fromkeys(found, UNKNOWN) if unsaid else found
             if request.type_name == "google_secret_manager_secret_version" and isinstance(planned["secret_data"], str):
                 # other content is another version
                 planned["version"] = str(int(hashlib.sha256(planned["secret_data"].encode()).hexdigest()[:4], 16))
