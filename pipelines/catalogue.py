@@ -5,24 +5,29 @@ from collections.abc import Callable
 from kfp import dsl
 
 from components.catalogue.component import plan_catalogue, report_catalogue, score_group
+from pipelines.settings.names import JOB_NAMES
 
-PIPELINE_NAME = "ai-product-photo-catalogue"
+PIPELINE_NAME = JOB_NAMES["catalogue"]
 RETRIES = 2
 """Of a group whose machine was taken away: what it had committed stays, so a repetition is short."""
 
 
-def build_catalogue(place: Callable[[dsl.PipelineTask], None], parallel: int) -> Callable[..., None]:
+def build_catalogue(
+    place: Callable[[dsl.PipelineTask], None], parallel: int, recurring: bool = False
+) -> Callable[..., None]:
     """The pipeline function.
 
     Args:
         place: sets a task's image and machine.
         parallel: groups scored at once.
+        recurring: every run writes into a folder of its own, named by the run: what it finds next week is another job.
     """
 
     @dsl.pipeline(name=PIPELINE_NAME, description="A verdict for every photo of a catalogue, as Parquet.")
     def catalogue(source: str, destination: str, model_uri: str, tracking_uri: str, config: dict) -> None:
         common = {
             "destination": destination,
+            "run": dsl.PIPELINE_JOB_ID_PLACEHOLDER if recurring else "",
             "model_uri": model_uri,
             "tracking_uri": tracking_uri,
             "config": config,

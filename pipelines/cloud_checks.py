@@ -26,10 +26,15 @@ _QUOTAS: Final = {"NVIDIA_TESLA_T4": "custom_model_training_nvidia_t4_gpus"}
 """Vertex AI's own quota for training; Compute Engine's of the same accelerator is another one."""
 
 
-def before_submission(config: PipelineConfig) -> list[Finding]:
-    """What must hold for a run on Vertex AI and only the cloud can tell: buckets, images, quota."""
+def before_submission(config: PipelineConfig, results: str = "") -> list[Finding]:
+    """What must hold for a run on Vertex AI and only the cloud can tell: buckets, images, quota.
+
+    Args:
+        config: of the run.
+        results: where else the run writes.
+    """
     return [
-        *(_bucket(uri, needed, config) for uri, needed in _buckets(config).items()),
+        *(_bucket(uri, needed, config) for uri, needed in _buckets(config, results).items()),
         *_images(config),
         *_quota(config),
     ]
@@ -61,9 +66,9 @@ def _access(config: PipelineConfig) -> list[Finding]:
     return [Finding("ok", subject, f"Vertex AI answers in {vertex.region}")]
 
 
-def _buckets(config: PipelineConfig) -> dict[str, list[str]]:
+def _buckets(config: PipelineConfig, results: str) -> dict[str, list[str]]:
     """Every bucket that a run touches, and what it does there."""
-    written = [config.vertex.bucket, config.deploy.ledger_path]
+    written = [config.vertex.bucket, config.deploy.ledger_path, results]
     written.append(config.register_.bucket if config.register_.vertex else "")
     buckets: dict[str, list[str]] = {}
     for place in [*written, config.data.uri]:

@@ -30,8 +30,12 @@ def compile_pipeline(target: Target) -> dict[str, Any]:
     return spec
 
 
-def compile_catalogue(target: Target, source: str, destination: str, model_uri: str = "") -> dict[str, Any]:
+def compile_catalogue(target: Target, recurring: bool = False) -> dict[str, Any]:
     """Compile the DAG that scores a catalogue; its tasks run where the light stages do.
+
+    Args:
+        target: with source, output and model in its configuration (`catalogue`).
+        recurring: every run gets a folder of its own.
 
     Raises:
         CompileError: an image that the target must not be given, or a spec that KFP's protos do not accept.
@@ -39,15 +43,8 @@ def compile_catalogue(target: Target, source: str, destination: str, model_uri: 
     from pipelines.catalogue import build_catalogue
 
     config = target.config
-    parameters = {
-        "source": source,
-        "destination": destination,
-        "model_uri": model_uri or f"models:/{config.tracking.model_name}@champion",
-        "tracking_uri": config.tracking_uri,
-        "config": config.catalogue.model_dump(mode="json"),
-    }
     place = partial(target.place, "verify_data")
-    return _compile(build_catalogue(place, config.catalogue.parallel_tasks), parameters)
+    return _compile(build_catalogue(place, config.catalogue.parallel_tasks, recurring), catalogue_parameters(config))
 
 
 def _compile(pipeline: Any, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -78,6 +75,18 @@ def stage_parameters(config: PipelineConfig) -> dict[str, Any]:
         "register_config": config.register_.model_dump(mode="json", exclude_none=True),
         "deploy_config": config.deploy.model_dump(mode="json", exclude={"auto"}, exclude_none=True),
         "auto_deploy": config.deploy.auto,
+    }
+
+
+def catalogue_parameters(config: PipelineConfig) -> dict[str, Any]:
+    """Parameters of the pipeline that scores a catalogue."""
+    catalogue = config.catalogue
+    return {
+        "source": catalogue.source,
+        "destination": catalogue.output,
+        "model_uri": catalogue.model_uri or f"models:/{config.tracking.model_name}@champion",
+        "tracking_uri": config.tracking_uri,
+        "config": catalogue.model_dump(mode="json", exclude={"source", "output", "model_uri"}),
     }
 
 

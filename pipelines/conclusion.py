@@ -6,12 +6,13 @@ from typing import Final, Literal
 from components.artifacts.evaluation import EVALUATION_JSON, read_evaluation
 from components.artifacts.verdict import VERDICT_JSON, read_verdict
 from pipelines.runs import RunRecord
-from pipelines.settings.names import Stage
+from pipelines.settings.names import Stage, Task
 
-REPORTS: Final[tuple[tuple[Stage, str, str], ...]] = (
+REPORTS: Final[tuple[tuple[Task, str, str], ...]] = (
     ("verify_data", "report", "data.html"),
     ("train", "curves", "curves.html"),
     ("evaluate", "report", "evaluation.html"),
+    ("report_catalogue", "page", "catalogue.html"),
 )
 """Stage, its artifact, and the name under which the run's folder keeps it."""
 
@@ -34,6 +35,8 @@ def conclude(record: RunRecord, ended: Ended, said: str = "", look_at: str = "ru
     elif ended == "failed" or broken:
         where = f"{broken[0]}: " if broken else ""
         record.status, record.error = "failed", f"{where}{said or f'failed; see {look_at}'}"
+    elif record.pipeline == "catalogue":
+        record.status = "scored"
     elif not record.ran("quality_gate"):
         record.status, record.error = "failed", f"the run ended without a verdict; see {look_at}"
     elif record.ran("register"):

@@ -11,7 +11,7 @@ import yaml
 
 from components.deploy.config import DeployConfig
 from pipelines.runs import list_runs, median_seconds
-from pipelines.settings.names import STAGES, Stage
+from pipelines.settings.names import STAGES, Task
 from pipelines.settings.operations import CostConfig
 from pipelines.settings.pipeline import PipelineConfig
 from pipelines.settings.places import Machine
@@ -178,7 +178,7 @@ def _words(machine: Machine) -> str:
     return f"{machine.cpu} vCPU, {machine.memory_gb} GB{accelerator} (priced as N1)"
 
 
-def _recorded_minutes(config: PipelineConfig) -> dict[Stage, tuple[float, int]]:
+def _recorded_minutes(config: PipelineConfig) -> dict[Task, tuple[float, int]]:
     """Median minutes and number of recorded runs, of each stage that ran on Vertex AI."""
     priced = (record for record in list_runs(config.paths.workspace) if _VERTEX_JOB in record.resource)
     return {stage: (seconds / 60, count) for stage, (seconds, count) in median_seconds(priced).items()}

@@ -1,17 +1,17 @@
 """The one way to run the pipeline: configuration, target, compiled spec, run record."""
 
 from dataclasses import dataclass
-from typing import Self, cast
+from typing import Any, Self, cast, get_args
 
 from components.artifacts.context import RunContext
-from pipelines.compile import compile_pipeline, stage_parameters
+from pipelines.compile import catalogue_parameters, compile_catalogue, compile_pipeline, stage_parameters
 from pipelines.config import revision
 from pipelines.runs import RunRecord, new_run
-from pipelines.settings.names import TargetName
+from pipelines.settings.names import CloudName, PipelineName, TargetName
 from pipelines.settings.pipeline import PipelineConfig
 from pipelines.targets.registry import open_target
-from pipelines.targets.target import Listener, follow
-from serving.platform.errors import RunError, one_line
+from pipelines.targets.target import Listener, Target, follow
+from serving.platform.errors import PreflightError, RunError, one_line
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,10 @@ class Order:
         Raises:
             RunError: there is nothing to go on with, or not from here.
         """
+        if record.pipeline == "catalogue":
+            raise RunError(
+                f"run {record.run_id} scores a catalogue: the same `aidetect score` goes on where it stopped"
+            )
         if record.resource:
             raise RunError(
                 f"run {record.run_id} ran on {record.target}, which alone knows its stages; start it again with "
@@ -60,10 +64,68 @@ def launch(config: PipelineConfig, order: Order, listener: Listener, sync: bool 
     """
     target = open_target(order.on, config)
     spec = compile_pipeline(target)
-    record = new_run(config.paths.workspace, order.on, order.profile, order.reason, revision())
-    record.overrides = list(order.overrides)
+    record = _record(config, order, "training")
     context = run_context(target.config, record.run_id, order.reason).model_dump(mode="json")
-    parameters = {**stage_parameters(target.config), "context": context}
+    _carry_out(target, order, record, spec, {**stage_parameters(target.config), "context": context}, listener)
+    if sync:
+        follow(target, record, listener)
+    return record
+
+
+def launch_catalogue(config: PipelineConfig, order: Order, listener: Listener, sync: bool = True) -> RunRecord:
+    """Score a catalogue by the pipeline `ai-product-photo-catalogue`; source, output and model are the configuration's.
+
+    Args:
+        config: see `PipelineConfig.for_catalogue`.
+        order: where and why.
+        listener: told of every change.
+        sync: wait for a run in the cloud to end.
+
+    Raises:
+        As `launch`.
+    """
+    target = open_target(order.on, config)
+    check_places(target.config, order.on)
+    spec = compile_catalogue(target)
+    record = _record(config, order, "catalogue")
+    _carry_out(target, order, record, spec, catalogue_parameters(target.config), listener)
+    if sync:
+        follow(target, record, listener)
+    return record
+
+
+def check_places(config: PipelineConfig, on: str) -> None:
+    """What a catalogue's tasks read and write, each on a machine of its own, must be where all of them see it.
+
+    Raises:
+        PreflightError: a place on this disk for a run in the cloud, or none; each with its key.
+    """
+    catalogue = config.catalogue
+    keys = {"source": catalogue.source, "output": catalogue.output}
+    problems = [f"set catalogue.{key}" for key, place in keys.items() if not place]
+    if on in get_args(CloudName):
+        keys |= {"model_uri": catalogue.model_uri or "models:/"}
+        here = [key for key, place in keys.items() if place and not place.startswith(("gs://", "models:/"))]
+        problems += [f"catalogue.{key} {keys[key]!r} is on this disk: a run on {on} needs gs://" for key in here]
+    if problems:
+        raise PreflightError("; ".join(problems))
+
+
+def _record(config: PipelineConfig, order: Order, pipeline: PipelineName) -> RunRecord:
+    record = new_run(config.paths.workspace, order.on, order.profile, order.reason, revision(), pipeline)
+    record.overrides = list(order.overrides)
+    return record
+
+
+def _carry_out(
+    target: Target,
+    order: Order,
+    record: RunRecord,
+    spec: dict[str, Any],
+    parameters: dict[str, Any],
+    listener: Listener,
+) -> None:
+    """Run the spec, or submit it; the record says how that ended, whatever happens."""
     with record.held():
         record.write_inputs(spec, parameters)
         if order.resumes is not None:
@@ -78,9 +140,6 @@ def launch(config: PipelineConfig, order: Order, listener: Listener, sync: bool 
                 record.status, record.error = ("interrupted", "interrupted") if stopped else ("failed", one_line(error))
                 record.save()
             raise
-    if sync:
-        follow(target, record, listener)
-    return record
 
 
 def run_context(config: PipelineConfig, run_id: str, reason: str) -> RunContext:

@@ -49,8 +49,12 @@ def problems_offline(config: PipelineConfig) -> list[str]:
     return [*_places(config), *_images(config), *_machines(config)]
 
 
-def ask_cloud(config: PipelineConfig) -> list[str]:
+def ask_cloud(config: PipelineConfig, results: str = "") -> list[str]:
     """What only the cloud can tell before a submission: buckets, images, quota; then what the run may cost.
+
+    Args:
+        config: of the run.
+        results: where a catalogue's rows go; empty for a training, whose cost alone is estimated.
 
     Returns:
         Notes: what could not be checked, and the estimated cost.
@@ -58,11 +62,13 @@ def ask_cloud(config: PipelineConfig) -> list[str]:
     Raises:
         PreflightError: the run would fail on what was found.
     """
-    findings = before_submission(config)
+    findings = before_submission(config, results)
     problems = [f"{found.subject}: {found.message}" for found in findings if found.status == "error"]
     if problems:
         raise PreflightError("; ".join(problems))
     notes = [f"note: {found.subject}: {found.message}" for found in findings if found.status == "warning"]
+    if results:
+        return notes
     try:
         return [*notes, estimate(config).sentence]
     except CostError as error:

@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from pipelines.settings.names import STAGES, Stage
+from pipelines.settings.names import STAGES, TASKS, PipelineName, Task
 from serving.platform.errors import RunError
 
 RUN_JSON: Final = "run.json"
@@ -24,13 +24,16 @@ _LOCK: Final = "run.lock"
 _SHOWN: Final = 5
 
 StageStatus = Literal["pending", "running", "succeeded", "failed"]
-RunStatus = Literal["running", "deployed", "registered", "refused", "failed", "interrupted", "submitted", "lost"]
+RunStatus = Literal[
+    "running", "deployed", "registered", "scored", "refused", "failed", "interrupted", "submitted", "lost"
+]
 
 EXIT_CODES: Final[dict[RunStatus, int]] = {
     "running": 0,
     "submitted": 0,
     "deployed": 0,
     "registered": 0,
+    "scored": 0,
     "refused": 2,
     "failed": 1,
     "interrupted": 1,
@@ -43,7 +46,7 @@ class StageRun(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Stage
+    name: Task
     status: StageStatus = "pending"
     seconds: float = 0.0
     output_dir: str = ""
@@ -55,6 +58,7 @@ class RunRecord(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     run_id: str
+    pipeline: PipelineName = "training"
     target: str
     profile: str
     overrides: list[str] = []
@@ -77,17 +81,17 @@ class RunRecord(BaseModel):
     link: str = ""
     """Console page of a run in the cloud."""
 
-    def stage(self, name: Stage) -> StageRun:
-        """The entry of one stage."""
+    def stage(self, name: Task) -> StageRun:
+        """The entry of one stage, which must be one of this pipeline's."""
         return next(stage for stage in self.stages if stage.name == name)
 
-    def output(self, stage: Stage, name: str) -> Path:
+    def output(self, stage: Task, name: str) -> Path:
         """Path of one stage's artifact."""
         return Path(self.stage(stage).output_dir) / name
 
-    def ran(self, stage: Stage) -> bool:
-        """Whether the stage ran to its end."""
-        return self.stage(stage).status == "succeeded"
+    def ran(self, stage: Task) -> bool:
+        """Whether the stage ran to its end; no stage of another pipeline ever did."""
+        return any(entry.name == stage and entry.status == "succeeded" for entry in self.stages)
 
     @property
     def is_open(self) -> bool:
@@ -137,12 +141,21 @@ class RunRecord(BaseModel):
             yield
 
 
+def together(states: Sequence[StageStatus]) -> StageStatus:
+    """How a stage stands that ran several times at once: the worst of what is known, and done only when all are."""
+    if len(set(states)) == 1:
+        return states[0]
+    return "failed" if "failed" in states else "running"
+
+
 def new_run_id() -> str:
     """Identity of a run that starts now, in UTC."""
     return datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
 
 
-def new_run(workspace: Path, target: str, profile: str, reason: str, git_sha: str) -> RunRecord:
+def new_run(
+    workspace: Path, target: str, profile: str, reason: str, git_sha: str, pipeline: PipelineName = "training"
+) -> RunRecord:
     """Start a record with a folder of its own under `workspace/runs`."""
     started = datetime.now(UTC)
     stamp = new_run_id()
@@ -157,12 +170,13 @@ def new_run(workspace: Path, target: str, profile: str, reason: str, git_sha: st
         break
     record = RunRecord(
         run_id=run_id,
+        pipeline=pipeline,
         target=target,
         profile=profile,
         reason=reason,
         git_sha=git_sha,
         started_at=started.isoformat(timespec="seconds"),
-        stages=[StageRun(name=stage) for stage in STAGES],
+        stages=[StageRun(name=task) for task in TASKS[pipeline]],
         folder=str(runs / run_id),
     )
     record.save()
@@ -209,9 +223,9 @@ def find_run(workspace: Path, run_id: str) -> RunRecord:
     raise RunError(f"no run {run_id!r} in {workspace / 'runs'}; {hint}")
 
 
-def median_seconds(records: Iterable[RunRecord]) -> dict[Stage, tuple[float, int]]:
+def median_seconds(records: Iterable[RunRecord]) -> dict[Task, tuple[float, int]]:
     """Median seconds of each stage that ran to its end, and in how many of the records it did."""
-    seconds: dict[Stage, list[float]] = {}
+    seconds: dict[Task, list[float]] = {}
     for record in records:
         for entry in record.stages:
             if entry.status == "succeeded" and entry.seconds > 0:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from pipelines.compile import compile_pipeline, stage_parameters
-from pipelines.launch import run_context
+from pipelines.compile import catalogue_parameters, compile_catalogue, compile_pipeline, stage_parameters
+from pipelines.config import revision
+from pipelines.launch import check_places, run_context
+from pipelines.settings.names import PipelineName
 from pipelines.settings.pipeline import PipelineConfig
 from pipelines.targets.registry import open_target
 from pipelines.targets.scheduler import Standing, Wanted
@@ -43,28 +45,30 @@ class Report:
         return asdict(self)
 
 
-def plan(config: PipelineConfig) -> Report:
+def plan(config: PipelineConfig, pipeline: PipelineName = "training") -> Report:
     """What `apply` would change; nothing is changed.
 
     Raises:
         PreflightError, CompileError, ScheduleError: the runs it would start are refused; nothing was sent.
         StageError: the target refused or cannot be reached.
     """
+    config = _of(config, pipeline)
     target = _target(config)
-    wanted, scheduler = _wanted(target), target.scheduler()
+    wanted, scheduler = _wanted(target, pipeline), target.scheduler()
     standing = scheduler.find()
     return _report(config, decide(wanted, scheduler.written(wanted), standing, config.schedule.enabled), standing)
 
 
-def apply(config: PipelineConfig) -> Report:
+def apply(config: PipelineConfig, pipeline: PipelineName = "training") -> Report:
     """Bring the target's schedules to what the configuration says; a second call changes nothing.
 
     Raises:
         As `plan`, and PreflightError for what only the cloud can tell; what was changed before a refusal stays, and
             the next call goes on from there.
     """
+    config = _of(config, pipeline)
     target = _target(config)
-    wanted, scheduler = _wanted(target), target.scheduler()
+    wanted, scheduler = _wanted(target, pipeline), target.scheduler()
     steps = decide(wanted, scheduler.written(wanted), scheduler.find(), config.schedule.enabled)
     notes: list[str] = []
     if any(step.verb in ("create", "update") for step in steps):
@@ -79,12 +83,13 @@ def apply(config: PipelineConfig) -> Report:
     return _report(config, steps, scheduler.find(), notes)
 
 
-def pause(config: PipelineConfig) -> Report:
+def pause(config: PipelineConfig, pipeline: PipelineName = "training") -> Report:
     """Pause what stands under the configured name, until the next `apply`.
 
     Raises:
         StageError: the target refused or cannot be reached.
     """
+    config = _of(config, pipeline)
     scheduler = _target(config).scheduler()
     steps = [Step("pause", "asked for", found.resource) for found in scheduler.find() if found.state == "active"]
     for step in steps:
@@ -92,12 +97,13 @@ def pause(config: PipelineConfig) -> Report:
     return _report(config, steps, scheduler.find())
 
 
-def delete(config: PipelineConfig) -> Report:
+def delete(config: PipelineConfig, pipeline: PipelineName = "training") -> Report:
     """Remove every schedule of the configured name.
 
     Raises:
         StageError: the target refused or cannot be reached.
     """
+    config = _of(config, pipeline)
     scheduler = _target(config).scheduler()
     steps = [Step("delete", "asked for", found.resource) for found in scheduler.find()]
     for step in steps:
@@ -151,13 +157,27 @@ def _target(config: PipelineConfig) -> Target:
     return open_target(config.schedule.target, config)
 
 
-def _wanted(target: Target) -> Wanted:
+def _of(config: PipelineConfig, pipeline: PipelineName) -> PipelineConfig:
+    """The configuration with the schedule of that pipeline as its schedule."""
+    if pipeline == "training":
+        return config
+    catalogue = config.catalogue
+    return config.for_catalogue(catalogue.source, catalogue.output, catalogue.model_uri).model_copy(
+        update={"schedule": config.catalogue_schedule}
+    )
+
+
+def _wanted(target: Target, pipeline: PipelineName) -> Wanted:
     """The configuration as a schedule, after the checks that a single run has to pass."""
     schedule = target.config.schedule
-    spec = compile_pipeline(target)
-    # every run started from these parameters takes its identity from its own job
-    context = run_context(target.config, "", "schedule").model_dump(mode="json")
-    parameters = {**stage_parameters(target.config), "context": context}
+    if pipeline == "catalogue":
+        check_places(target.config, schedule.target)
+        spec, parameters = compile_catalogue(target, recurring=True), catalogue_parameters(target.config)
+    else:
+        spec = compile_pipeline(target)
+        # every run started from these parameters takes its identity from its own job
+        context = run_context(target.config, "", "schedule").model_dump(mode="json")
+        parameters = {**stage_parameters(target.config), "context": context}
     target.prepare(spec, parameters, ask=False)
     content = json.dumps([spec, parameters, target.scheduler().identity()], sort_keys=True)
     return Wanted(
@@ -167,6 +187,7 @@ def _wanted(target: Target) -> Wanted:
         max_concurrent_runs=schedule.max_concurrent_runs,
         spec=spec,
         parameters=parameters,
+        git_sha=revision(),
         digest=hashlib.sha256(content.encode()).hexdigest()[:32],
     )
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from components.catalogue.config import CatalogueConfig
+from components.catalogue.destination import MOST_READ, within
 from components.catalogue.entries import FEEDS, PARQUET, Entry, entries_of
-from components.platform.cloud_storage import fetch_file
+from components.platform.cloud_storage import fetch_file, read_object
 from components.platform.google_cloud import google_errors
 from serving.platform.cloud_storage import SCHEME, blob, client, retry, split
 from serving.platform.errors import CatalogueError, SourceError
@@ -33,15 +34,14 @@ class CloudDestination:
             raise CatalogueError(f"{uri}: name a folder in the bucket, gs://{self._bucket}/RESULTS")
         self.uri = uri.rstrip("/")
 
-    def read(self, name: str) -> bytes | None:
-        """An object's content; None where it is not there."""
-        from google.api_core.exceptions import NotFound
+    def read(self, name: str, max_bytes: int = MOST_READ) -> bytes | None:
+        """An object's content; None where it is not there.
 
-        with google_errors(f"read {self.uri}/{name}"):
-            try:
-                return bytes(self._blob(name).download_as_bytes(retry=retry(_RETRY_S)))
-            except NotFound:
-                return None
+        Raises:
+            CatalogueError: it is larger than anything of ours.
+        """
+        content = read_object(f"{self.uri}/{name}", max_bytes + 1)
+        return None if content is None else within(content, max_bytes, f"{self.uri}/{name}")
 
     def names(self, folder: str) -> set[str]:
         """Names of the objects in a folder."""

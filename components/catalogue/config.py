@@ -13,6 +13,13 @@ OF_THE_MODEL: Final = -1.0
 class CatalogueConfig(Section):
     """How a catalogue is cut up, fetched and scored."""
 
+    source: str = ""
+    """Of a recurring run: folder, feed or Parquet, usually in a bucket; `aidetect score` names its own."""
+    output: str = ""
+    """Of a recurring run: each gets a folder of its own below this."""
+    model_uri: str = ""
+    """Of a run in the cloud: `gs://` or `models:/` URI; empty: the champion."""
+
     shard_photos: int = Field(500, ge=1, le=100_000)
     """Photos of one shard: the unit of work, of commit and of repetition."""
     workers: int = Field(0, ge=0)

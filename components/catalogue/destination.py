@@ -5,9 +5,12 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from serving.platform.errors import CatalogueError
+
+MOST_READ: Final = 2**30
+"""Bytes of a plan or part: a group of 6.4 million photos, the largest that can be configured."""
 
 
 class Destination(Protocol):
@@ -15,8 +18,12 @@ class Destination(Protocol):
 
     uri: str
 
-    def read(self, name: str) -> bytes | None:
-        """A file's content; None where it is not there."""
+    def read(self, name: str, max_bytes: int = MOST_READ) -> bytes | None:
+        """A file's content; None where it is not there.
+
+        Raises:
+            CatalogueError: it is larger than anything of ours.
+        """
         ...
 
     def names(self, folder: str) -> set[str]:
@@ -28,6 +35,17 @@ class Destination(Protocol):
         ...
 
 
+def within(content: bytes, max_bytes: int, name: str) -> bytes:
+    """Content that was read with one byte more than allowed.
+
+    Raises:
+        CatalogueError: the byte is there.
+    """
+    if len(content) > max_bytes:
+        raise CatalogueError(f"{name}: larger than {max_bytes:,} bytes: not a file of `aidetect score`")
+    return content
+
+
 class LocalDestination:
     """A folder on this disk."""
 
@@ -35,12 +53,15 @@ class LocalDestination:
         self.folder = folder
         self.uri = str(folder)
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, name: str, max_bytes: int = MOST_READ) -> bytes | None:
         """A file's content."""
         try:
-            return (self.folder / name).read_bytes()
+            with (self.folder / name).open("rb") as handle:
+                return within(handle.read(max_bytes + 1), max_bytes, f"{self.uri}/{name}")
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise CatalogueError(f"{self.uri}/{name}: cannot be read ({error.strerror})") from error
 
     def names(self, folder: str) -> set[str]:
         """Names of the finished files in a folder."""

@@ -14,16 +14,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.catalogue.config import CatalogueConfig
+from components.catalogue.merchant import LINKS, NAMES, items_of
 from serving.platform.errors import SourceError
 
 Kind = Literal["path", "url", "gs", "row"]
 
 PARQUET: Final = ".parquet"
-FEEDS: Final = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson")
-MERCHANT: Final = ("image_link", "additional_image_link", "lifestyle_image_link")
+FEEDS: Final = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".xml", ".rss", ".atom")
+_XML: Final = (".xml", ".rss", ".atom")
+MERCHANT: Final = LINKS
 """Columns of a Google Merchant feed; each may hold several addresses, separated by commas."""
 SINGLE: Final = ("image_url", "url", "uri", "path", "image_path", "file", "file_name", "filename")
 _MAX_LINE: Final = 2**20
+_MAX_COLUMNS: Final = 2000
 _LINKS: Final = 20
 """Addresses taken from one cell at most; Google allows ten."""
 
@@ -151,6 +154,10 @@ def _rows_of(path: Path, file: pq.ParquetFile, config: CatalogueConfig) -> Itera
 
 def _of_feed(path: Path, config: CatalogueConfig) -> Iterator[Entry]:
     try:
+        if path.suffix.lower() in _XML:
+            with path.open("rb") as content:
+                yield from _of_records(path, NAMES, items_of(path, content), config)
+            return
         with path.open(encoding="utf-8-sig", newline="") as handle:
             if path.suffix.lower() in (".jsonl", ".ndjson"):
                 yield from _of_lines(path, handle, config)
@@ -164,25 +171,48 @@ def _of_feed(path: Path, config: CatalogueConfig) -> Iterator[Entry]:
         raise SourceError(f"{path}: {error.strerror}") from error
 
 
-def _bounded_lines(path: Path, handle: TextIO) -> Iterator[str]:
-    while line := handle.readline(_MAX_LINE):
-        if len(line) == _MAX_LINE:
-            raise SourceError(f"{path}: a line is longer than {_MAX_LINE:,} characters; is this a feed?")
-        yield line
+class _BoundedLines:
+    """Lines of a text; those of one row, which quotes may hold together, have `_MAX_LINE` characters at most."""
+
+    def __init__(self, path: Path, handle: TextIO) -> None:
+        self._path, self._handle, self._length = path, handle, 0
+
+    def __iter__(self) -> Iterator[str]:
+        while line := self._handle.readline(_MAX_LINE):
+            self._length += len(line)
+            if self._length >= _MAX_LINE:
+                raise SourceError(f"{self._path}: a line is longer than {_MAX_LINE:,} characters; is this a feed?")
+            yield line
+
+    def next_row(self) -> None:
+        """Count from nothing: the row that was read is done with."""
+        self._length = 0
 
 
 def _of_delimited(path: Path, handle: TextIO, config: CatalogueConfig) -> Iterator[Entry]:
-    lines = _bounded_lines(path, handle)
+    bounded = _BoundedLines(path, handle)
+    lines = iter(bounded)
     header = next(lines, "")
     delimiter = max(",;\t", key=header.count) if path.suffix.lower() == ".csv" else "\t"
     names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
-    rows = (dict(zip(names, row, strict=False)) for row in csv.reader(lines, delimiter=delimiter) if row)
-    yield from _of_records(path, names, rows, config)
+    if len(names) > _MAX_COLUMNS:
+        raise SourceError(f"{path}: has more than {_MAX_COLUMNS:,} columns; is this a feed?")
+
+    def rows() -> Iterator[dict[str, Any]]:
+        bounded.next_row()
+        for row in csv.reader(lines, delimiter=delimiter):
+            bounded.next_row()
+            if row:
+                yield dict(zip(names, row, strict=False))
+
+    yield from _of_records(path, names, rows(), config)
 
 
 def _of_lines(path: Path, handle: TextIO, config: CatalogueConfig) -> Iterator[Entry]:
     def rows() -> Iterator[dict[str, Any]]:
-        for number, line in enumerate(_bounded_lines(path, handle), 1):
+        bounded = _BoundedLines(path, handle)
+        for number, line in enumerate(bounded, 1):
+            bounded.next_row()
             if not line.strip():
                 continue
             try:
@@ -191,6 +221,8 @@ def _of_lines(path: Path, handle: TextIO, config: CatalogueConfig) -> Iterator[E
                 raise SourceError(f"{path}: line {number} is not JSON") from error
             if not isinstance(row, dict):
                 raise SourceError(f"{path}: line {number} is not a JSON object")
+            if len(row) > _MAX_COLUMNS:
+                raise SourceError(f"{path}: line {number} has more than {_MAX_COLUMNS:,} members; is this a feed?")
             yield row
 
     records = rows()

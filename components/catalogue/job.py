@@ -11,7 +11,7 @@ from components.catalogue.config import OF_THE_MODEL, CatalogueConfig
 from components.catalogue.destination import Destination
 from components.catalogue.entries import Entry
 from components.catalogue.executor import Executor, Shard, score_shards
-from components.catalogue.plan import Job, part_name, read_group, read_job, write_plan
+from components.catalogue.plan import OWNER, Job, part_name, read_group, read_job, write_plan
 from components.catalogue.rows import Row, table_of
 from components.catalogue.scoring import Work
 from serving.detector.bundle import Manifest
@@ -107,14 +107,14 @@ def score_groups(
     already = min(job.photos, finished * job.shard_photos)
     photos = shards = 0
     for shard, rows in executor(work, missing_shards(destination, groups)):
-        destination.commit(part_name(shard), encode(rows))
+        destination.commit(part_name(shard), encode(rows, job))
         photos, shards = photos + len(rows), shards + 1
         listener(already + photos, job.photos)
     return Outcome(photos, shards, already)
 
 
-def encode(rows: list[Row]) -> bytes:
-    """Rows as one Parquet file."""
+def encode(rows: list[Row], job: Job) -> bytes:
+    """Rows as one Parquet file that names its job."""
     sink = io.BytesIO()
-    pq.write_table(table_of(rows), sink, compression="zstd")
+    pq.write_table(table_of(rows).replace_schema_metadata({OWNER: job.identity}), sink, compression="zstd")
     return sink.getvalue()

@@ -1,5 +1,6 @@
 """The plan: which photo belongs to which shard. Written before anything is scored, read again by every rerun."""
 
+import hashlib
 import io
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -8,7 +9,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.catalogue.destination import Destination
+from components.catalogue.destination import MOST_READ, Destination
 from components.catalogue.entries import Entry
 from serving.platform.errors import CatalogueError
 from serving.platform.frozen import Frozen
@@ -17,6 +18,11 @@ JOB_FILE: Final = "job.json"
 GROUP_SHARDS: Final = 64
 """Shards of one plan file: what one task of the compiled pipeline scores."""
 
+OWNER: Final = "aidetect.job"
+"""Key of a part's metadata: `Job.identity`."""
+_MOST_JOB: Final = 2**20
+_MOST_SHARD: Final = 100_000
+"""Photos of a shard, as the configuration allows at most."""
 _SCHEMA: Final = pa.schema(
     [("id", pa.string()), ("uri", pa.string()), ("kind", pa.string()), ("place", pa.binary()), ("row", pa.int64())]
 )
@@ -40,6 +46,11 @@ class Job(Frozen):
     def groups(self) -> int:
         """Plan files."""
         return -(-self.shards // GROUP_SHARDS)
+
+    @property
+    def identity(self) -> str:
+        """What every part of this job carries, so that one of another job is not taken for its own."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
     def same_work(self, other: "Job") -> bool:
         """Whether the rows of both would be the same."""
@@ -66,7 +77,7 @@ def read_job(destination: Destination) -> Job | None:
     Raises:
         CatalogueError: the file is not one of ours.
     """
-    content = destination.read(JOB_FILE)
+    content = destination.read(JOB_FILE, _MOST_JOB)
     if content is None:
         return None
     try:
@@ -118,7 +129,12 @@ def read_group(destination: Destination, group: int) -> Iterator[tuple[int, list
         raise CatalogueError(f"{destination.uri}/{name}: missing; the plan of this job was deleted")
     try:
         with pq.ParquetFile(pa.BufferReader(content)) as file:
+            if file.num_row_groups > GROUP_SHARDS or not file.schema_arrow.equals(_SCHEMA):
+                raise CatalogueError(f"{destination.uri}/{name}: not a plan of `aidetect score`; name another folder")
             for index in range(file.num_row_groups):
+                found = file.metadata.row_group(index)
+                if found.num_rows > _MOST_SHARD or found.total_byte_size > MOST_READ:
+                    raise CatalogueError(f"{destination.uri}/{name}: a shard of more than {_MOST_SHARD:,} photos")
                 rows = file.read_row_group(index, use_threads=False).to_pylist()
                 yield group * GROUP_SHARDS + index, [Entry(**row) for row in rows]
     except pa.ArrowException as error:

@@ -12,7 +12,7 @@ from components.catalogue.job import Listener, begin, score_groups
 from components.catalogue.photos import Photos, UnreadPhotoError
 from components.catalogue.plan import GROUP_SHARDS, read_group, read_job
 from components.catalogue.scoring import Work, policy_of
-from components.catalogue.summary import Summary, write_summary
+from components.catalogue.summary import SUMMARY_FILE, Summary, write_summary
 from serving.detector.bundle import read_manifest
 from serving.platform.cloud_storage import SCHEME
 from serving.platform.cores import usable_cores
@@ -82,6 +82,21 @@ def open_entries(source: str, config: CatalogueConfig) -> Iterator[Entry]:
 
         return entries_in_cloud(source, config)
     return entries_of(source, config)
+
+
+def read_summary(output: str) -> Summary:
+    """The figures of a job that has been summed up.
+
+    Raises:
+        CatalogueError: there are none, or they cannot be read.
+    """
+    content = open_destination(output).read(SUMMARY_FILE)
+    if content is None:
+        raise CatalogueError(f"{output}: holds no {SUMMARY_FILE}; the job has not been summed up")
+    try:
+        return Summary.model_validate_json(content)
+    except ValueError as error:
+        raise CatalogueError(f"{output}/{SUMMARY_FILE}: not a summary of `aidetect score`") from error
 
 
 def sum_up(destination: Destination, work: Work) -> Summary:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from components.catalogue.destination import Destination
-from components.catalogue.plan import Job, part_name
+from components.catalogue.plan import OWNER, Job, part_name
 from components.catalogue.rows import WORKER_DIED
 from serving.platform.errors import CatalogueError
 from serving.platform.frozen import Frozen
@@ -69,7 +69,7 @@ def summarise(destination: Destination, job: Job) -> Summary:
     suspicious: list[tuple[float, int, Listed]] = []
     slow: list[tuple[float, int, Listed]] = []
     for shard in range(job.shards):
-        for place, row in enumerate(_part(destination, shard)):
+        for place, row in enumerate(_part(destination, job, shard)):
             photos += 1
             row |= {"shard": shard, "place": place}
             seconds += row["seconds"] or 0.0
@@ -98,13 +98,19 @@ def summarise(destination: Destination, job: Job) -> Summary:
     )
 
 
-def _part(destination: Destination, shard: int) -> list[dict[str, Any]]:
+def _part(destination: Destination, job: Job, shard: int) -> list[dict[str, Any]]:
     name = part_name(shard)
     content = destination.read(name)
     if content is None:
         raise CatalogueError(f"{destination.uri}/{name}: not scored yet; run the same command again")
     try:
-        return list(pq.read_table(pa.BufferReader(content), columns=_COLUMNS).to_pylist())
+        with pq.ParquetFile(pa.BufferReader(content)) as file:
+            owner = (file.schema_arrow.metadata or {}).get(OWNER.encode(), b"").decode("latin-1")
+            if owner != job.identity or file.metadata.num_rows > job.shard_photos:
+                raise CatalogueError(
+                    f"{destination.uri}/{name}: rows of another job; delete it and run the same command again"
+                )
+            return list(file.read(columns=_COLUMNS, use_threads=False).to_pylist())
     except pa.ArrowException as error:
         raise CatalogueError(f"{destination.uri}/{name}: damaged; delete it and run the same command again") from error
 

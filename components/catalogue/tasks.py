@@ -23,9 +23,16 @@ class Place:
     """What every task of one pipeline run is told."""
 
     destination: str
+    run: str
+    """Folder below `destination` that this run has for itself; empty: the results of all runs are one job."""
     model_uri: str
     tracking_uri: str
     config: CatalogueConfig
+
+    @property
+    def results(self) -> str:
+        """Where this run's results go."""
+        return f"{self.destination.rstrip('/')}/{self.run}" if self.run else self.destination
 
     @contextmanager
     def work(self) -> Iterator[Work]:
@@ -41,7 +48,7 @@ def plan(place: Place, source: str) -> list[int]:
     Raises:
         CatalogueError, SourceError: see `job.begin`.
     """
-    destination = open_destination(place.destination)
+    destination = open_destination(place.results)
     with place.work() as work:
         manifest = read_manifest(work.bundle)
         job, _ = begin(destination, source, manifest, work, lambda: open_entries(source, place.config))
@@ -54,10 +61,10 @@ def score(place: Place, group: int) -> int:
     Raises:
         CatalogueError: there is no job, or the model's alias has moved since it was planned.
     """
-    destination = open_destination(place.destination)
+    destination = open_destination(place.results)
     job = read_job(destination)
     if job is None:
-        raise CatalogueError(f"{place.destination}: no job there; plan it first")
+        raise CatalogueError(f"{place.results}: no job there; plan it first")
     with place.work() as work:
         if read_manifest(work.bundle).digest != job.model_digest:
             raise CatalogueError(
@@ -73,7 +80,7 @@ def report(place: Place, page: Path) -> dict[str, float]:
     Raises:
         CatalogueError: a shard is missing or damaged.
     """
-    destination = open_destination(place.destination)
+    destination = open_destination(place.results)
     with place.work() as work:
         summary = sum_up(destination, work)
     page.parent.mkdir(parents=True, exist_ok=True)

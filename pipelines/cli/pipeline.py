@@ -84,8 +84,10 @@ def compile_(
     from pipelines.settings.places import NEVER_PUSHED
     from pipelines.targets.registry import open_target
 
+    if catalogue:
+        config = config.for_catalogue(*catalogue)
     place = open_target(target, config)
-    spec = compile_catalogue(place, *catalogue) if catalogue else compile_pipeline(place)
+    spec = compile_catalogue(place) if catalogue else compile_pipeline(place)
     output.write_text(json.dumps(spec, indent=1, sort_keys=True) + "\n")
     executors = len(spec["deploymentSpec"]["executors"])
     typer.echo(f"{output}: {executors} stages for {target}, checked against KFP's protos")

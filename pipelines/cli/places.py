@@ -66,6 +66,8 @@ def of_run(config: "PipelineConfig", place: str, stage: "Stage", artifact: str) 
         return place
     workspace = path.resolve().parent.parent if is_folder else config.paths.workspace
     record = find_run(workspace, path.resolve().name)
+    if record.pipeline != "training":
+        raise RunError(f"run {record.run_id} scored a catalogue: it made no {artifact}")
     found = record.output(stage, artifact)
     if not record.stage(stage).output_dir or not found.exists():
         raise RunError(f"run {record.run_id} ({record.status}) has no {artifact} on this disk: {stage} did not finish")

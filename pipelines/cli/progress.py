@@ -10,7 +10,7 @@ from rich.status import Status
 
 from components.train.progress import duration
 from pipelines.runs import RunRecord, list_runs, median_seconds
-from pipelines.settings.names import STAGES, Stage
+from pipelines.settings.names import Task
 
 _TITLES = {
     "verify_data": "verify data",
@@ -19,6 +19,9 @@ _TITLES = {
     "quality_gate": "quality gate",
     "register": "register",
     "deploy": "deploy",
+    "plan_catalogue": "plan",
+    "score_group": "score",
+    "report_catalogue": "sum up",
 }
 
 
@@ -30,7 +33,7 @@ class RunProgress:
         self._status: Status | None = None
         self._seen: dict[str, str] = {}
         self._since = 0.0
-        self._usual: dict[Stage, float] | None = None
+        self._usual: dict[Task, float] | None = None
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -46,11 +49,11 @@ class RunProgress:
 
     def __call__(self, record: RunRecord, line: str) -> None:
         """Show a change of the record, or a line that the running stage printed."""
-        for stage in record.stages:
+        for place, stage in enumerate(record.stages, 1):
             if self._seen.get(stage.name) == stage.status:
                 continue
             self._seen[stage.name] = stage.status
-            number = f"{STAGES.index(stage.name) + 1}/{len(STAGES)}"
+            number = f"{place}/{len(record.stages)}"
             title = _TITLES[stage.name]
             if stage.status == "running":
                 self._since = time.monotonic()
@@ -69,13 +72,15 @@ class RunProgress:
             if self._status is None or running is None:
                 self._console.print(f"    {line}", markup=False, style="dim", soft_wrap=True)
 
-    def _left(self, record: RunRecord, stage: Stage) -> str:
+    def _left(self, record: RunRecord, stage: Task) -> str:
         """How long until the run's end, by the workspace's earlier runs of its kind; nothing where there are none."""
         if self._usual is None:
             earlier = list_runs(Path(record.folder).parent.parent)
-            alike = (r for r in earlier if (r.target, r.profile) == (record.target, record.profile))
+            kind = (record.pipeline, record.target, record.profile)
+            alike = (r for r in earlier if (r.pipeline, r.target, r.profile) == kind)
             self._usual = {name: seconds for name, (seconds, _) in median_seconds(alike).items()}
-        ahead = STAGES[STAGES.index(stage) :]
+        ahead = [entry.name for entry in record.stages]
+        ahead = ahead[ahead.index(stage) :]
         known = [self._usual[name] for name in ahead if name in self._usual]
         # an earlier run that was refused tells nothing of the last two stages, which are short
         if not known or stage not in self._usual:

@@ -1,18 +1,25 @@
 """Verbs about the recurring run: schedule plan, apply, pause, delete."""
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipelines.cli.options import Json, configured
+from pipelines.settings.names import PipelineName
 
 if TYPE_CHECKING:
     from pipelines.schedule import Report
     from pipelines.settings.pipeline import PipelineConfig
 
+Pipeline = Annotated[
+    PipelineName,
+    typer.Option(help="Which recurring run: section `schedule`, or `catalogue_schedule` of the configuration."),
+]
+
 schedule_app = typer.Typer(
-    help="The recurring run, as the section `schedule` of the configuration says.", no_args_is_help=True
+    help="The recurring runs, as the configuration says: the training, and the scoring of a catalogue.",
+    no_args_is_help=True,
 )
 
 
@@ -25,48 +32,52 @@ def add_to(app: typer.Typer) -> None:
 @configured("production")
 def plan(
     config: "PipelineConfig",
+    pipeline: Pipeline = "training",
     as_json: Json = False,
 ) -> None:
     """Show what `apply` would change; changes nothing."""
     from pipelines.schedule import plan as run
 
-    _show(run(config), as_json, "would ")
+    _show(run(config, pipeline), as_json, "would ")
 
 
 @schedule_app.command("apply")
 @configured("production")
 def apply(
     config: "PipelineConfig",
+    pipeline: Pipeline = "training",
     as_json: Json = False,
 ) -> None:
     """Bring the cloud's schedule to what the configuration says; again changes nothing."""
     from pipelines.schedule import apply as run
 
-    _show(run(config), as_json)
+    _show(run(config, pipeline), as_json)
 
 
 @schedule_app.command("pause")
 @configured("production")
 def pause(
     config: "PipelineConfig",
+    pipeline: Pipeline = "training",
     as_json: Json = False,
 ) -> None:
     """Pause the schedule until the next `apply`; for longer set schedule.enabled to false."""
     from pipelines.schedule import pause as run
 
-    _show(run(config), as_json)
+    _show(run(config, pipeline), as_json)
 
 
 @schedule_app.command("delete")
 @configured("production")
 def delete(
     config: "PipelineConfig",
+    pipeline: Pipeline = "training",
     as_json: Json = False,
 ) -> None:
     """Remove the schedule; runs that it started go on."""
     from pipelines.schedule import delete as run
 
-    _show(run(config), as_json)
+    _show(run(config, pipeline), as_json)
 
 
 def _show(report: "Report", as_json: bool, mood: str = "") -> None:

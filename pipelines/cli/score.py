@@ -4,15 +4,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
 from pipelines.cli.detector import Model, decision_settings
 from pipelines.cli.options import Json, configured
+from pipelines.settings.names import TargetName
 
 if TYPE_CHECKING:
     from components.catalogue.summary import Summary
+    from pipelines.launch import Order
     from pipelines.settings.pipeline import PipelineConfig
 
 TOLD_S = 30.0
@@ -27,6 +30,8 @@ def add_to(app: typer.Typer) -> None:
 @configured()
 def score(
     config: "PipelineConfig",
+    profile: str,
+    overrides: list[str],
     source: Annotated[str, typer.Argument(help="Folder, glob, Parquet, feed (CSV, TSV, JSONL) or gs://.")],
     output: Annotated[str, typer.Option("--output", "-o", help="Folder or gs:// prefix of the results.")],
     model: Model = "",
@@ -35,6 +40,11 @@ def score(
     ] = [],  # noqa: B006 - Typer reads the default, nothing writes to it
     id_column: Annotated[str, typer.Option("--id-column", help="Column of a feed that names its rows.")] = "",
     workers: Annotated[int, typer.Option(help="Processes; 0: one for each core.", min=0)] = 0,
+    on: Annotated[
+        str,
+        typer.Option(help="local: processes here; docker, vertex, kubeflow: the compiled pipeline."),
+    ] = "local",
+    sync: Annotated[bool, typer.Option("--sync", help="Wait for a run in the cloud to end.")] = False,
     as_json: Json = False,
 ) -> None:
     """Score every photo of a catalogue into Parquet; run it again to go on where it stopped.
@@ -54,6 +64,13 @@ def score(
         "decision_ai_from": decides.decision_ai_from,
     }
     chosen = chosen.model_copy(update={name: value for name, value in bounds.items() if value is not None})
+    if on != "local":
+        # certificates on this disk are not there, and what they change is told, not decided by
+        config = config.model_copy(update={"catalogue": chosen.model_copy(update={"c2pa_trust_lists": ()})})
+        from pipelines.launch import Order
+
+        order = Order(_target(on), profile, tuple(overrides), f"scores {source}"[:200])
+        raise typer.Exit(_by_pipeline(config, order, source, output, model, sync, as_json))
     from components.catalogue.stage import score_catalogue
     from pipelines.cli.detector import resolve_model
 
@@ -62,6 +79,37 @@ def score(
         summary = score_catalogue(source, output, found.folder, found.version, chosen, listener)
     _tell(summary, output, as_json)
     raise typer.Exit(1 if summary.worker_died else 0)
+
+
+def _target(on: str) -> TargetName:
+    if on not in get_args(TargetName):
+        raise typer.BadParameter(f"no place {on!r}; there are: {', '.join(get_args(TargetName))}", param_hint="--on")
+    return cast("TargetName", on)
+
+
+def _by_pipeline(
+    config: "PipelineConfig", order: "Order", source: str, output: str, model: str, sync: bool, as_json: bool
+) -> int:
+    """Score by the compiled pipeline; the exit status."""
+    from components.catalogue.stage import read_summary
+    from pipelines.cli.places import of_run
+    from pipelines.cli.progress import RunProgress
+    from pipelines.cli.summary import print_run
+    from pipelines.launch import launch_catalogue
+
+    uri = of_run(config, model, "train", "bundle") if model else ""
+    if uri and ":" not in uri:
+        uri = str(Path(uri).expanduser().resolve())
+    with RunProgress(quiet=as_json) as progress:
+        record = launch_catalogue(config.for_catalogue(source, output, uri), order, progress, sync)
+    summary = read_summary(output) if record.status == "scored" else None
+    if summary is not None:
+        _tell(summary, output, as_json)
+    elif as_json:
+        typer.echo(record.model_dump_json(indent=1))
+    else:
+        print_run(record, config)
+    return 1 if summary is not None and summary.worker_died else record.exit_code
 
 
 def _tell(summary: "Summary", output: str, as_json: bool) -> None:

@@ -54,6 +54,13 @@ class ScheduleConfig(Section):
         return value
 
 
+class CatalogueScheduleConfig(ScheduleConfig):
+    """The recurring run that scores a catalogue; what and where to: `catalogue.source`, `catalogue.output`."""
+
+    name: str = Field("ai-product-photo-catalogue", min_length=1, max_length=128)
+    cron: str = "0 1 * * *"
+
+
 class RetrainConfig(Section):
     """When a new model is worth a pipeline run."""
 

@@ -13,12 +13,13 @@ from components.register.config import RegisterConfig
 from components.train.config import TrainConfig
 from components.verify_data.classes import checked_labels
 from components.verify_data.config import VerifyDataConfig
-from pipelines.settings.operations import CostConfig, RetrainConfig, ScheduleConfig
+from pipelines.settings.operations import CatalogueScheduleConfig, CostConfig, RetrainConfig, ScheduleConfig
 from pipelines.settings.places import (
     NEVER_PUSHED,
     DockerConfig,
     ImagesConfig,
     KubeflowConfig,
+    Machine,
     MachinesConfig,
     VertexConfig,
     is_pinned,
@@ -88,6 +89,7 @@ class PipelineConfig(Section):
     vertex: VertexConfig = VertexConfig()
     kubeflow: KubeflowConfig = KubeflowConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    catalogue_schedule: CatalogueScheduleConfig = CatalogueScheduleConfig()
     retrain: RetrainConfig = RetrainConfig()
     cost: CostConfig = CostConfig()
 
@@ -141,6 +143,15 @@ class PipelineConfig(Section):
         """The same with other values in one section."""
         return self.model_copy(update={section: getattr(self, section).model_copy(update=keys)})
 
+    def for_catalogue(self, source: str, output: str, model_uri: str = "") -> Self:
+        """The same for the pipeline that scores a catalogue.
+
+        What a run reads is its source, and no task of it trains: checks of places and machines then hold for it.
+        """
+        machines = self.machines.model_copy(update={"train": self.machines.verify_data, "evaluate": Machine()})
+        config = self.changed("catalogue", source=source, output=output, model_uri=model_uri)
+        return config.changed("data", uri=source).model_copy(update={"machines": machines})
+
     def on_this_disk(self) -> Self:
         """The same with relative paths made absolute: data against this folder, records against the workspace."""
         workspace = self.paths.workspace.resolve()
@@ -150,6 +161,11 @@ class PipelineConfig(Section):
 
         return (
             self.changed("data", uri=absolute(self.data.uri, Path.cwd()))
+            .changed(
+                "catalogue",
+                source=absolute(self.catalogue.source, Path.cwd()),
+                output=absolute(self.catalogue.output, Path.cwd()),
+            )
             .changed(
                 "train",
                 checkpoint_dir=absolute(self.train.checkpoint_dir, workspace),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from components.platform.database import ready
 from components.platform.signals import interrupts_held, sigterm_raises
-from pipelines.config import CREDENTIALS, application_credentials, child_environment
+from pipelines.config import CREDENTIALS, application_credentials, child_environment, revision
 from pipelines.runs import PARAMETERS_FILE, RunRecord
 from pipelines.settings.names import Stage
 from pipelines.settings.pipeline import PipelineConfig
@@ -56,8 +56,8 @@ class DockerTarget(LocalTarget):
         Raises:
             StageError: no engine answers, or an image is neither here nor to be had.
         """
-        context: dict[str, str] = parameters["context"]
-        return check_engine(spec, context["git_sha"]) if ask else []
+        del parameters
+        return check_engine(spec, revision()) if ask else []
 
     def run(self, record: RunRecord, parameters: dict[str, Any], listener: Listener) -> None:
         """Run the spec in the record's folder to its end, beside an MLflow server where none is configured.
@@ -66,7 +66,10 @@ class DockerTarget(LocalTarget):
             StageError: the server did not start.
         """
         with sigterm_raises(), registry_server(self.config) as uri:
-            told = {**parameters, "context": {**parameters["context"], "tracking_uri": uri, "artifact_root": ""}}
+            if record.pipeline == "catalogue":
+                told = {**parameters, "tracking_uri": uri}
+            else:
+                told = {**parameters, "context": {**parameters["context"], "tracking_uri": uri, "artifact_root": ""}}
             (Path(record.folder) / PARAMETERS_FILE).write_text(json.dumps(told, indent=1))
             write_options(Path(record.folder), self.config)
             containers = str(Path(record.folder) / CONTAINERS_FILE)
@@ -80,7 +83,12 @@ def container_options(config: PipelineConfig) -> dict[str, Any]:
     """
     ready(config.tracking_uri)
     workspace = config.paths.workspace.resolve()
-    written, read = [str(workspace)], [config.data.uri, config.train.weights_uri]
+    written, read = (
+        [str(workspace)],
+        [_folder_of(config.data.uri), config.train.weights_uri, config.catalogue.model_uri],
+    )
+    if config.catalogue.output and "://" not in config.catalogue.output:
+        written.append(config.catalogue.output)
     if config.train.checkpoint_dir:
         written.append(config.train.checkpoint_dir)
     if "://" not in config.deploy.ledger_path:
@@ -106,6 +114,16 @@ def container_options(config: PipelineConfig) -> dict[str, Any]:
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
     }
+
+
+def _folder_of(source: str) -> str:
+    """What of a source on this disk the stages must see: of a pattern the folder before it, of a feed its folder."""
+    if not source or "://" in source:
+        return source
+    fixed = Path(source)
+    while any(c in str(fixed) for c in "*?[") and not fixed.exists():
+        fixed = fixed.parent
+    return str(fixed.parent if fixed.is_file() else fixed)
 
 
 def check_engine(spec: Mapping[str, Any], git_sha: str) -> list[str]:

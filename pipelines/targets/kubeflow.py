@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipelines.conclusion import Ended, conclude
 from pipelines.preflight import check_parameters
-from pipelines.runs import PIPELINE_FILE, RunRecord, StageStatus
-from pipelines.settings.names import Stage, stage_of
+from pipelines.runs import PIPELINE_FILE, RunRecord, StageStatus, together
+from pipelines.settings.names import Stage, Task, task_of
 from pipelines.settings.pipeline import PipelineConfig
 from pipelines.targets.kubeflow_client import connect, package, patience, server_errors
 from pipelines.targets.outputs import collect_tracked
@@ -122,7 +122,10 @@ class KubeflowTarget:
 
 def _update(record: RunRecord, found: Any) -> None:
     details = found.run_details.task_details if found.run_details else None
+    states: dict[Task, list[StageStatus]] = {}
     for detail in details or []:
-        stage = stage_of(detail.display_name or "")
+        stage = task_of(detail.display_name or "")
         if stage is not None:
-            record.stage(stage).status = _STAGE_STATES.get(detail.state, record.stage(stage).status)
+            states.setdefault(stage, []).append(_STAGE_STATES.get(detail.state, record.stage(stage).status))
+    for stage, found_there in states.items():
+        record.stage(stage).status = together(found_there)

@@ -74,8 +74,7 @@ class KubeflowScheduler:
             self._client.create_recurring_run(
                 experiment_id=experiment.experiment_id,
                 job_name=wanted.name,
-                description=f"Made by aidetect schedule from {wanted.parameters['context']['git_sha']}. "
-                f"[digest {wanted.digest}]",
+                description=f"Made by aidetect schedule from {wanted.git_sha}. [digest {wanted.digest}]",
                 cron_expression=self.written(wanted),
                 max_concurrency=wanted.max_concurrent_runs,
                 no_catchup=True,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from pipelines.runs import RunRecord
-from pipelines.settings.names import Stage, stage_of
+from pipelines.settings.names import Task, task_of
 from pipelines.targets.target import Listener
 from serving.platform.errors import AidetectError
 
@@ -29,19 +29,19 @@ class LogReader:
         self._record = record
         self._listener = listener
         self._since = 0.0
-        self._running: Stage | None = None
+        self._running: Task | None = None
         self._in_executor_input = False
         self.last_error = ""
         """One line: the message alone of an error that is ours, type and message of another."""
 
     def read(self, line: str) -> None:
         """Take one line, with its newline."""
-        if (match := _STARTED.search(line)) and (stage := stage_of(match[1])):
+        if (match := _STARTED.search(line)) and (stage := task_of(match[1])):
             self._since, self._running = time.monotonic(), stage
             self._record.stage(stage).status = "running"
             self._record.stage(stage).output_dir = str(self._output_dir(match[1]))
             self._changed()
-        elif (match := _FINISHED.search(line)) and (stage := stage_of(match[1])):
+        elif (match := _FINISHED.search(line)) and (stage := task_of(match[1])):
             entry = self._record.stage(stage)
             entry.status = "succeeded" if match[2] == "SUCCESS" else "failed"
             entry.seconds = round(time.monotonic() - self._since, 2)

@@ -12,7 +12,7 @@ from components.platform.cloud_storage import fetch_file
 from components.platform.tracking import fetch_recorded
 from pipelines.conclusion import REPORTS
 from pipelines.runs import RunRecord
-from pipelines.settings.names import Stage
+from pipelines.settings.names import Stage, Task
 from pipelines.settings.pipeline import PipelineConfig
 from serving.platform.cloud_storage import SCHEME
 from serving.platform.errors import StageError
@@ -33,7 +33,7 @@ class Output:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-Outputs = Mapping[tuple[Stage, str], Output]
+Outputs = Mapping[tuple[Task, str], Output]
 """(Stage, artifact name) -> where it lies."""
 
 
@@ -55,8 +55,8 @@ def collect(record: RunRecord, outputs: Outputs) -> list[str]:
             record.stage(stage).output_dir = str(folder)
         except StageError as error:
             missing.append(str(error))
-    for stage, artifact, name in REPORTS:
-        report = outputs.get((stage, artifact))
+    for task, artifact, name in REPORTS:
+        report = outputs.get((task, artifact))
         if report is not None:
             try:
                 _fetch(report.uri, Path(record.folder) / name)

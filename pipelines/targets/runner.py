@@ -15,7 +15,7 @@ from components.platform.signals import interrupts_held, sigterm_raises
 from pipelines.conclusion import REPORTS, conclude
 from pipelines.config import child_environment
 from pipelines.runs import PARAMETERS_FILE, PIPELINE_FILE, REUSED_FILE, RunRecord
-from pipelines.settings.names import stage_of
+from pipelines.settings.names import task_of
 from pipelines.targets.log import LogReader
 from pipelines.targets.target import Listener
 from serving.platform.errors import StageError
@@ -95,14 +95,18 @@ def _lines(process: "subprocess.Popen[str]") -> Iterator[str]:
 def _name_reports(record: RunRecord) -> None:
     """Give the HTML reports names that a browser opens; KFP keeps them without an ending."""
     for stage, artifact, name in REPORTS:
-        if record.stage(stage).output_dir and (source := record.output(stage, artifact)).is_file():
+        if (
+            record.ran(stage)
+            and record.stage(stage).output_dir
+            and (source := record.output(stage, artifact)).is_file()
+        ):
             shutil.copyfile(source, Path(record.folder) / name)
 
 
 def _relocate(record: RunRecord) -> None:
     """Point every stage at its real folder, known for certain only after the run."""
     for path in (Path(record.folder) / "artifacts").glob("*/*"):
-        if (stage := stage_of(path.name)) is not None:
+        if (stage := task_of(path.name)) is not None:
             record.stage(stage).output_dir = str(path)
 
 

@@ -14,6 +14,8 @@ class Wanted:
     max_concurrent_runs: int
     spec: dict[str, Any]
     parameters: dict[str, Any]
+    git_sha: str
+    """Commit that they were made from."""
     digest: str
     """Of spec, parameters and everything else that decides what a run does."""
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from components.platform.google_cloud import connect, google_errors, label, patience
 from pipelines.conclusion import Ended, conclude
 from pipelines.preflight import ask_cloud, check_cloud, refuse_movable_tags
-from pipelines.runs import PIPELINE_FILE, RunRecord, StageStatus
-from pipelines.settings.names import Stage, stage_of
+from pipelines.runs import PIPELINE_FILE, RunRecord, StageStatus, together
+from pipelines.settings.names import JOB_NAMES, Stage, Task, task_of
 from pipelines.settings.pipeline import PipelineConfig
 from pipelines.targets.outputs import Output, Outputs, collect
 from pipelines.targets.scheduler import Scheduler
@@ -59,7 +59,7 @@ class VertexTarget:
             PreflightError: the run would be refused or wasted; nothing was sent.
         """
         check_cloud(self.config, parameters, spec)
-        return ask_cloud(self.config) if ask else []
+        return ask_cloud(self.config, parameters.get("destination", "")) if ask else []
 
     def run(self, record: RunRecord, parameters: dict[str, Any], listener: Listener) -> None:
         """Submit the spec in the record's folder.
@@ -170,7 +170,7 @@ def _stands(record: RunRecord, config: PipelineConfig) -> bool:
 
 def _said(details: list[Any]) -> str:
     """What Vertex AI says of the first stage that failed."""
-    failed = [d for d in details if d.state.name in ("FAILED", "CANCELLED") and stage_of(d.task_name)]
+    failed = [d for d in details if d.state.name in ("FAILED", "CANCELLED") and task_of(d.task_name)]
     return str(failed[0].error.message) if failed else ""
 
 
@@ -193,7 +193,7 @@ def _initialise(config: PipelineConfig) -> None:
 
 def job_id(record: RunRecord) -> str:
     """Vertex AI's id of the run: repeating a submission meets the same id and is refused there."""
-    return f"ai-product-photo-detector-{record.run_id}"
+    return f"{JOB_NAMES[record.pipeline]}-{record.run_id}"
 
 
 def run_labels(record: RunRecord) -> dict[str, str]:
@@ -232,21 +232,24 @@ def _jobs(record: RunRecord, config: PipelineConfig) -> "PipelineServiceClient":
 
 
 def _update(record: RunRecord, details: list[Any]) -> None:
+    """Write how each stage stands; one that runs many times, as a group of shards, stands as its worst."""
+    found: dict[Task, list[Any]] = {}
     for detail in details:
-        stage = stage_of(detail.task_name)
-        if stage is None:
-            continue
+        if (stage := task_of(detail.task_name)) is not None:
+            found.setdefault(stage, []).append(detail)
+    for stage, ran in found.items():
         entry = record.stage(stage)
-        entry.status = _STAGE_STATES.get(detail.state.name, entry.status)
-        if detail.start_time and detail.end_time:
-            entry.seconds = round(detail.end_time.timestamp() - detail.start_time.timestamp(), 2)
+        entry.status = together([_STAGE_STATES.get(detail.state.name, entry.status) for detail in ran])
+        times = [(d.start_time.timestamp(), d.end_time.timestamp()) for d in ran if d.start_time and d.end_time]
+        if times:
+            entry.seconds = round(max(end for _, end in times) - min(start for start, _ in times), 2)
 
 
 def _outputs(details: list[Any]) -> Outputs:
     """The artifacts of the stages that ran, by stage and name."""
     found = {}
     for detail in details:
-        stage = stage_of(detail.task_name)
+        stage = task_of(detail.task_name)
         if stage is not None:
             for name, listed in detail.outputs.items():
                 for artifact in listed.artifacts:

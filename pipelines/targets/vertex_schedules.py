@@ -151,7 +151,7 @@ class VertexScheduler:
         from google.protobuf import json_format
 
         config = self._config.vertex
-        labels = {"reason": "schedule", "git-sha": label(wanted.parameters["context"]["git_sha"][:40])}
+        labels = {"reason": "schedule", "git-sha": label(wanted.git_sha[:40])}
         document: dict[str, Any] = {
             "displayName": wanted.name,
             "pipelineSpec": wanted.spec,

@@ -8,7 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHES = ("tests.bench.bench_verify_data", "tests.bench.bench_training", "tests.bench.bench_serving")
+BENCHES = (
+    "tests.bench.bench_verify_data",
+    "tests.bench.bench_training",
+    "tests.bench.bench_serving",
+    "tests.bench.bench_catalogue",
+)
 ON_DEMAND = ("tests.bench.bench_recipe",)
 """Two whole trainings long, and about accuracy instead of speed: run only when named."""
 

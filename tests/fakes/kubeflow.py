@@ -10,7 +10,7 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from tests.fakes.google_rest import ApiError, GoogleRest, Request
-from tests.fakes.vertex_pipelines import STAGES
+from tests.fakes.vertex_pipelines import stages_of
 
 _BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -108,8 +108,10 @@ class FakeKubeflow(GoogleRest):
         if run["state"] == "CANCELED":
             return run
         self.looks[run_id] += 1
-        last = self.fails or ("quality-gate" if self.refuses else STAGES[-1])
-        done = STAGES[: min(1 + self.looks[run_id], STAGES.index(last) + 1)]
+        spec = run["pipeline_spec"]
+        stages = stages_of(spec.get("pipeline_spec", spec))
+        last = self.fails or ("quality-gate" if self.refuses else stages[-1])
+        done = stages[: min(1 + self.looks[run_id], stages.index(last) + 1)]
         run["run_details"] = {
             "task_details": [
                 {"display_name": stage, "state": "FAILED" if stage == self.fails else "SUCCEEDED"} for stage in done

@@ -15,6 +15,8 @@ from tests.fakes.policy import Policy
 from tests.fakes.vertex import parse, show
 from tests.releases import make_evaluation, make_verdict
 
+CATALOGUE = ("plan-catalogue", "score-group", "score-group", "report-catalogue")
+"""With two groups of shards."""
 STAGES = ("verify-data", "train", "evaluate", "quality-gate", "register", "deploy")
 State = aiplatform_v1.PipelineTaskDetail.State
 
@@ -114,8 +116,9 @@ class FakeVertexPipelines(GoogleRest):
         if name in self.cancelled:
             return show(job)
         self.looks[name] += 1
-        done = STAGES[: 1 + self.looks[name] // self.pace]
-        last = "quality-gate" if self.refuses else STAGES[-1]
+        stages = stages_of(spec_of(job))
+        done = stages[: 1 + self.looks[name] // self.pace]
+        last = "quality-gate" if self.refuses else stages[-1]
         details = []
         for stage in done:
             failed = stage == self.fails
@@ -150,6 +153,7 @@ class FakeVertexPipelines(GoogleRest):
         passed = not self.refuses if self.says_passed is None else self.says_passed
         root = f"{job.runtime_config.gcs_output_directory}/1234/{job.name.rpartition('/')[2]}/{stage}_99"
         names = {"verify-data": "report", "train": "curves", "quality-gate": "verdict"}
+        names |= {"report-catalogue": "page"}
         made = ["evaluation", "report"] if stage == "evaluate" else [names[stage]] if stage in names else []
         with tempfile.TemporaryDirectory() as scratch:
             for name in made:
@@ -202,6 +206,11 @@ class FakeVertexPipelines(GoogleRest):
         schedule.next_run_time = {"seconds": 1_800_000_000}
         self.schedules[schedule.name] = schedule
         return show(schedule)
+
+
+def stages_of(spec: dict[str, Any]) -> tuple[str, ...]:
+    """The tasks that a run of the pipeline goes through, in order."""
+    return CATALOGUE if spec["pipelineInfo"]["name"] == "ai-product-photo-catalogue" else STAGES
 
 
 def spec_of(job: aiplatform_v1.PipelineJob) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 from google.cloud import aiplatform_v1, storage
 
 from pipelines.runs import PARAMETERS_FILE, PIPELINE_FILE, RunRecord, StageRun
-from pipelines.settings.names import STAGES, Stage, stage_of
+from pipelines.settings.names import STAGES, Task, task_of
 from pipelines.targets.docker import CONTAINERS_FILE
 from pipelines.targets.runner import run_spec
 from tests.fakes.google_rest import ApiError, Request
@@ -30,7 +30,7 @@ _STATES = {
     "succeeded": _States.SUCCEEDED,
     "failed": _States.FAILED,
 }
-_READ: dict[Stage, tuple[str, ...]] = {
+_READ: dict[Task, tuple[str, ...]] = {
     "evaluate": ("evaluation", "report"),
     "quality_gate": ("verdict",),
     "deploy": ("deployment",),
@@ -157,8 +157,8 @@ class ExecutingVertex(FakeVertex):
         return job
 
     @staticmethod
-    def _outputs(job: aiplatform_v1.PipelineJob, record: RunRecord, stage: Stage) -> dict[str, Any]:
-        if stage_of(stage.replace("_", "-")) is None or not record.ran(stage):
+    def _outputs(job: aiplatform_v1.PipelineJob, record: RunRecord, stage: Task) -> dict[str, Any]:
+        if task_of(stage.replace("_", "-")) is None or not record.ran(stage):
             return {}
         root = f"{job.runtime_config.gcs_output_directory}/{record.run_id}/{stage}"
         return {artifact: {"artifacts": [{"uri": f"{root}/{artifact}"}]} for artifact in _READ.get(stage, ())}

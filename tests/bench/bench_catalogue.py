@@ -1,0 +1,134 @@
+"""Scoring a catalogue against the engines' limit: CPU a photo, throughput, growth of memory.
+
+`python -m tests.bench.bench_catalogue` makes JPEGs of mixed sizes, then runs paired rounds, each way once a round and
+in turn: as many plain processes as cores, each with one single-thread detector and its share of the files (the limit);
+and `score_catalogue` on this machine. Printed are medians of the rounds' ratios. Peak memory is that of the largest
+process, at 1x and at 10x the photos. Targets: CPU <= 1.10x, throughput >= 0.90x of the limit, memory <= 1.25x at 10x.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing.forkserver import _forkserver
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from serving.platform.cores import usable_cores
+from tests.bench.serving_inputs import efficientnet_bundle, photographs
+
+Way = Callable[[Path, Path, Path], None]
+
+
+def make_photos(folder: Path, count: int, original: Path) -> Path:
+    """`count` JPEGs of 400 to 1,200 px: crops of one photograph, no two alike."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    with Image.open(original) as opened:
+        picture = opened.convert("RGB")
+    for number in range(count):
+        width, height = (int(side) for side in rng.integers(400, 1000, 2))
+        x, y = int(rng.integers(0, picture.width - width)), int(rng.integers(0, picture.height - height))
+        picture.crop((x, y, x + width, y + height)).save(folder / f"{number:06d}.jpg", quality=88)
+    return folder
+
+
+def judge_share(bundle: Path, photos: Path, share: int, of: int) -> None:
+    """The limit's worker: read, judge, forget."""
+    from serving.detector.detector import Detector
+
+    detector = Detector.load(bundle, threads=1)
+    for path in sorted(photos.iterdir())[share::of]:
+        detector.judge(path.read_bytes())
+
+
+def limit(bundle: Path, photos: Path, _: Path) -> None:
+    """Plain processes, one for each core."""
+    cores = usable_cores()
+    command = [sys.executable, "-m", __spec__.name, "--share", str(bundle), str(photos)]
+    workers = [subprocess.Popen([*command, str(share), str(cores)]) for share in range(cores)]
+    codes = [worker.wait() for worker in workers]
+    if any(codes):
+        raise RuntimeError("a worker of the limit failed")
+
+
+def scored(bundle: Path, photos: Path, output: Path) -> None:
+    """The product on this machine."""
+    from components.catalogue.config import CatalogueConfig
+    from components.catalogue.stage import score_catalogue
+
+    score_catalogue(str(photos), str(output), bundle, "bench", CatalogueConfig(shard_photos=50))
+
+
+WAYS: dict[str, Way] = {"limit": limit, "score": scored}
+
+
+def measure(way: str, bundle: Path, photos: Path) -> dict[str, float]:
+    """One way in a process of its own: seconds, CPU seconds of all its processes, MB of the largest."""
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, "-m", __spec__.name, "--way", way, str(bundle), str(photos), f"{scratch}/out"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _run_way(name: str, bundle: Path, photos: Path, output: Path) -> dict[str, float]:
+    started = time.monotonic()
+    WAYS[name](bundle, photos, output)
+    # the workers are the fork server's children: their time is told once it has ended and was waited for
+    _forkserver._stop()  # type: ignore[attr-defined] # there is no public way
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return {
+        "seconds": time.monotonic() - started,
+        "cpu": sum(usage.ru_utime + usage.ru_stime for usage in usages),
+        "mb": max(usage.ru_maxrss for usage in usages) / 1024,
+    }
+
+
+def main() -> int:
+    """Print one line for each way, and one for memory."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--photos", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--share", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--way", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.share:
+        bundle, photos, share, of = options.share
+        judge_share(Path(bundle), Path(photos), int(share), int(of))
+        return 0
+    if options.way:
+        name, *places = options.way
+        print(json.dumps(_run_way(name, *map(Path, places))))
+        return 0
+    with tempfile.TemporaryDirectory(prefix="aidetect-bench-") as scratch:
+        _bench(Path(scratch), options)
+    return 0
+
+
+def _bench(scratch: Path, options: Any) -> None:
+    made = photographs(scratch)
+    bundle = efficientnet_bundle(scratch / "bundle", made["1024"])
+    tenth = make_photos(scratch / "tenth", max(50, options.photos // 10), made["12MP"])
+    photos = make_photos(scratch / "photos", options.photos, made["12MP"])
+    ways = ["limit", "score"]
+    rounds = [{way: measure(way, bundle, photos) for way in ways} for _ in range(options.rounds)]
+    for way in ways:
+        cpu = statistics.median(r[way]["cpu"] / r["limit"]["cpu"] for r in rounds)
+        rate = statistics.median(r["limit"]["seconds"] / r[way]["seconds"] for r in rounds)
+        each = statistics.median(r[way]["cpu"] for r in rounds) / options.photos * 1e3
+        print(f"{way:6} {each:7.1f} ms CPU a photo, {cpu:.2f}x the limit's; throughput {rate:.2f}x", flush=True)
+    small, large = measure("score", bundle, tenth)["mb"], statistics.median(r["score"]["mb"] for r in rounds)
+    print(f"memory of the largest process: {small:.0f} MB at a tenth, {large:.0f} MB: {large / small:.2f}x")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

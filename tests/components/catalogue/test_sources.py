@@ -1,0 +1,199 @@
+"""Where photos come from: Parquet, feeds of paths and addresses, buckets; each has its row or is one line."""
+
+import shutil
+import tracemalloc
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from components.catalogue.config import CatalogueConfig
+from components.catalogue.entries import entries_of
+from serving.platform.errors import AidetectError
+from tests.components.catalogue.jobs import picture, rows_of, score
+from tests.fakes.gcs import FakeGcs
+from tests.serving.fetch.shop import Answer, ok, raw, redirect, shop, status
+
+
+def test_a_parquet_of_images_is_scored_by_row(photos: Path, toy_bundle: Path, tmp_path: Path) -> None:
+    files = sorted((photos / "a").glob("[0-9]*"))
+    cells = [{"bytes": path.read_bytes(), "path": path.name} for path in files] + [{"bytes": None, "path": None}]
+    table = pa.table({"image": cells, "id": [f"sku-{n}" for n in range(len(cells))]})
+    (tmp_path / "in").mkdir()
+    pq.write_table(table, tmp_path / "in/products.parquet", row_group_size=5)
+    score(tmp_path / "in", tmp_path / "out", toy_bundle, shard_photos=4)
+    rows = rows_of(tmp_path / "out")
+    assert [row["id"] for row in rows] == [f"sku-{n}" for n in range(len(cells))]
+    assert [row["refused_reason"] for row in rows] == [None] * len(files) + ["empty"]
+    assert rows[0]["uri"] == "products.parquet#0"
+
+
+FEEDS = {
+    "feed.csv": "sku;id;image_url\n1;a;{0}\n2;b;{1}\n",
+    "feed.tsv": "id\timage_link\tadditional_image_link\na\t{0}\t\nb\t{1}\t{0},{1}\n",
+    "feed.txt": "id\timage_link\na\t{0}\nb\t{1}\n",
+    "feed.xml": (
+        '<rss xmlns:g="http://base.google.com/ns/1.0" version="2.0"><channel>'
+        "<title>Shop</title><image_link>no</image_link>"
+        "<item><g:id>a</g:id><g:image_link>{0}</g:image_link><g:shipping><g:id>no</g:id></g:shipping></item>"
+        "<item><g:image_link><![CDATA[ {1} ]]></g:image_link><g:additional_image_link>{0}</g:additional_image_link>"
+        "<g:additional_image_link>{1}</g:additional_image_link><g:id>b</g:id></item></channel></rss>"
+    ),
+    "feed.atom": (
+        '<feed xmlns="http://www.w3.org/2005/Atom" xmlns:g="http://base.google.com/ns/1.0"><id>tag:shop</id>'
+        "<entry><id>tag:1</id><g:id>a</g:id><g:image_link>{0}</g:image_link></entry>"
+        "<entry><g:id>b</g:id><id>tag:2</id><g:image_link>{1}</g:image_link></entry></feed>"
+    ),
+    "feed.jsonl": '{{"id": "a", "path": "{0}"}}\n\n{{"id": "b", "path": "{1}", "more": [1]}}\n',
+}
+
+
+@pytest.mark.parametrize("name", FEEDS)
+def test_a_feed_names_photos_by_path(photos: Path, toy_bundle: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(photos / "a", tmp_path / "images")
+    feed = tmp_path / name
+    feed.write_text(FEEDS[name].format("images/03.jpg", "images/06.png"), encoding="utf-8-sig")
+    score(feed, tmp_path / "out", toy_bundle)
+    rows = rows_of(tmp_path / "out")
+    assert [row["id"] for row in rows][:2] == ["a", "b"]
+    assert all(row["refused_reason"] is None for row in rows)
+    if name in ("feed.tsv", "feed.xml"):
+        assert [row["id"] for row in rows][2:] == ["b#additional_image_link/1", "b#additional_image_link/2"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"sku,picture\n1,a.jpg\n", "--column; it has: sku, picture"),
+        (b"\xff\xfei\x00d\x00", "UTF-8"),
+        (b"", "--column"),
+        (b"image_url\n" + b"x" * 2_000_000, "longer than"),
+        (b"image_url\n", "no photos"),
+        (b",".join(b"c%d" % n for n in range(3000)), "more than 2,000 columns"),
+        # a row of lines that quotes hold together
+        (b"image_url,x\n" + b'a,"b\n' + b'c","d\n' * 300_000, "longer than"),
+        (b'{"path": "a", ' + b", ".join(b'"k%d": 1' % n for n in range(3000)) + b"}", "more than 2,000 members"),
+        (b"<rss><channel><item>", "not well-formed"),
+        (b"<rss><channel></channel></rss>", "no photos"),
+        (b'<!DOCTYPE r [<!ENTITY a "aa"><!ENTITY b "&a;&a;">]><rss><item><id>&b;</id></item></rss>', "DOCTYPE"),
+        (b'<!DOCTYPE r SYSTEM "file:///etc/passwd"><rss/>', "DOCTYPE"),
+        (b"<rss><item><id>&b;</id></item></rss>", "not well-formed"),
+        (b"<a>" * 5000, "nested deeper"),
+        (b"<rss><!--" + b"x" * 2_000_000, "longer than|not well-formed"),
+    ],
+)
+def test_an_unreadable_feed_is_one_line_and_begins_nothing(
+    toy_bundle: Path, tmp_path: Path, content: bytes, message: str
+) -> None:
+    feed = tmp_path / f"feed.{'xml' if content[:1] == b'<' else 'jsonl' if content[:1] == b'{' else 'csv'}"
+    feed.write_bytes(content)
+    with pytest.raises(AidetectError, match=message) as error:
+        score(feed, tmp_path / "out", toy_bundle)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out/job.json").exists()
+
+
+def test_an_xml_feed_is_read_as_a_stream_and_its_texts_are_cut(tmp_path: Path) -> None:
+    item = b"<item><id>%d</id><image_link>http://x.example/%d.jpg</image_link><description>%s</description></item>"
+    with (tmp_path / "feed.xml").open("wb") as feed:
+        feed.write(b"<rss><channel>")
+        for number in range(20_000):
+            feed.write(item % (number, number, b"y" * 500))
+        feed.write(b"<item><image_link>" + b"z" * 500_000 + b"</image_link>" * 1 + b"</item></channel></rss>")
+    tracemalloc.start()
+    found = 0
+    for entry in entries_of(str(tmp_path / "feed.xml"), CatalogueConfig()):
+        found += 1
+        assert len(entry.uri) <= 8192
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == 20_001
+    assert peak < 4 * 2**20
+
+
+def test_a_feed_reads_nothing_outside_its_folder(photos: Path, toy_bundle: Path, tmp_path: Path) -> None:
+    inside = tmp_path / "feed"
+    inside.mkdir()
+    (inside / "link.jpg").symlink_to(photos / "a/03.jpg")
+    (inside / "feed.csv").write_text(f"path\n{photos}/a/03.jpg\n../secret.jpg\nlink.jpg\nmissing.jpg\n\x01\n.\n")
+    picture(tmp_path / "secret.jpg", 1)
+    score(inside / "feed.csv", tmp_path / "out", toy_bundle)
+    reasons = [row["refused_reason"] for row in rows_of(tmp_path / "out")]
+    assert reasons == ["path_refused"] * 3 + ["not_found", "not_found", "not_a_file"]
+    score(inside / "feed.csv", tmp_path / "all", toy_bundle, paths_root="/")
+    assert rows_of(tmp_path / "all")[0]["refused_reason"] is None
+
+
+def test_a_feed_of_addresses_has_a_row_for_every_way_a_host_can_fail(
+    photos: Path, toy_bundle: Path, tmp_path: Path
+) -> None:
+    good = (photos / "a/03.jpg").read_bytes()
+    pages: dict[str, bytes | Answer] = {
+        "/good.jpg": good,
+        "/moved.jpg": redirect("/good.jpg"),
+        "/page.jpg": b"<html>gone</html>",
+        "/cut.jpg": good[:300],
+        "/404.jpg": status(404),
+        "/503.jpg": status(503, "Retry-After: 9999\r\n"),
+        "/loop.jpg": redirect("/loop.jpg"),
+        "/inside.jpg": redirect("http://169.254.169.254/"),
+        "/short.jpg": raw(ok(good)[:-10]),
+        "/large.jpg": b"x" * 300_000,
+    }
+    expected = {
+        "good.jpg": None, "moved.jpg": None, "page.jpg": "unsupported_type", "cut.jpg": "corrupt",
+        "404.jpg": "not_found", "503.jpg": "unavailable", "loop.jpg": "too_many_redirects",
+        "inside.jpg": "address_refused", "short.jpg": "incomplete", "large.jpg": "too_large",
+    }  # fmt: skip
+    with shop(pages) as host:
+        lines = [f"{path[1:]},{host.url(path)}" for path in pages]
+        lines += ["ftp.jpg,ftp://127.0.0.1/a.jpg", "file.jpg,file:///etc/passwd", "private.jpg,http://10.0.0.1/a.jpg"]
+        (tmp_path / "feed.csv").write_text("id,url\n" + "\n".join(lines) + "\n")
+        score(
+            tmp_path / "feed.csv", tmp_path / "out", toy_bundle,
+            trusted_hosts=("127.0.0.1",), fetch_attempts=2, fetch_deadline_s=5,
+        )  # fmt: skip
+    reasons = {row["id"]: row["refused_reason"] for row in rows_of(tmp_path / "out")}
+    expected |= {"ftp.jpg": "url_invalid", "file.jpg": "url_invalid", "private.jpg": "address_refused"}
+    assert reasons == expected
+
+
+def test_a_bucket_is_source_and_destination(photos: Path, toy_bundle: Path, tmp_path: Path, bucket: FakeGcs) -> None:
+    files = sorted((photos / "a").glob("[0-9]*.*"))
+    for path in files:
+        bucket.put(f"gs://shop/in/{path.name}", path.read_bytes())
+    bucket.put("gs://shop/in/.hidden", b"")
+    bucket.put("gs://shop/in/large.jpg", b"\xff\xd8\xff" + bytes(300_000))
+    bucket.put("gs://shop/in/empty.jpg", b"")
+    bucket.put("gs://shop/feed/feed.csv", f"id,path\nx,{files[0].name}\ny,../in/{files[0].name}\n".encode())
+    bucket.put(f"gs://shop/feed/{files[0].name}", files[0].read_bytes())
+    table = pa.table({"image": [{"bytes": path.read_bytes(), "path": path.name} for path in files]})
+    pq.write_table(table, tmp_path / "t.parquet", row_group_size=4)
+    bucket.put("gs://shop/tables/t.parquet", (tmp_path / "t.parquet").read_bytes())
+
+    def rows(result: str) -> dict[object, object]:
+        parts = sorted(name for name in bucket.objects if name.startswith(f"shop/{result}/parts/"))
+        found = [row for name in parts for row in pq.read_table(pa.BufferReader(bucket.objects[name])).to_pylist()]
+        return {row["id"]: row["refused_reason"] or row["probability"] for row in found}
+
+    summary = score("gs://shop/in", "gs://shop/out", toy_bundle)
+    local = score(photos / "a", tmp_path / "out", toy_bundle)
+    expected = {row["id"]: row["probability"] for row in rows_of(tmp_path / "out") if not row["refused_reason"]}
+    assert rows("out") == expected | {"large.jpg": "too_large", "empty.jpg": "empty"}
+    assert summary.decisions == local.decisions
+    assert b"summary" not in b"".join(name.encode() for name in bucket.objects if "parts" in name)
+    score("gs://shop/in/0*", "gs://shop/out2", toy_bundle)
+    assert set(rows("out2")) == {f"in/{path.name}" for path in files if path.name.startswith("0")}
+    score("gs://shop/feed/feed.csv", "gs://shop/out3", toy_bundle)
+    assert rows("out3") == {"x": expected[files[0].name], "y": "path_refused"}
+    score("gs://shop/tables", "gs://shop/out4", toy_bundle)
+    assert list(rows("out4").values()) == [expected[path.name] for path in files]
+    # what is committed is not written again, and a lost part is
+    before = dict(bucket.generations)
+    del bucket.objects["shop/out/parts/part-000001.parquet"]
+    score("gs://shop/in", "gs://shop/out", toy_bundle)
+    changed = {name for name, generation in bucket.generations.items() if before.get(name) != generation}
+    assert {name for name in changed if "/parts/" in name or "/plan/" in name} == {"shop/out/parts/part-000001.parquet"}
+    with pytest.raises(AidetectError, match="no photos"):
+        score("gs://shop/none", "gs://shop/out5", toy_bundle)
