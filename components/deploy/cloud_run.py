@@ -11,6 +11,7 @@ from components.deploy.config import DeployConfig
 from components.deploy.rollout import Serving, Started, shrunk
 from components.deploy.smoke import HttpProber, Prober
 from components.deploy.smoke_key import smoke_headers
+from components.deploy.traffic import by_revision, held_by_name, newest, short, tagged
 from components.platform.google_cloud import connect, google_errors, label, patience
 from serving.platform.errors import StageError
 
@@ -113,7 +114,7 @@ class CloudRunService:
             The revision's name and a prober of the tag's address.
         """
         self.fill(service.template, version)
-        service.traffic = [*held_by_name(service, self.config), *tagged(service, tag), _newest(0, tag)]
+        service.traffic = [*held_by_name(service, self.config), *tagged(service, tag), newest(0, tag)]
         updated = self.update(service, "make the new revision", "template", "traffic")
         revision = short(updated.latest_created_revision)
         urls = [status.uri for status in updated.traffic_statuses if status.tag == tag]
@@ -247,12 +248,12 @@ class CloudRunRollout:
                     f"Cloud Run service {self._config.service}: {short(service.latest_created_revision)} was made "
                     f"after {self._revision}; deploy again"
                 )
-            service.traffic = [_newest(100), *tagged(service, CANDIDATE)]
+            service.traffic = [newest(100), *tagged(service, CANDIDATE)]
         else:
-            mine = run_v2.TrafficTarget(type_=_by_revision(), revision=self._revision, percent=percent, tag=CANDIDATE)
+            mine = run_v2.TrafficTarget(type_=by_revision(), revision=self._revision, percent=percent, tag=CANDIDATE)
             left = shrunk({target.revision: target.percent for target in self._held}, 100 - percent)
             held = [
-                run_v2.TrafficTarget(type_=_by_revision(), revision=name, percent=share)
+                run_v2.TrafficTarget(type_=by_revision(), revision=name, percent=share)
                 for name, share in left.items()
                 if share
             ]
@@ -303,40 +304,6 @@ def copied(service: "Service") -> "Service":
     return run_v2.Service(run_v2.Service.pb(service))
 
 
-def held_by_name(service: "Service", config: DeployConfig) -> "list[TrafficTarget]":
-    """Users' traffic as it is now, by revision name.
-
-    Raises:
-        StageError: nobody is served yet.
-    """
-    from google.cloud import run_v2
-
-    held = [
-        run_v2.TrafficTarget(
-            type_=_by_revision(),
-            revision=status.revision or short(service.latest_ready_revision),
-            percent=status.percent,
-        )
-        for status in service.traffic_statuses
-        if status.percent
-    ]
-    if not held:
-        raise StageError(f"Cloud Run service {config.service} serves no revision yet; apply Terraform first")
-    return held
-
-
-def tagged(service: "Service", *without: str) -> "list[TrafficTarget]":
-    """The tags of revisions that have no users, but those named."""
-    return [target for target in service.traffic if target.tag and not target.percent and target.tag not in without]
-
-
-def tag_target(revision: str, tag: str) -> "TrafficTarget":
-    """A tag on a revision, at 0 % of the traffic."""
-    from google.cloud import run_v2
-
-    return run_v2.TrafficTarget(type_=_by_revision(), revision=revision, percent=0, tag=tag)
-
-
 def refuse_preview(service: "Service", config: DeployConfig) -> None:
     """Raise StageError while the service's template is that of a preview: its image is not the one users get."""
     tag = service.template.labels.get(PREVIEW)
@@ -345,25 +312,6 @@ def refuse_preview(service: "Service", config: DeployConfig) -> None:
             f"the newest revision of Cloud Run service {config.service} is the preview {tag}, under way or cut short; "
             "wait for it, or put the service right with: aidetect deploy --image IMAGE"
         )
-
-
-def _newest(percent: int, tag: str = "") -> "TrafficTarget":
-    """Traffic that follows whichever revision is the newest."""
-    from google.cloud import run_v2
-
-    latest = run_v2.TrafficTargetAllocationType.TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST
-    return run_v2.TrafficTarget(type_=latest, percent=percent, tag=tag)
-
-
-def _by_revision() -> Any:
-    from google.cloud import run_v2
-
-    return run_v2.TrafficTargetAllocationType.TRAFFIC_TARGET_ALLOCATION_TYPE_REVISION
-
-
-def short(revision: str) -> str:
-    """A revision's name without the path before it."""
-    return revision.rpartition("/")[2]
 
 
 def _id_token(audience: str) -> str:

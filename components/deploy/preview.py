@@ -13,22 +13,13 @@ from typing import TYPE_CHECKING, Final
 from pydantic import BaseModel, ConfigDict
 
 from components.artifacts.model_version import CHAMPION, ModelVersion
-from components.deploy.cloud_run import (
-    CANDIDATE,
-    PREVIEW,
-    CloudRunService,
-    copied,
-    held_by_name,
-    refuse_preview,
-    short,
-    tag_target,
-    tagged,
-)
+from components.deploy.cloud_run import CANDIDATE, PREVIEW, CloudRunService, copied, refuse_preview
 from components.deploy.config import DeployConfig
 from components.deploy.ledger import Ledger
 from components.deploy.promotion import approved_examples, taking_back
 from components.deploy.smoke import HttpProber, SmokeReport, smoke
 from components.deploy.smoke_key import smoke_headers
+from components.deploy.traffic import held_by_name, short, tag_target, tagged
 from components.platform.registry import Registry
 from components.platform.signals import sigterm_raises
 from serving.platform.errors import StageError
