@@ -20,12 +20,9 @@ from serving.detector.bundle import RELEASE, read_manifest, verify
 from serving.platform import cloud_storage
 from serving.platform.errors import BundleError, ModelNotFoundError, RegistryMissingError, StageError, one_line
 from serving.platform.mlflow_sign_in import sign_in
-from serving.registry_file import SQLITE, read_versions
+from serving.registry_file import ARTIFACTS, SQLITE, read_versions
 
 MODELS: Final = "models:/"
-ARTIFACTS: Final = "mlflow-artifacts"
-"""Folder beside a sqlite registry that holds its files; they are found there wherever both are moved together."""
-
 DIGEST_TAG: Final = "digest"
 """Tag of a registered version: the digest of the bundle that passed the gate."""
 

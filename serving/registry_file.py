@@ -12,6 +12,8 @@ from typing import Final
 from urllib.parse import quote
 
 SQLITE: Final = "sqlite:///"
+ARTIFACTS: Final = "mlflow-artifacts"
+"""Folder beside a sqlite registry that holds its files; they are found there wherever both are moved together."""
 SCHEMA: Final = "dc11669786a5"
 """Revision of MLflow's tables that is read here; a test compares it with the installed MLflow's."""
 _WAIT_S: Final = 5.0
@@ -50,6 +52,8 @@ def read_versions(tracking_uri: str, name: str) -> list[RegisteredVersion] | Non
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=_WAIT_S)) as database:
             if database.execute("SELECT version_num FROM alembic_version").fetchall() != [(SCHEMA,)]:
                 return None
+            if not (path.parent / ARTIFACTS).is_dir() and _are_elsewhere(database, path):
+                return None
             tags: dict[int, dict[str, str]] = {}
             for version, key, value in database.execute(_TAGS, (name,)):
                 tags.setdefault(version, {})[key] = value
@@ -72,6 +76,13 @@ def read_versions(tracking_uri: str, name: str) -> list[RegisteredVersion] | Non
         )
         for version, source, _, created in found
     ]
+
+
+def _are_elsewhere(database: sqlite3.Connection, path: Path) -> bool:
+    """Whether this is a copy of a registry without its files: what is to be said of it, the stages say."""
+    home = (path.parent.resolve() / ARTIFACTS).as_uri()
+    kept = [location or "" for (location,) in database.execute("SELECT artifact_location FROM experiments")]
+    return any(location.endswith(f"/{ARTIFACTS}") and location != home for location in kept)
 
 
 def _run_of(source: str) -> str:

@@ -8,8 +8,7 @@ from urllib.parse import unquote
 
 from serving.platform.errors import StageError
 from serving.platform.jsonlines import LocalLines
-from serving.registry import ARTIFACTS
-from serving.registry_file import SQLITE
+from serving.registry_file import ARTIFACTS, SQLITE
 
 _WAIT_S: Final = 300.0
 """For another process to make the database; MLflow's tables take some ten seconds on a busy machine."""

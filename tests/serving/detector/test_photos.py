@@ -311,8 +311,10 @@ def test_the_first_frame_is_shown_where_the_animation_puts_it() -> None:
 
 
 def test_the_page_shows_the_picture_as_it_is_judged() -> None:
-    from serving.ui.heatmap import shown
+    from serving.detector import heatmap
+    from serving.ui.heatmap import SIDES_PX, shown
 
     wide = saved("PNG", in_profile(photos.colourful(), wide_gamut()), icc_profile=wide_gamut())
     for data in (wide, photos.HEIC, saved("JPEG", exif=turned(6))):
-        assert np.array_equal(np.asarray(shown(data)).astype(np.int16), pixels(data))
+        judged = heatmap.shown(decode(data).rgb, sides_px=SIDES_PX)
+        assert np.array_equal(np.asarray(shown(data)), np.asarray(judged))
