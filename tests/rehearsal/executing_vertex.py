@@ -88,11 +88,16 @@ class ExecutingVertex(FakeVertex):
         assert parameters["train_config"]["device"] == "cuda"
         parameters["train_config"]["device"] = "cpu"
         (folder / PARAMETERS_FILE).write_text(json.dumps(parameters))
-        # this machine's files are not there: only the job's root, which KFP mounts for its owner to write
+        # this machine's files are not there: only the job's root, which KFP mounts for its owner to write, and the
+        # job's bucket, which Vertex AI mounts at /gcs
+        bucket = request.body["runtimeConfig"]["gcsOutputDirectory"].removeprefix("gs://").partition("/")[0]
+        mounted = self._scratch / "gcs" / bucket
+        mounted.mkdir(parents=True, exist_ok=True)
         options = {
             "network_mode": "host",
             "user": f"{os.getuid()}:{os.getgid()}",
             "environment": {},
+            "mounts": [{"Target": f"/gcs/{bucket}", "Source": str(mounted), "Type": "bind", "ReadOnly": False}],
             "read_only": True,
             "tmpfs": {"/tmp": ""},
             "cap_drop": ["ALL"],

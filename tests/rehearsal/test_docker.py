@@ -143,7 +143,7 @@ def test_a_container_that_ends_at_once_with_1_is_a_failure(tmp_path: Path, engin
     write_options(tmp_path, configured(tmp_path))
 
     @dsl.container_component
-    def ends(code: int) -> Any:
+    def ends(code: int) -> dsl.ContainerSpec:
         return dsl.ContainerSpec(image=f"{BUILT}/train:dev", command=["sh", "-c", 'exit "$0"'], args=[code])
 
     @dsl.pipeline(name="ends")
