@@ -77,6 +77,7 @@ class Cloud:
             "register.project": "proj",
             "register.region": REGION,
             "register.bucket": f"gs://{BUCKET}/bundles",
+            "train.checkpoint_dir": f"gs://{BUCKET}/checkpoints",
             "register.serving_image": self.images.pinned("serving"),
             "register.api_endpoint": self.vertex.url,
             "deploy.project": "proj",
