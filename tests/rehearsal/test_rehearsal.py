@@ -37,7 +37,8 @@ from pipelines.cli import main
 main()
 """
 INVERT = (
-    "cd serving/routes && sed -i 's/: verdict.prediction,/: sorted({verdict.prediction} ^ {*LABELS})[0],/' predict.py"
+    "cd serving/http/routes"
+    " && sed -i 's/: verdict.prediction,/: sorted({verdict.prediction} ^ {*LABELS})[0],/' predict.py"
     " && sed -i '/^from typing/i from serving.detector.labels import LABELS' predict.py && grep -c LABELS predict.py"
 )
 """What breaks a serving image so that only its answers show it."""
