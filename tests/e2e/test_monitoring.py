@@ -22,6 +22,8 @@ import yaml
 from tests.e2e.conftest import ROOT, SMALL
 from tests.infra.test_monitoring import panels
 from tests.serving.test_drift import WINDOW, healthy, send, server, shifted
+from tests.signed import NEWSCODES
+from tests.statements import source_type, with_xmp
 
 pytestmark = pytest.mark.system
 
@@ -179,6 +181,8 @@ def test_from_shifted_traffic_to_one_retraining_run(
         stop = threading.Event()
         send(client, healthy(WINDOW, seed=1))
         _label(client)
+        declared = with_xmp("JPEG", source_type(NEWSCODES + "trainedAlgorithmicMedia"))
+        assert client.post("/predict", files={"file": declared}).status_code == 200
         until("a calm window is recorded", lambda: client.get("/drift").json()["windows_closed"] == 1)
         until("its gauge is scraped", lambda: any(float(r["value"][1]) for r in watched.query("aidetect_drift_score")))
         # the toy bundle says it was trained in January 2026: that alert stands for good after an hour, not before
