@@ -100,8 +100,8 @@ class GoogleRest:
         self._server.server_close()
 
     def fail(self, method: str, part: str, code: int, times: int = -1) -> None:
-        """Answer `code` to requests of `method` whose path contains `part`, `times` times."""
-        self.faults.append((lambda r: r.method == method and part in r.path, code, times))
+        """Answer `code` to requests of `method` whose path contains `part`, `times` times; a `$` stands for its end."""
+        self.faults.append((lambda r: r.method == method and part in f"{r.path}$", code, times))
 
     def cut(self, method: str, part: str, carried_out: bool) -> None:
         """Break the next such request off without an answer, after carrying it out or before."""

@@ -188,7 +188,7 @@ def test_refused_update_leaves_everything(cloud: Cloud, code: int) -> None:
     assert len(cloud.run.made) == 1
 
 
-@pytest.mark.parametrize("operation", ["/operations/1", "/operations/2", "/operations/3"])
+@pytest.mark.parametrize("operation", ["/operations/1$", "/operations/2$", "/operations/3$"])
 def test_lost_answer_of_any_update_gives_all_back(cloud: Cloud, operation: str) -> None:
     cloud.run.fail("GET", operation, 404, times=1)
     with pytest.raises(StageError, match="404"):

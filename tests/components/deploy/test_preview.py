@@ -145,7 +145,7 @@ def test_a_preview_that_fails_its_smoke_test_is_taken_back(desk: Desk) -> None:
     assert_as_before(desk)
 
 
-@pytest.mark.parametrize("operation", ["/operations/1", "/operations/2", "/operations/3"])
+@pytest.mark.parametrize("operation", ["/operations/1$", "/operations/2$", "/operations/3$"])
 def test_a_lost_answer_of_any_update_is_taken_back(desk: Desk, operation: str) -> None:
     desk.cloud.run.fail("GET", operation, 404, times=1)
     code, _, err = desk.preview()

@@ -149,8 +149,8 @@ def test_container_that_answers_500_is_rolled_back(cloud: Cloud, answering_500: 
         ("POST", "11:deployModel", 429, "deploy to endpoint 11: 429 .*quota"),
         ("POST", "11:deployModel", 409, "deploy to endpoint 11: 409 .*somebody else"),
         ("GET", "endpoints/11", 404, "read endpoint 11: 404 .*check project"),
-        ("GET", "/operations/1", 404, "deploy to endpoint 22: 404"),
-        ("GET", "/operations/2", 404, "deploy to endpoint 11: 404"),
+        ("GET", "/operations/1$", 404, "deploy to endpoint 22: 404"),
+        ("GET", "/operations/2$", 404, "deploy to endpoint 11: 404"),
         ("POST", ":mergeVersionAliases", 403, "move the aliases in Vertex Model Registry: 403"),
     ],
 )
