@@ -31,6 +31,8 @@ HEAVY = (
     "numpy",
     "onnxruntime",
 )
+BARE_STARTS = 12
+"""How many starts of a bare interpreter the help may cost; about six are measured."""
 
 
 @pytest.fixture
@@ -50,8 +52,16 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
     )
     # without coverage's tracer, and the best of many: the program is measured, not its neighbours on the core
     environment = untraced()
-    seconds = [1.0]
-    while min(seconds) >= 0.3 and len(seconds) < 20:
+    seconds, bare = [9.0], [1.0]
+    while len(seconds) < 2 or (min(seconds) >= BARE_STARTS * min(bare) and len(seconds) < 20):
+        start = subprocess.run(
+            [sys.executable, "-c", "import time; print(time.process_time())"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=environment,
+        )
+        bare.append(float(start.stdout))
         done = subprocess.run(
             [sys.executable, "-c", code, "--help"], capture_output=True, text=True, timeout=60, env=environment
         )
@@ -60,8 +70,8 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
     verbs = ("run", "runs", "compile", "gate", "models", "promote", "rollback", "deploy", "data", "train", "evaluate")
     for verb in (*verbs, "schedule", "cost", "serve", "predict", "explain", "config", "doctor"):
         assert f" {verb} " in done.stdout
-    # CPU time, not wall time: the cores are shared
-    assert min(seconds) < 0.3, sorted(seconds)
+    # CPU time, not wall time, and against the interpreter's own start: neither neighbours nor the processor decide
+    assert min(seconds) < BARE_STARTS * min(bare), (sorted(seconds), sorted(bare))
 
 
 @pytest.mark.parametrize(

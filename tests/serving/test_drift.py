@@ -198,18 +198,26 @@ def test_each_model_version_has_windows_of_its_own(monitor: DriftMonitor, toy_bu
     assert status(monitor)["windows_closed"] == 1
 
 
-def test_one_observation_costs_microseconds() -> None:
-    monitor = DriftMonitor(DriftPolicy(window=100_000))
+def test_one_observation_costs_the_same_in_a_long_window() -> None:
     quality, verdict = InputQuality(6.0, -7.9, 0.0, 90.0, "JPEG"), RULE.decide(1.0)
-    costs = []
-    for _ in range(20):
-        started = time.thread_time()
-        for _ in range(1000):
+
+    def cost_s(window: int) -> float:
+        """CPU time of one observation beside `window` others, the best of ten: no processor decides this test."""
+        monitor = DriftMonitor(DriftPolicy(window=100_000))
+        costs = []
+        for _ in range(window):
             monitor.observe(verdict, 1.0, quality, "1")
-        costs.append((time.thread_time() - started) / 1000)
-    monitor.close()
-    print(f"\nobserve(): {min(costs) * 1e6:.2f} us, median {sorted(costs)[10] * 1e6:.2f} us")
-    assert min(costs) < 10e-6
+        for _ in range(10):
+            started = time.thread_time()
+            for _ in range(500):
+                monitor.observe(verdict, 1.0, quality, "1")
+            costs.append((time.thread_time() - started) / 500)
+        monitor.close()
+        return min(costs)
+
+    first, last = cost_s(0), cost_s(30_000)
+    print(f"\nobserve(): {first * 1e6:.2f} us in a new window, {last * 1e6:.2f} us in a long one")
+    assert last < 3 * first
 
 
 def test_looking_for_a_full_window_costs_nothing_like_a_report(toy_bundle: Path) -> None:
