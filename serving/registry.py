@@ -29,6 +29,9 @@ DIGEST_TAG: Final = "digest"
 RELEASE_TAG: Final = "release_digest"
 """The same of the record that register put beside it (`release_digest`)."""
 
+UNFINISHED_TAG: Final = "registering"
+"""On a version from its first moment to the end of its registration: one that was killed meanwhile is not served."""
+
 _KEY_DIGITS: Final = 16
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _RECORD_BYTES: Final = 2**24
@@ -179,6 +182,11 @@ def _from_mlflow(uri: str, cache_dir: Path, tracking_uri: str) -> ResolvedModel:
 def _recorded(version: Any, uri: str) -> str:
     """The digest that register recorded for a version."""
     digest = str(version.tags.get(DIGEST_TAG, ""))
+    if UNFINISHED_TAG in version.tags:
+        raise BundleError(
+            f"{uri}: version {version.version} is half registered: register is at work, or was killed; to finish it, "
+            "register the same bundle again (aidetect run --resume, or aidetect register)"
+        )
     if not digest:
         raise BundleError(
             f"{uri}: version {version.version} has no tag {DIGEST_TAG!r}, so nobody can tell if its files are those "
@@ -246,7 +254,7 @@ def _from_cloud_storage(uri: str, cache_dir: Path, digest: str) -> Path:
         raise ModelNotFoundError(f"{uri}: gs:// needs the package google-cloud-storage") from error
 
     try:
-        found = list(cloud_storage.objects(uri))
+        found = cloud_storage.bundle_objects(uri)
         if not found:
             raise ModelNotFoundError(f"{uri}: no such folder")
         # generations change when an object is written again, so the key names exactly this content

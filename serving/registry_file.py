@@ -18,9 +18,10 @@ SCHEMA: Final = "dc11669786a5"
 """Revision of MLflow's tables that is read here; a test compares it with the installed MLflow's."""
 _WAIT_S: Final = 5.0
 _VERSIONS: Final = """
-    SELECT version, source, run_id, creation_time FROM model_versions
+    SELECT version, source, creation_time FROM model_versions
     WHERE workspace = 'default' AND name = ? AND current_stage != 'Deleted_Internal' ORDER BY version DESC
 """
+_PLACE: Final = "SELECT artifact_uri FROM runs WHERE run_uuid = ? AND lifecycle_stage = 'active'"
 _TAGS: Final = "SELECT version, key, value FROM model_version_tags WHERE workspace = 'default' AND name = ?"
 _ALIASES: Final = (
     "SELECT version, alias FROM registered_model_aliases WHERE workspace = 'default' AND name = ? ORDER BY alias"
@@ -61,7 +62,9 @@ def read_versions(tracking_uri: str, name: str) -> list[RegisteredVersion] | Non
             for version, alias in database.execute(_ALIASES, (name,)):
                 aliases.setdefault(version, []).append(alias)
             found = database.execute(_VERSIONS, (name,)).fetchall()
-            places = dict(database.execute("SELECT run_uuid, artifact_uri FROM runs WHERE lifecycle_stage = 'active'"))
+            # by its key, run for run: a workspace has many more of them than a model has versions
+            runs = {_run_of(source or "") for _, source, _ in found} - {""}
+            places = {run: place[0] for run in runs if (place := database.execute(_PLACE, (run,)).fetchone())}
     except sqlite3.Error:
         return None
     return [
@@ -74,7 +77,7 @@ def read_versions(tracking_uri: str, name: str) -> list[RegisteredVersion] | Non
             tags=tags.get(version, {}),
             aliases=tuple(aliases.get(version, ())),
         )
-        for version, source, _, created in found
+        for version, source, created in found
     ]
 
 

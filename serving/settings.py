@@ -12,6 +12,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from serving.platform.cores import usable_cores
 
 MIB: Final = 1024 * 1024
+ENVELOPE_BYTES: Final = 64 * 1024
+"""Room in a body beside the files themselves: headers of parts and boundaries, or what JSON says of them."""
 _HOST_NAME: Final = re.compile(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:.]+")
 
 
@@ -26,6 +28,7 @@ class DecisionSettings(BaseSettings):
         frozen=True,
         protected_namespaces=(),
         hide_input_in_errors=True,
+        allow_inf_nan=False,
     )
 
     decision_real_below: float | None = Field(None, ge=0.0, le=1.0)
@@ -109,7 +112,7 @@ class Settings(DecisionSettings):
     max_file_bytes: int = Field(10 * MIB, ge=1)
     max_batch_bytes: int = Field(50 * MIB, ge=1)
     max_batch_files: int = Field(10, ge=1)
-    max_buffered_bytes: int = Field(160 * MIB, ge=1)
+    max_buffered_bytes: int = Field(160 * MIB, ge=1, validate_default=True)
     """All bodies being received together, and twice what one client may hold; beyond it: 503."""
 
     url_fetch_hosts: str = ""
@@ -174,6 +177,21 @@ class Settings(DecisionSettings):
     training; empty: neither leaves this machine."""
     pipeline_runs_dir: Path | None = None
     """The pipeline's `workspace/runs`: lets /metrics tell of refused runs."""
+
+    @field_validator("max_buffered_bytes")
+    @classmethod
+    def _holds_what_is_allowed(cls, buffered: int, info: ValidationInfo) -> int:
+        """A body that may be sent has to fit into its sender's share, or it would be 503 for ever."""
+        of_batch, of_file = info.data.get("max_batch_bytes"), info.data.get("max_file_bytes")
+        if of_batch is None or of_file is None:
+            return buffered  # one of them is refused itself
+        largest = max(of_file, as_base64(of_batch)) + ENVELOPE_BYTES
+        if buffered < 2 * largest:
+            raise ValueError(
+                f"{buffered:,} is too small: MAX_FILE_BYTES and MAX_BATCH_BYTES (in base64) allow bodies of up to "
+                f"{largest:,} bytes, and one client may hold half of it; raise it to {2 * largest} or lower them"
+            )
+        return buffered
 
     @field_validator("aip_predict_route", "aip_health_route")
     @classmethod
@@ -253,6 +271,11 @@ class Settings(DecisionSettings):
     def queue_length(self) -> int:
         """Jobs that may wait in this process."""
         return self.queue_size or 4 * self.slots_per_process
+
+
+def as_base64(size: int) -> int:
+    """Bytes that so many take as base64, without what stands around them."""
+    return size * 4 // 3
 
 
 def share_metrics_between_processes() -> None:

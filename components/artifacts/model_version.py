@@ -71,9 +71,11 @@ def read_model_version(folder: Path) -> ModelVersion:
 
 
 def write_model_version(folder: Path, version: ModelVersion) -> None:
-    """Write `model_version.json`."""
+    """Write `model_version.json`: whole, or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MODEL_VERSION_JSON).write_text(version.model_dump_json(indent=1) + "\n")
+    partial = folder / f".{MODEL_VERSION_JSON}"
+    partial.write_text(version.model_dump_json(indent=1) + "\n")
+    partial.replace(folder / MODEL_VERSION_JSON)
 
 
 def read_release(bundle: Path) -> Release:

@@ -11,7 +11,7 @@ from components.artifacts.model_version import ModelVersion
 from components.platform.database import ready
 from serving.platform.errors import SignInError, StageError, one_line
 from serving.platform.mlflow_sign_in import sign_in
-from serving.registry import DIGEST_TAG
+from serving.registry import DIGEST_TAG, UNFINISHED_TAG
 from serving.registry_file import RegisteredVersion, read_versions
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class VersionSummary:
     metrics: dict[str, float]
     rolled_back: bool = False
     """Taken out of service by a rollback: only `aidetect promote NUMBER` brings it back."""
+    unfinished: bool = False
+    """Half registered: not served until the same bundle is registered again."""
 
     @property
     def uri(self) -> str:
@@ -208,4 +210,5 @@ def _summary(found: "MlflowVersion | RegisteredVersion", aliases: tuple[str, ...
             if key.startswith("metric.")
         },
         rolled_back=ROLLED_BACK_TAG in found.tags,
+        unfinished=UNFINISHED_TAG in found.tags,
     )

@@ -10,7 +10,7 @@ from components.artifacts.model_version import Release
 from components.platform.registry import Registry, registry_errors
 from components.platform.tracking import RUN_ID_TAG, find_or_create_run
 from serving.detector.bundle import RELEASE
-from serving.registry import DIGEST_TAG, RELEASE_TAG, release_digest
+from serving.registry import DIGEST_TAG, RELEASE_TAG, UNFINISHED_TAG, release_digest
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -55,7 +55,8 @@ def begin(registry: Registry, context: RunContext, digest: str) -> Draft:
 def create(draft: Draft, bundle: Path, release_dir: Path, release: Release) -> str:
     """Store the files, then make the version that points at them; returns its number.
 
-    Files go first: a version that exists is complete, even if this process dies on the next line.
+    Files go first: a version that exists has them all, even if this process dies on the next line. It is marked as
+    unfinished until `finish`.
     """
     registry, client = draft.registry, draft.registry.client
     with registry_errors(registry.tracking_uri):
@@ -67,12 +68,21 @@ def create(draft: Draft, bundle: Path, release_dir: Path, release: Release) -> s
             registry.name,
             f"runs:/{draft.run_id}/{draft.artifact_path}",
             run_id=draft.run_id,
-            tags={**_tags(release), RELEASE_TAG: release_digest(release_dir)},
+            tags={**_tags(release), RELEASE_TAG: release_digest(release_dir), UNFINISHED_TAG: release.run_id},
         )
         draft.version = str(made.version)
-        if client.get_run(draft.run_id).info.status == "RUNNING":
-            client.set_terminated(draft.run_id)
     return draft.version
+
+
+def finish(registry: Registry, number: str) -> None:
+    """End the run of a version whose every part stands, and let it be served."""
+    client, version = registry.client, registry.get(number)
+    if UNFINISHED_TAG not in version.tags:
+        return
+    with registry_errors(registry.tracking_uri):
+        if version.run_id and client.get_run(version.run_id).info.status == "RUNNING":
+            client.set_terminated(version.run_id)
+        client.delete_model_version_tag(registry.name, number, UNFINISHED_TAG)
 
 
 def _ensure_model(client: "MlflowClient", name: str) -> bool:

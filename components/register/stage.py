@@ -1,5 +1,6 @@
 """Register a bundle that passed the gate as a new version: all of it, or nothing."""
 
+import logging
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from components.register import mlflow, model_card, vertex
 from components.register.config import RegisterConfig
 from serving.detector.bundle import MODEL_CARD, Manifest, verify
 from serving.platform.errors import BundleError, StageError
+from serving.registry import UNFINISHED_TAG
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ def register(passed: Passed, config: RegisterConfig, context: RunContext, output
     """Make a version of a bundle with its release record, alias it `challenger`, and write `output`.
 
     Nothing is believed: the evaluation is held against its own verdicts and judged again. Registering a bundle that is
-    registered already returns the version that stands.
+    registered already returns the version that stands, and finishes one that a killed process left half registered.
 
     Raises:
         StageError: the bundle is damaged, the verdict refuses it or is not what the gate says of this bundle and
@@ -66,9 +70,12 @@ def _register(passed: Passed, config: RegisterConfig, context: RunContext, outpu
             number = mlflow.create(draft, bundle, release_dir, release)
         else:
             number = str(standing.version)
+            if UNFINISHED_TAG in standing.tags:
+                _log.warning("version %s was left half registered, as by a killed process; it is finished now", number)
         if config.vertex:
             published = vertex.publish(bundle, release_dir, figures, release, number, config, context, undo)
             registry.tag(number, bundle_uri=published.bundle_uri, vertex_resource=published.resource)
+        mlflow.finish(registry, number)
         if registry.aliased(CHAMPION) != number:
             undo.callback(registry.point, CHALLENGER, registry.aliased(CHALLENGER))
             registry.point(CHALLENGER, number)

@@ -61,12 +61,14 @@ def publish(
     files |= {f"{RELEASE}/{path.name}": path for path in release_dir.iterdir()}
     send_files(files, bundle_uri, config.upload_timeout_s, undo)
     models = _Models(config, context)
-    standing = models.by_digest(release.bundle_digest)
-    if standing is not None:
-        return Published(bundle_uri, standing)
     with google_errors("register in Vertex Model Registry"):
-        resource = models.upload(bundle_uri, release, number, undo)
-        models.attach(resource, evaluation)
+        new = models.by_digest(release.bundle_digest) is None
+        if new:
+            models.upload(bundle_uri, release, number, undo)
+        # a process that was killed may leave a version without its figures, and an upload that ends after this one
+        resource = models.sole(release.bundle_digest)
+        if new or not models.evaluated(resource):
+            models.attach(resource, evaluation)
     return Published(bundle_uri, resource)
 
 
@@ -87,12 +89,22 @@ class _Models:
 
     def by_digest(self, digest: str) -> str | None:
         """Resource name of the version that holds this bundle, or None."""
-        for version in self._versions():
-            if version.labels.get(_DIGEST_LABEL) == label(digest):
-                return f"{self._name}@{version.version_id}"
-        return None
+        found = self._of(digest)
+        return f"{self._name}@{found[0].version_id}" if found else None
 
-    def upload(self, bundle_uri: str, release: Release, number: str, undo: ExitStack) -> str:
+    def sole(self, digest: str) -> str:
+        """Resource name of the version that holds this bundle, once any other that does is gone."""
+        first, *others = self._of(digest)
+        for other in others:
+            self._client.delete_model_version(
+                name=f"{self._name}@{other.version_id}", timeout=self._config.request_timeout_s
+            ).result(timeout=self._config.timeout_s)
+        resource = f"{self._name}@{first.version_id}"
+        if any(CHALLENGER in other.version_aliases for other in others):
+            self._client.merge_version_aliases(name=resource, version_aliases=[CHALLENGER], **self._options)
+        return resource
+
+    def upload(self, bundle_uri: str, release: Release, number: str, undo: ExitStack) -> None:
         """Make a version aliased `challenger`, never the default one: that is for a promotion to say."""
         from google.cloud import aiplatform_v1 as vertex
 
@@ -135,8 +147,11 @@ class _Models:
             ),
             timeout=config.request_timeout_s,
         )
-        done = operation.result(timeout=config.timeout_s)
-        return f"{self._name}@{done.model_version_id}"
+        operation.result(timeout=config.timeout_s)
+
+    def evaluated(self, resource: str) -> bool:
+        """Whether a version has an evaluation."""
+        return any(True for _ in self._client.list_model_evaluations(parent=resource, **self._options))
 
     def attach(self, resource: str, evaluation: Evaluation) -> None:
         """Attach the test figures as a model evaluation."""
@@ -151,6 +166,12 @@ class _Models:
             ),
             timeout=self._config.request_timeout_s,
         )
+
+    def _of(self, digest: str) -> list[Any]:
+        """The versions that hold this bundle: one; the first is what serves, or the oldest."""
+        found = [version for version in self._versions() if version.labels.get(_DIGEST_LABEL) == label(digest)]
+        # an alias that register does not give is a promotion's; `default` cannot be deleted
+        return sorted(found, key=lambda v: (not set(v.version_aliases) - {CHALLENGER}, int(v.version_id)))
 
     def _versions(self) -> list[Any]:
         from google.api_core.exceptions import NotFound

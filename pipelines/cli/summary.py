@@ -158,7 +158,8 @@ def print_models(versions: "list[VersionSummary]", tracking_uri: str) -> None:
     table.columns[5].min_width = max(len(version.run_id) for version in versions)
     for version in versions:
         figures = [f"{version.metrics[name]:.4f}" if name in version.metrics else "" for name in ("accuracy", "f1")]
-        names = [*version.aliases, *(["rolled back"] if version.rolled_back else [])]
+        said = (("rolled back", version.rolled_back), ("half registered", version.unfinished))
+        names = [*version.aliases, *(word for word, holds in said if holds)]
         aliases = Text(", ".join(names), style="green" if "champion" in version.aliases else "")
         table.add_row(
             version.version,

@@ -20,14 +20,11 @@ from serving.http.remote import ADDRESS_BYTES, NO_FETCH, RemotePhotos, read_addr
 from serving.http.uploads import BodyAccount, BodyBudget, Pace, Upload, UploadLimits, read_body, read_files
 from serving.lifecycle import LifecycleMetrics
 from serving.served import ModelHolder, Served
-from serving.settings import Settings
+from serving.settings import ENVELOPE_BYTES, Settings, as_base64
 from serving.shadow import Shadow
 from serving.telemetry import Telemetry
 
 T = TypeVar("T")
-
-JSON_PER_BYTE: Final = 4 / 3
-"""Base64 takes four characters for three bytes."""
 
 SMALL_BODY_BYTES: Final = 256 * 1024
 """To decode so much costs less than to hand it to another thread."""
@@ -128,7 +125,7 @@ class Service:
 
     async def decoded(self, request: Request, account: BodyAccount, decode: Callable[[bytearray, ImageBounds], T]) -> T:
         """What `decode` makes of a whole JSON (or JSON and binary) body; a large one is decoded off the event loop."""
-        most = int(self.settings.max_batch_bytes * JSON_PER_BYTE)
+        most = as_base64(self.settings.max_batch_bytes) + ENVELOPE_BYTES
         body = await read_body(request, account, most, self.pace)
         work = partial(decode, body, self.image_bounds)
         if len(body) <= SMALL_BODY_BYTES:

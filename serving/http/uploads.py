@@ -11,12 +11,10 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from serving.http.problems import ProblemError, shown
+from serving.settings import ENVELOPE_BYTES
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
-
-ENVELOPE_BYTES: Final = 64 * 1024
-"""Room for part headers and boundaries beside the files themselves."""
 
 MAX_BOUNDARY_BYTES: Final = 70
 """As RFC 2046 has it."""

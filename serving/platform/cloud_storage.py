@@ -21,6 +21,9 @@ SCHEME: Final = "gs://"
 RETRY_S: Final = 60.0
 """How long a call that failed on its way is tried again."""
 PARALLEL: Final = 8
+MOST_FILES: Final = 1_000
+MOST_BYTES: Final = 4 * 2**30
+"""A model's folder has a few dozen files and, as ONNX files end at 2 GiB, fewer bytes than this."""
 
 
 def split(uri: str) -> tuple[str, str]:
@@ -72,6 +75,24 @@ def objects(uri: str, timeout_s: float = RETRY_S) -> "Iterator[Blob]":
     for found in client().list_blobs(bucket, prefix=f"{prefix}/" if prefix else "", retry=retry(timeout_s)):
         if not found.name.endswith("/"):
             yield found
+
+
+def bundle_objects(uri: str) -> "list[Blob]":
+    """The objects of a folder that should hold a model; the listing stops where it is none.
+
+    Raises:
+        StageError: more files or bytes than any bundle has.
+    """
+    found, size = [], 0
+    for blob in objects(uri):
+        found.append(blob)
+        size += blob.size or 0
+        if len(found) > MOST_FILES or size > MOST_BYTES:
+            raise StageError(
+                f"it holds more than a model does (at most {MOST_FILES:,} files and {MOST_BYTES >> 30} GiB in all); "
+                "name the folder of one bundle"
+            )
+    return found
 
 
 def fetch(found: "Iterable[Blob]", uri: str, to: Path, timeout_s: float = RETRY_S) -> None:

@@ -120,6 +120,7 @@ def first_day(environment: str) -> list[Step]:
         *writes("models"),
         needs("aiplatform.models.list"),
         needs("aiplatform.models.upload"),
+        needs("aiplatform.modelEvaluations.list"),
         needs("aiplatform.modelEvaluations.import"),
     )
     deploys = (*updates(SERVICE, "serving"), key("aidetect-api-keys"), *(invoke if private else ()), *aliases)

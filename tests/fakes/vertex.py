@@ -18,6 +18,7 @@ _NEEDS = {
     ("models", "listVersions"): "aiplatform.models.list",
     ("models", "mergeVersionAliases"): "aiplatform.models.update",
     ("models", "import"): "aiplatform.modelEvaluations.import",
+    ("models", "evaluations"): "aiplatform.modelEvaluations.list",
     ("models", "deleteVersion"): "aiplatform.models.delete",
     ("models", "DELETE"): "aiplatform.models.delete",
     ("endpoints", "GET"): "aiplatform.endpoints.get",
@@ -60,17 +61,17 @@ class FakeVertex(GoogleRest):
 
     def ask(self, request: Request, policy: Policy) -> None:
         """Vertex AI's permissions, all on the project."""
-        found = re.search(r"/(models|endpoints)(?:/[^/:]+)?(?:/evaluations)?(?::(\w+))?$", request.path)
-        verb = (found[2] or request.method) if found else ""
+        found = re.search(r"/(models|endpoints)(?:/[^/:]+)?(/evaluations)?(?::(\w+))?$", request.path)
+        verb = (found[3] or (found[2] or request.method).removeprefix("/")) if found else ""
         if found and (found[1], verb) in _NEEDS:
             policy.require(_NEEDS[found[1], verb])
 
     def route(self, request: Request) -> dict[str, Any]:
         """Models, endpoints and predictions."""
-        found = re.fullmatch(rf"/v1/({PARENT}/(models|endpoints)(?:/[^/:]+)?)(?:(/evaluations)?:(\w+))?", request.path)
+        found = re.fullmatch(rf"/v1/({PARENT}/(models|endpoints)(?:/[^/:]+)?)(/evaluations)?(?::(\w+))?", request.path)
         if not found:
             raise ApiError(404, f"{request.path} not found")
-        name, kind, verb = found[1], found[2], found[4] or request.method
+        name, kind, verb = found[1], found[2], found[4] or (found[3] or request.method).removeprefix("/")
         handler = getattr(self, f"_{kind}_{verb}", None)
         if handler is None:
             raise ApiError(501, f"{request.method} {request.path}")
@@ -99,6 +100,10 @@ class FakeVertex(GoogleRest):
         body = parse(vertex.ImportModelEvaluationRequest, {"parent": name, **request.body})
         self.evaluations[name] = body.model_evaluation
         return show(body.model_evaluation)
+
+    def _models_evaluations(self, name: str, _: Request) -> dict[str, Any]:
+        known = self.evaluations.get(name)
+        return {"modelEvaluations": [] if known is None else [show(known)]}
 
     def _models_deleteVersion(self, name: str, _: Request) -> dict[str, Any]:
         model, _, number = name.partition("@")

@@ -46,7 +46,7 @@ def test_a_client_may_hold_no_more_than_is_left_free() -> None:
 
 
 def test_slow_bodies_of_one_client_shut_nobody_out(toy_bundle: Path, tmp_path: Path) -> None:
-    env = {"MAX_BUFFERED_BYTES": str(32 * MIB), "BODY_TIMEOUT_S": "30"}
+    env = {"MAX_BATCH_BYTES": str(10 * MIB), "MAX_BUFFERED_BYTES": str(32 * MIB), "BODY_TIMEOUT_S": "30"}
     with serve(toy_bundle, tmp_path / "log", SLOTS="1", **env) as server, ExitStack() as held:
         for _ in range(10):
             slow = held.enter_context(begin(server, 9 * MIB))

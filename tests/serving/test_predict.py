@@ -271,15 +271,30 @@ def test_what_the_service_says_of_itself(client: TestClient) -> None:
 
 
 def test_bodies_together_may_not_fill_the_memory(toy_bundle: Path) -> None:
-    settings = Settings(model_uri=str(toy_bundle), rate_limit_enabled=False, slots=1, max_buffered_bytes=4000)
-    with TestClient(create_app(settings)) as small:
-        for _ in range(3):
+    most = 2**16
+    settings = Settings(
+        model_uri=str(toy_bundle),
+        rate_limit_enabled=False,
+        slots=1,
+        max_file_bytes=most,
+        max_batch_bytes=most,
+        max_buffered_bytes=5 * most,
+    )
+    app = create_app(settings)
+    large = jpeg(200, (32, 32)) + bytes(most // 2)
+    with TestClient(app) as small:
+        budget = app.state.service.budget
+        # two others whose bodies are still coming: each holds what it may
+        with budget.account("one") as first, budget.account("other") as second:
+            first.take(5 * most // 2)
+            second.take(2 * most)
             assert one(small, "/predict", jpeg(200, (32, 32))).status_code == 200
-        answer = one(small, "/predict", BRIGHT + bytes(4000))
-        assert (answer.status_code, answer.json()["reason"]) == (503, "overloaded")
-        assert answer.headers["retry-after"]
-        # a refused body gave its bytes back
-        assert one(small, "/predict", jpeg(200, (32, 32))).status_code == 200
+            answer = one(small, "/predict", large)
+            assert (answer.status_code, answer.json()["reason"]) == (503, "overloaded")
+            assert answer.headers["retry-after"]
+        # bodies that ended, and a refused one, gave their bytes back
+        for _ in range(4):
+            assert one(small, "/predict", large).status_code == 200
 
 
 TENSOR: dict[str, Any] = {

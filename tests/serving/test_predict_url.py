@@ -206,11 +206,16 @@ def test_a_slow_host_holds_up_its_own_caller_only(client: TestClient) -> None:
 
 
 def test_what_is_fetched_counts_as_a_body_that_is_received(client: TestClient, host: Shop) -> None:
-    with serving(client, max_buffered_bytes=15 * 2**20) as app:
-        answer = app.post("/predict", json={"url": host.url("/photo.jpg")})
-        assert answer.status_code == 200
-    with serving(client, max_buffered_bytes=8 * 2**20) as app:
-        answer = app.post("/predict", json={"url": host.url("/photo.jpg")})
+    most = 10 * 2**20
+    with serving(client, max_batch_bytes=most, max_buffered_bytes=3 * most) as app:
+        asked = {"url": host.url("/photo.jpg")}
+        assert app.post("/predict", json=asked).status_code == 200
+        with app.app.state.service.budget.account("another") as body:  # type: ignore[attr-defined]
+            body.take(3 * most // 2)
+            assert app.post("/predict", json=asked).status_code == 200
+            with app.app.state.service.budget.account("a third") as second:  # type: ignore[attr-defined]
+                second.take(3 * most // 4)
+                answer = app.post("/predict", json=asked)
         assert (answer.status_code, answer.json()["reason"]) == (503, "overloaded")
 
 

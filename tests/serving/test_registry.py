@@ -14,6 +14,7 @@ import google_crc32c
 import pytest
 
 from serving.detector.bundle import read_manifest, verify
+from serving.platform import cloud_storage
 from serving.platform.errors import BundleError, ModelNotFoundError
 from serving.registry import resolve
 
@@ -129,6 +130,18 @@ def test_racing_processes_share_one_whole_copy(bucket: Bucket, tmp_path: Path) -
     assert len({model.folder for model in found}) == 1
     verify(found[0].folder)
     assert not leftovers(tmp_path)
+
+
+@pytest.mark.parametrize(("files", "size"), [(3, 10**6), (10**6, 10**3)])
+def test_a_folder_that_is_no_model_is_not_downloaded(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int, size: int
+) -> None:
+    monkeypatch.setattr(cloud_storage, "MOST_FILES", files)
+    monkeypatch.setattr(cloud_storage, "MOST_BYTES", size)
+    with pytest.raises(ModelNotFoundError, match=r"more than a model does .* name the folder of one bundle") as caught:
+        resolve("gs://b/models/7", tmp_path)
+    assert "\n" not in str(caught.value)
+    assert bucket.downloads == []
 
 
 def test_an_empty_folder_is_named(bucket: Bucket, tmp_path: Path) -> None:

@@ -67,6 +67,17 @@ def test_it_tells_what_mlflow_tells(uri: str) -> None:
     assert read_versions(uri, "nobody") == []
 
 
+def test_it_reads_the_runs_of_the_model_s_versions_only(uri: str, tmp_path: Path) -> None:
+    before = read_versions(uri, "shop")
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        database.execute(
+            "INSERT INTO runs (run_uuid, lifecycle_stage, artifact_uri, experiment_id)"
+            " SELECT hex(randomblob(16)), 'active', CAST(x'ff' AS TEXT), experiment_id FROM runs"
+        )
+    # an address that nobody can read: it would end a reading of all runs
+    assert before and read_versions(uri, "shop") == before
+
+
 def test_what_it_does_not_know_is_left_to_mlflow(uri: str, tmp_path: Path) -> None:
     assert read_versions("http://127.0.0.1:9", "shop") is None
     assert read_versions(f"sqlite:///{tmp_path}/none.db", "shop") is None

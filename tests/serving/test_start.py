@@ -1,6 +1,7 @@
 """The server as a process: what it refuses to start with, in one line, and what it is told by Vertex AI."""
 
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -10,7 +11,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
+from serving.http.uploads import BodyBudget
+from serving.settings import ENVELOPE_BYTES, Settings, as_base64
 from tests.bundles import jpeg, make_bundle
 from tests.serving.processes import environment, free_port, start_refused
 
@@ -71,11 +75,32 @@ def test_settings_that_cannot_work_together_are_one_line(toy_bundle: Path) -> No
     for env, words in (
         ({"REQUIRE_AUTH": "true"}, "API_KEYS"),
         ({"AIP_PREDICT_ROUTE": "/predict"}, "AIP_PREDICT_ROUTE"),
+        # such a batch would be 503 for ever
+        ({"MAX_BATCH_BYTES": "100000000"}, "MAX_BUFFERED_BYTES: "),
     ):
         code, error = start_refused(MODEL_URI=str(toy_bundle), PORT=str(free_port()), **env)
         assert code == 1
         assert words in error
         assert error.count("\n") == 1
+
+
+def test_what_may_be_sent_can_be_received() -> None:
+    mib = 2**20
+    Settings(max_batch_bytes=59 * mib)
+    for wrong in (
+        {"max_batch_bytes": 61 * mib},
+        {"max_file_bytes": 81 * mib},
+        {"max_buffered_bytes": 4000},
+        {"max_batch_bytes": 1, "max_file_bytes": 1, "max_buffered_bytes": 100_000},
+    ):
+        with pytest.raises(ValidationError, match=r"raise it to (\d+) or lower them") as caught:
+            Settings(**wrong)  # type: ignore[arg-type]
+        enough = int(re.search(r"raise it to (\d+)", str(caught.value))[1])  # type: ignore[index]
+        Settings(**wrong | {"max_buffered_bytes": enough})  # type: ignore[arg-type]
+    # the largest that the settings allow, as it trickles in
+    with BodyBudget(enough).account("alone") as body:
+        for _ in range(as_base64(1) + ENVELOPE_BYTES):
+            body.take(1)
 
 
 def test_a_port_in_use_is_one_line(toy_bundle: Path) -> None:

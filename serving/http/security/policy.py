@@ -8,8 +8,7 @@ from limits import RateLimitItem
 
 from serving.http.security.keys import KeyRing
 from serving.http.security.limits import Family, check_storage, read_limit
-from serving.http.uploads import ENVELOPE_BYTES
-from serving.settings import Settings
+from serving.settings import ENVELOPE_BYTES, Settings, as_base64
 
 OTHER_BODY_BYTES: Final = 64 * 1024
 """Cap of a body on a route that takes no image."""
@@ -58,7 +57,7 @@ class Policy:
         check_storage(settings.rate_limit_storage_uri)
         limits = _limits(settings)
         one_file = settings.max_file_bytes + ENVELOPE_BYTES
-        base64_batch = settings.max_batch_bytes * 4 // 3 + ENVELOPE_BYTES
+        base64_batch = as_base64(settings.max_batch_bytes) + ENVELOPE_BYTES
         of_uploads = {
             "/predict": Rule("predict", one_file),
             "/predict/batch": Rule("batch", settings.max_batch_bytes + ENVELOPE_BYTES),

@@ -1,11 +1,8 @@
 """kill -9 at every step of a promotion: the next command finds out how far it came, and all agree again."""
 
-import os
-import signal
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,39 +15,10 @@ from serving.platform.errors import StageError
 from tests.components.deploy.conftest import Shop
 from tests.components.deploy.test_cloud_run import Cloud
 from tests.fakes.servers import BundleServers
+from tests.killing import killed_at
 
 EFFECTS = ((Ledger, "append"), (CloudRunService, "update"), (Registry, "point"), (Registry, "mark"))
 """Everything that a promotion changes in the world; a kill comes before and after each call of them."""
-
-
-def killed_at(step: int, command: Callable[[], object]) -> bool:
-    """Run a command in a process of its own that dies at its so-manieth step; False: it had fewer steps."""
-    child = os.fork()
-    if child == 0:
-        done = 0
-
-        def die_in_time() -> None:
-            nonlocal done
-            if done == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-            done += 1
-
-        def watched(original: Callable[..., Any]) -> Callable[..., Any]:
-            def call(*args: Any, **options: Any) -> Any:
-                die_in_time()
-                answer = original(*args, **options)
-                die_in_time()
-                return answer
-
-            return call
-
-        for kind, name in EFFECTS:
-            setattr(kind, name, watched(getattr(kind, name)))
-        try:
-            command()
-        finally:
-            os._exit(0)
-    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
 def all_agree(cloud: Cloud, champion: str) -> None:
@@ -104,7 +72,7 @@ def at_every_step(
             cloud.servers.url(cloud.shop.bundles["1"], "1"), cloud.servers.url(cloud.shop.bundles["2"], "2")
             if prepare:
                 command("promote")
-            if not killed_at(step, partial(command, verb)):
+            if not killed_at(step, partial(command, verb), EFFECTS):
                 return step // stride
             between = cloud.shop.crowned
             try:

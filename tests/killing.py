@@ -1,0 +1,44 @@
+"""kill -9 at a chosen step of a command: before or after one of the calls that change something in the world."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+def killed_at(step: int, command: Callable[[], object], effects: Sequence[tuple[Any, str]]) -> bool:
+    """Run a command in a process of its own that dies at its so-manieth step; False: it had fewer steps.
+
+    Args:
+        step: 0 is before the first of the calls, 1 after it, 2 before the second.
+        command: what is killed.
+        effects: (class or module, name of its function) of everything that changes the world.
+    """
+    child = os.fork()
+    if child == 0:
+        done, counting = 0, threading.Lock()
+
+        def die_in_time() -> None:
+            nonlocal done
+            with counting:
+                if done == step:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                done += 1
+
+        def watched(original: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*args: Any, **options: Any) -> Any:
+                die_in_time()
+                answer = original(*args, **options)
+                die_in_time()
+                return answer
+
+            return call
+
+        for kind, name in effects:
+            setattr(kind, name, watched(getattr(kind, name)))
+        try:
+            command()
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
