@@ -17,6 +17,8 @@ from serving.drift.store import ClosedWindow
 from serving.evidence import Evidence
 
 LISTEN_EVERY_S: Final = 30.0
+_LISTENS: Final = 100
+"""At least so many in the time that a window may last."""
 _KEPT: Final = PERSISTENCE[1]
 _WAITING: Final = 100
 
@@ -28,12 +30,12 @@ class SharedWindows:
         self,
         evidence: Evidence,
         max_age_s: float,
-        every_s: float | None = None,
+        every_s: float = LISTEN_EVERY_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Share through `evidence`; windows older than twice `max_age_s` say nothing."""
         self._evidence, self._horizon_s, self._clock = evidence, 2 * max_age_s, clock
-        self._every_s = LISTEN_EVERY_S if every_s is None else every_s
+        self._every_s = min(every_s, max_age_s / _LISTENS)
         self._instance = uuid4().hex[:12]
         self._waiting: list[tuple[str, ClosedWindow]] = []
         self._version = ""

@@ -1,10 +1,11 @@
 """Instances share their drift windows through a bucket, and labels are kept there for the next training."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 
@@ -19,7 +20,8 @@ from serving.platform.errors import StateError
 from serving.settings import Settings
 from tests.bundles import jpeg
 from tests.fakes.gcs import FakeGcs
-from tests.serving.test_drift import WINDOW, healthy, send, shifted
+from tests.serving.processes import serve
+from tests.serving.test_drift import WINDOW, eventually, gauges, healthy, send, shifted
 
 BUCKET = "gs://shop-evidence"
 
@@ -44,15 +46,37 @@ def instance(bundle: Path, **settings: Any) -> TestClient:
     return TestClient(create_app(found.model_copy(update=settings)))
 
 
-def alert(client: TestClient) -> float:
-    lines = client.get("/metrics").text.splitlines()
-    return float(next(line.rpartition(" ")[2] for line in lines if line.startswith("aidetect_drift_alert")))
+@contextmanager
+def process(bundle: Path, gcs: FakeGcs, folder: Path) -> Iterator[httpx.Client]:
+    """A server of its own that is told by its environment alone where the evidence lies; it listens each second."""
+    folder.mkdir()
+    env = {
+        "EVIDENCE_URI": BUCKET,
+        "STORAGE_EMULATOR_HOST": gcs.url,
+        "FEEDBACK_DIR": str(folder / "labels"),
+        "DRIFT_WINDOW": str(WINDOW),
+        "DRIFT_MIN_N": "50",
+        "DRIFT_MAX_AGE_S": "100",
+        "SLOTS": "1",
+    }
+    with serve(bundle, folder / "log", **env) as server:
+        with httpx.Client(base_url=server.url, timeout=60, trust_env=False) as client:
+            yield client
+        assert server.terminate() == 0
+
+
+def alert(client: httpx.Client) -> float:
+    return gauges(client)["aidetect_drift_alert"]
+
+
+def standing(client: httpx.Client) -> tuple[Any, Any]:
+    said = client.get("/drift").json()
+    return said["state"], said["signals"]
 
 
 def test_shifted_traffic_on_one_of_two_instances_is_one_alarm_and_one_dispatch(
-    gcs: FakeGcs, toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gcs: FakeGcs, toy_bundle: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(shared, "LISTEN_EVERY_S", 0.0)
     config = RetrainConfig(state_path=str(tmp_path / "retrain.jsonl"))
     dispatched: list[str] = []
 
@@ -63,26 +87,30 @@ def test_shifted_traffic_on_one_of_two_instances_is_one_alarm_and_one_dispatch(
         dispatched.append(f"{reason}: {explanation}")
         return Run()
 
-    with ExitStack() as stack:
-        # `send` takes the client of a server process as well
-        moved, calm = (cast("Any", stack.enter_context(instance(toy_bundle))) for _ in range(2))
-        send(calm, healthy(WINDOW, seed=1))
-        send(moved, shifted(WINDOW, seed=100))
+    with (
+        process(toy_bundle, gcs, tmp_path / "moved") as moved,
+        process(toy_bundle, gcs, tmp_path / "calm") as calm,
+    ):
         levels = []
-        for seed in (200, 300):
-            told = [client.get("/drift").json() for client in (moved, calm)]
-            assert told[0]["state"] == told[1]["state"] and told[0]["signals"] == told[1]["signals"]
-            levels += [alert(moved), alert(calm)]
+        for seed in (100, 200, 300):
             send(moved, shifted(WINDOW, seed=seed))
             send(calm, healthy(WINDOW, seed=seed))
+            found = standing(moved)
+            # the other one says the same a second later; it is well itself, which is no all-clear
+            assert eventually(lambda: standing(calm), found, 60) == found
+            assert alert(calm) == alert(moved)
+            levels.append(alert(moved))
             for client in (moved, calm):
                 drift = client.get("/drift").json()
-                levels.append(alert(client))
                 reasons = Reasons(drift_state=drift["state"], diagnosis=drift["diagnosis"], model_version="1")
                 retrain(config, reasons, start)
-        # up once, and it stays: an instance that is well is no all-clear for the other
-        assert levels == [1, 1, 2, 2, 2, 2, 2, 2]
+        assert levels == [1, 2, 2]
+        for client in (moved, calm):
+            said = client.post("/predict", files={"file": ("x.jpg", jpeg(225), "image/jpeg")}).json()
+            label = {"request_id": said["request_id"], "label": "real"}
+            assert client.post("/feedback", json=label).json()["status"] == "recorded"
     assert len(dispatched) == 1 and "alarm on version 1" in dispatched[0]
+    assert _labels_since(f"{BUCKET}/labels/", 0.0) == 2
 
 
 def test_what_another_instance_wrote_is_judged_and_old_words_are_forgotten(gcs: FakeGcs) -> None:
