@@ -53,7 +53,7 @@ class Cli:
             code = run_app(list(arguments))
         return subprocess.CompletedProcess(["aidetect", *arguments], code, out.getvalue(), err.getvalue())
 
-    def started(self, *arguments: str, timeout_s: float = 300) -> "subprocess.CompletedProcess[str]":
+    def started(self, *arguments: str, timeout_s: float = 900) -> "subprocess.CompletedProcess[str]":
         """One command line as a shell starts it."""
         return subprocess.run(
             [sys.executable, "-c", "from pipelines.cli import main; main()", *arguments],

@@ -12,6 +12,7 @@ import pytest
 from pipelines.cli.app import run_app
 from pipelines.config import load_config
 from tests.pipelines.conftest import Aidetect
+from tests.untraced import untraced
 
 ROOT = Path(__file__).resolve().parents[2]
 PROD = Path("infra/terraform/environments/prod")
@@ -89,6 +90,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (bin_ / name).write_text(PROGRAM.format(python=sys.executable, prod=PROD))
         (bin_ / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{bin_}{os.pathsep}{os.environ['PATH']}")
+    for name in os.environ.keys() - untraced().keys():
+        monkeypatch.delenv(name)  # started some dozen times a test, and no line of theirs is ours
     monkeypatch.setenv("FAKE_STATE", str(tmp_path / "state.json"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
