@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from serving.platform import cloud_storage
 from serving.platform.errors import StageError, StateError, one_line
+from serving.platform.grants import to_grant
 
 _TIMEOUT_S: Final = 10.0
 _LONGEST_LISTING: Final = 5_000
@@ -30,7 +31,7 @@ class Evidence:
         Raises:
             StateError: Google refused or does not answer.
         """
-        from google.api_core.exceptions import PreconditionFailed
+        from google.api_core.exceptions import Forbidden, PreconditionFailed
 
         with self._told(f"add {name}"):
             try:
@@ -39,6 +40,10 @@ class Evidence:
                 )
             except PreconditionFailed:
                 return
+            except Forbidden as error:
+                # asked for only where it would take the place of another object, which a writer of evidence may not
+                if "storage.objects.delete" not in str(error):
+                    raise
 
     def names(self, folder: str, start: str = "") -> list[str]:
         """Names in a folder from `start` on, in their order, at most 5,000.
@@ -77,4 +82,8 @@ class Evidence:
         try:
             yield
         except (GoogleAPIError, GoogleAuthError, OSError, StageError) as error:
-            raise StateError(f"EVIDENCE_URI={self.uri}: cannot {doing}: {one_line(error)}") from error
+            said = one_line(error)
+            fix = to_grant(said)
+            raise StateError(
+                f"EVIDENCE_URI={self.uri}: cannot {doing}: {said}" + (f"; {fix}" if fix else "")
+            ) from error

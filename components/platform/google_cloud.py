@@ -3,9 +3,11 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from serving.platform.errors import StageError, one_line
+from serving.platform.grants import to_grant
 
 if TYPE_CHECKING:
     from google.api_core.retry import Retry
@@ -58,8 +60,9 @@ def google_errors(doing: str) -> Iterator[None]:
     except RetryError as error:
         raise StageError(f"{doing}: still refused after many tries: {one_line(error.cause or error)}") from error
     except GoogleAPICallError as error:
-        fix = _FIXES.get(int(error.code or 0))
-        raise StageError(f"{doing}: {int(error.code or 0)} {error.message}" + (f"; {fix}" if fix else "")) from error
+        code = int(error.code or 0)
+        fix = (to_grant(str(error.message)) if code == HTTPStatus.FORBIDDEN else "") or _FIXES.get(code)
+        raise StageError(f"{doing}: {code} {error.message}" + (f"; {fix}" if fix else "")) from error
     except (GoogleAPIError, OSError) as error:
         raise StageError(f"{doing}: {one_line(error)}; check the network") from error
 

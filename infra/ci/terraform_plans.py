@@ -28,12 +28,16 @@ VARIABLES = {
     "github_repository_id": "123456789",
     "alert_emails": ["oncall@example.test"],
     "billing_account": "012345-6789AB-CDEF01",
+    "operators": ["operator@example.test"],
+    "mlflow_image": "registry.test/mlflow@sha256:" + "a" * 64,
+    "retrain_image": "registry.test/pipeline@sha256:" + "b" * 64,
 }
+"""Everything that may be switched on is on: no grant may stay unseen."""
 
 
 def made_of() -> str:
-    """Digest of every .tf file, by which a stale plan is known."""
-    digest = hashlib.sha256()
+    """Digest of every .tf file and of the variables, by which a stale plan is known."""
+    digest = hashlib.sha256(json.dumps(VARIABLES).encode())
     for path in sorted(SOURCE.rglob("*.tf")):
         if ".terraform" not in path.parts:
             digest.update(str(path.relative_to(SOURCE)).encode() + b"\0" + path.read_bytes())
@@ -106,6 +110,21 @@ def resources(module: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
+def _complete(planned: list[dict[str, Any]], workspace: Workspace) -> None:
+    """Fill in the members of grants that are known once their project is looked at: Google's own agents."""
+    unknown = {found["address"]: found["values"] for found in planned if _grants_nobody(found)}
+    if unknown:
+        workspace("apply", "-input=false", "-no-color", "-parallelism=1", "planned")
+        made = resources(json.loads(workspace("show", "-json"))["values"]["root_module"])
+        for found in made:
+            if found["address"] in unknown:
+                unknown[found["address"]]["member"] = found["values"]["member"]
+
+
+def _grants_nobody(found: dict[str, Any]) -> bool:
+    return found["type"].endswith("_iam_member") and "member" not in found["values"]
+
+
 def renew() -> None:
     """Write the plans of both environments."""
     digest = made_of()
@@ -118,6 +137,7 @@ def renew() -> None:
             workspace = Workspace(Path(folder), environment)
             workspace("init", "-input=false", "-no-color")
             planned = resources(workspace.plan()["planned_values"]["root_module"])
+            _complete(planned, workspace)
             waits: dict[str, list[str]] = {}
             for one, other in re.findall(r'^ *"([^"]+)" -> "([^"]+)";', workspace("graph"), re.MULTILINE):
                 waits.setdefault(one, []).append(other)

@@ -87,7 +87,10 @@ class Owner:
             "vertex": {**place, "bucket": f"gs://{self.bucket}-pipelines", "service_account": account},
             "register": {**place, "bucket": f"{models}/bundles"},
             "deploy": {**place, "ledger_path": f"{models}/promotions.jsonl"},
-            "retrain": {"state_path": f"gs://{self.bucket}-pipelines/retrain.jsonl"},
+            "retrain": {
+                "state_path": f"gs://{self.bucket}-pipelines/retrain.jsonl",
+                "feedback_path": f"gs://{self.bucket}-evidence/labels/",
+            },
         }
 
 

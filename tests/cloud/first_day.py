@@ -88,6 +88,9 @@ def key(secret: str) -> Act:
     return act
 
 
+ALERTS = "topic aidetect-alerts"
+AGENT = "service-123456789012@gcp-sa-monitoring-notification.iam.gserviceaccount.com"
+"""Monitoring's own, by the number of the project."""
 IMAGES = f"repository {SERVICE}"
 PUSHES = needs("artifactregistry.repositories.uploadArtifacts", IMAGES)
 PULLS = needs("artifactregistry.repositories.downloadArtifacts", IMAGES)
@@ -107,6 +110,48 @@ def updates(service: str, runs_as: str) -> tuple[Act, ...]:
 def calls_the_service(service: str) -> Act:
     """A request that Cloud Run lets through."""
     return needs("run.routes.invoke", f"service {service}")
+
+
+MLFLOW = calls_the_service("aidetect-mlflow")
+
+
+def lives_on() -> list[Step]:
+    """What nobody starts by hand: MLflow's server, evidence of the instances, and an alert on its way to a training."""
+    return [
+        Step(
+            "mlflow",
+            "MLflow starts: its database, its files",
+            (
+                key("aidetect-mlflow-database"),
+                needs("cloudsql.instances.connect", api="sqladmin"),
+                *reads("mlflow"),
+                *writes("mlflow"),
+            ),
+        ),
+        Step("operator@example.test", "aidetect models, from one's own machine", (MLFLOW,)),
+        Step("train", "MLflow: a run is recorded", (signs_in("train"), MLFLOW)),
+        Step("pipeline", "MLflow: a version is made, and aliased", (MLFLOW,)),
+        Step("deploy", "MLflow: the champion's alias moves", (signs_in("deploy"), MLFLOW)),
+        Step("serving", "MLflow: models:/NAME@ALIAS is looked up", (MLFLOW,)),
+        Step(
+            "serving",
+            "instances tell each other windows and answers, and keep labels",
+            (*reads("evidence"), needs("storage.objects.create", bucket("evidence"))),
+        ),
+        Step(AGENT, "an incident of Cloud Monitoring is published", (needs("pubsub.topics.publish", ALERTS),)),
+        Step("alerts", "Pub/Sub brings it to the receiver", (calls_the_service("aidetect-retrain"),)),
+        Step(
+            "retrain",
+            "aidetect retrain --prometheus --dispatch",
+            (
+                key("aidetect-github-token"),
+                needs("monitoring.timeSeries.list"),
+                needs("storage.objects.list", bucket("evidence")),
+                needs("storage.objects.get", bucket("pipelines")),
+                *writes("pipelines"),
+            ),
+        ),
+    ]
 
 
 def first_day(environment: str) -> list[Step]:
@@ -172,7 +217,12 @@ def first_day(environment: str) -> list[Step]:
         Step(
             "train",
             "weekly: aidetect retrain, its record",
-            (signs_in("train"), *reads("pipelines"), *writes("pipelines")),
+            (
+                signs_in("train"),
+                *reads("pipelines"),
+                *writes("pipelines"),
+                needs("storage.objects.list", bucket("evidence")),
+            ),
         ),
         Step("owner", "aidetect schedule apply", (needs("aiplatform.schedules.create"),)),
         Step(
@@ -198,6 +248,7 @@ def first_day(environment: str) -> list[Step]:
             ),
         ),
         *([] if private else [Step("anybody", "users call the service, reviewers its preview", (*invoke, *look))]),
+        *lives_on(),
         Step("owner", "second terraform apply", (needs("run.services.update"),)),
     ]
 
@@ -227,7 +278,8 @@ def main() -> int:
     for environment in ("dev", "prod"):
         sys.stdout.write(f"first day on Google Cloud, environment {environment}\n")
         for step in play(plan_of(environment), environment):
-            sys.stdout.write(f"  {step.account:<9} {step.name:<62} {step.answer or 'works'}\n")
+            who = step.account.partition("@")[0]
+            sys.stdout.write(f"  {who:<20} {step.name:<64} {step.answer or 'works'}\n")
             refused += bool(step.answer)
     return int(bool(refused))
 

@@ -96,13 +96,16 @@ class Plan:
         return [{**r["values"], "address": r["address"]} for r in self.resources if r["type"] == kind]
 
     def account(self, name: str) -> str:
-        """Member of the account that is called NAME in module iam.
+        """Member of the account that is called DEPLOYMENT-NAME; an address stands for itself.
 
         Raises:
             RefusedError: there is none.
         """
+        if "@" in name:
+            kind = "serviceAccount" if name.endswith(".gserviceaccount.com") else "user"
+            return f"{kind}:{name}"
         for found in self.of("google_service_account"):
-            if found["address"].endswith(f'google_service_account.this["{name}"]'):
+            if str(found["account_id"]).endswith(f"-{name}"):
                 return str(found["member"])
         raise RefusedError(404, f"Unknown service account: {name}")
 
@@ -152,7 +155,9 @@ _WHERE = {
     "google_cloud_run_v2_service_iam_member": ("service", "name"),
     "google_artifact_registry_repository_iam_member": ("repository", "repository"),
     "google_service_account_iam_member": ("account", "service_account_id"),
+    "google_pubsub_topic_iam_member": ("topic", "topic"),
 }
+"""What a resource of grants grants on: a kind, and the argument that names it."""
 
 
 @dataclass

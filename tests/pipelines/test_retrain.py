@@ -17,6 +17,7 @@ from pipelines.retrain_state import History, Start
 from pipelines.settings.operations import RetrainConfig
 from serving.platform.errors import RetrainError, StageError
 from tests.fakes.gcs import FakeGcs
+from tests.fakes.policy import Policy, plan_of
 
 NOW = 1_800_000_000.0
 DAY = 86_400.0
@@ -148,6 +149,7 @@ def test_a_torn_label_costs_that_label_only(tmp_path: Path, served: str) -> None
 
 
 def test_a_record_in_a_bucket_is_remembered_by_the_next_runner_and_races_start_one(gcs: FakeGcs) -> None:
+    as_receiver(gcs)
     config = RetrainConfig(state_path="gs://records/retrain.jsonl")
     barrier, calls = threading.Barrier(3), []
 
@@ -180,6 +182,24 @@ def test_a_bucket_that_refuses_starts_nothing(gcs: FakeGcs, code: int) -> None:
     with pytest.raises(StageError, match=f"gs://records/retrain.jsonl: {code}"):
         retrain(config, ALARM, start)
     assert gcs.objects == {}
+
+
+GRANTS = "module.platform.module.retrain.google_storage_bucket_iam_member.records"
+
+
+def as_receiver(gcs: FakeGcs, without: str = "") -> None:
+    """The bucket of records as Terraform grants it, asked by the receiver's account."""
+    gcs.policy = Policy(plan_of("prod", without), aliases={"records": "example-project-aidetect-pipelines"})
+    gcs.policy.as_account("retrain", "decides")
+
+
+def test_a_grant_that_the_receiver_lacks_starts_nothing_and_is_named(gcs: FakeGcs) -> None:
+    config = RetrainConfig(state_path="gs://records/retrain.jsonl")
+    as_receiver(gcs, f'{GRANTS}["state"]')
+    with pytest.raises(StageError, match=r"'storage\.objects\.get' denied.*; grant roles/storage\.objectViewer to"):
+        retrain(config, ALARM, lambda *_: pytest.fail("started without a record"))
+    as_receiver(gcs)
+    assert retrain(config, ALARM, lambda *_: Run()).run_id == Run.run_id
 
 
 def test_labels_in_a_bucket_count(gcs: FakeGcs, served: str) -> None:

@@ -20,15 +20,22 @@ from serving.platform.errors import StateError
 from serving.settings import Settings
 from tests.bundles import jpeg
 from tests.fakes.gcs import FakeGcs
+from tests.fakes.policy import Policy, plan_of
 from tests.serving.processes import serve
 from tests.serving.test_drift import WINDOW, eventually, gauges, healthy, send, shifted
 
 BUCKET = "gs://shop-evidence"
 
 
+NAMES = {"shop-evidence": "example-project-aidetect-evidence"}
+
+
 @pytest.fixture
 def gcs(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGcs]:
+    """The bucket as Terraform grants it, asked by the service's own account."""
     fake = FakeGcs()
+    fake.policy = Policy(plan_of("prod"), aliases=NAMES)
+    fake.policy.as_account("serving", "evidence")
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", fake.url)
     yield fake
     fake.close()
@@ -153,5 +160,26 @@ def test_labels_outlive_the_instance_and_count_for_the_next_training(
         assert answer.status_code == 503 and "the bucket did not take it" in answer.text and "shop" not in answer.text
         assert client.post("/feedback", json={"request_id": ids[1], "label": "real"}).json()["status"] == "recorded"
     assert sum(key.startswith("shop-evidence/images/") for key in gcs.objects) == 2
+    assert gcs.policy is not None
+    gcs.policy.as_account("train", "weekly")
     assert _labels_since(f"{BUCKET}/labels/", 0.0) == 2
     assert _labels_since(f"{BUCKET}/labels/", 4_000_000_000.0) == 0
+
+
+@pytest.mark.parametrize(
+    ("grant", "permission", "role"),
+    [
+        ('service["roles/storage.objectCreator"]', "storage.objects.create", "roles/storage.objectCreator"),
+        ('service["roles/storage.objectViewer"]', "storage.objects.list", "roles/storage.objectViewer"),
+    ],
+)
+def test_a_missing_grant_is_named_with_its_role(gcs: FakeGcs, grant: str, permission: str, role: str) -> None:
+    without = f"module.platform.module.retrain.google_storage_bucket_iam_member.{grant}"
+    policy = Policy(plan_of("prod", without), aliases=NAMES)
+    policy.as_account("serving", "evidence")
+    gcs.policy = policy
+    windows = shared.SharedWindows(Evidence(BUCKET), 3600.0, 0.0)
+    windows.tell("1", ClosedWindow(1, 0.0, 0.0, 60, True, {"moved": [], "diagnosis": "", "signals": {}}))
+    with pytest.raises(StateError, match=f"'{permission}' denied.*; grant {role} to the account that calls") as said:
+        windows.listen("1")
+    assert "\n" not in str(said.value)

@@ -16,7 +16,6 @@ module "mlflow" {
   callers = merge(
     {
       serving  = { email = module.iam.emails.serving, role = "read" }
-      preview  = { email = module.iam.emails.preview, role = "read" }
       train    = { email = module.iam.emails.train, role = "write" }
       pipeline = { email = module.iam.emails.pipeline, role = var.pipeline_deploys ? "deploy" : "register" }
       deploy   = { email = module.iam.emails.deploy, role = "deploy" }
