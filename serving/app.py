@@ -16,7 +16,8 @@ from serving.detector.image import ImageLimits
 from serving.drift.monitor import DriftMonitor, DriftPolicy, tell
 from serving.drift.shared import SharedWindows
 from serving.evidence import Evidence
-from serving.feedback.store import FeedbackMetrics, FeedbackPolicy, FeedbackStore
+from serving.feedback.metrics import FeedbackMetrics
+from serving.feedback.store import FeedbackPolicy, FeedbackStore
 from serving.http import problems, security
 from serving.http.openapi import describe
 from serving.http.predictor import Predictor

@@ -1,6 +1,7 @@
 """What the instances of a service tell each other and the next training: objects in a bucket, only added and read.
 
-EVIDENCE_URI=gs://BUCKET[/FOLDER] has `labels/` (true labels that users gave) and `drift/VERSION/` (closed windows).
+EVIDENCE_URI=gs://BUCKET[/FOLDER] has `labels/` (true labels that users gave), `drift/VERSION/` (closed windows), and
+`answers/`, `given/` (what a label is joined to, whatever instance it reaches).
 """
 
 from collections.abc import Iterator
@@ -45,8 +46,8 @@ class Evidence:
                 if "storage.objects.delete" not in str(error):
                     raise
 
-    def names(self, folder: str, start: str = "") -> list[str]:
-        """Names in a folder from `start` on, in their order, at most 5,000.
+    def names(self, folder: str, start: str = "", most: int = _LONGEST_LISTING) -> list[str]:
+        """Names in a folder from `start` on, in their order, at most `most`.
 
         Raises:
             StateError: Google refused or does not answer.
@@ -57,7 +58,7 @@ class Evidence:
                 self._bucket,
                 prefix=prefix,
                 start_offset=prefix + start if start else None,
-                max_results=_LONGEST_LISTING,
+                max_results=most,
                 timeout=_TIMEOUT_S,
             )
             return [str(blob.name).removeprefix(prefix) for blob in found]

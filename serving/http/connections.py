@@ -1,6 +1,5 @@
 """How HTTP connections begin and end: bounded before anything is parsed, and never torn from under a client."""
 
-import uuid
 from asyncio import Transport
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,6 +8,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.http.admission import Admission, most_connections
 from serving.http.problems import MEDIA_TYPE, RETRY_AFTER_S, STATUS, Reason, document
+from serving.platform.request_ids import new_request_id
 
 if TYPE_CHECKING:
     from serving.http.service import Service
@@ -199,7 +199,7 @@ class LingeringHttp(HttpToolsProtocol):
             # an answer is still owed to the request before; another one may not come between
             self.transport.close()
             return
-        request_id = uuid.uuid4().hex
+        request_id = new_request_id()
         body = orjson.dumps(document(STATUS[reason], detail, request_id, reason))
         head = [
             f"HTTP/1.1 {STATUS[reason]} Refused",

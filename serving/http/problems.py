@@ -1,6 +1,5 @@
 """The one error shape: RFC 9457 `application/problem+json`, the same for every status and every route."""
 
-import uuid
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final, Literal, cast, get_args
@@ -16,6 +15,7 @@ from starlette.types import Scope
 from serving.detector.image import REASONS
 from serving.fetch.refusals import REASONS as FETCH_REASONS
 from serving.platform.errors import AidetectError
+from serving.platform.request_ids import new_request_id
 
 MEDIA_TYPE: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:ai-product-photo-detector:problem:"
@@ -153,7 +153,7 @@ def request_id(scope: Scope) -> str:
     """The id of this request, made now if no middleware gave it one."""
     state: dict[str, Any] = scope.setdefault("state", {})
     if "request_id" not in state:
-        state["request_id"] = uuid.uuid4().hex
+        state["request_id"] = new_request_id()
     found: str = state["request_id"]
     return found
 

@@ -3,7 +3,6 @@
 import asyncio
 import re
 import time
-import uuid
 from typing import Any, Final
 
 import structlog
@@ -12,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.http.paths import Paths
 from serving.http.problems import refusal
+from serving.platform.request_ids import new_request_id
 from serving.settings import Settings
 from serving.telemetry.clients import client_address
 from serving.telemetry.logs import trace_fields
@@ -94,7 +94,7 @@ class TelemetryMiddleware:
         given = headers.get(b"x-request-id", b"")
         state: dict[str, Any] = scope.setdefault("state", {})
         # always our own: what labels are joined by must name one request, and not be guessed
-        state["request_id"] = uuid.uuid4().hex
+        state["request_id"] = new_request_id()
         state["correlation_id"] = given if _SANE_ID.fullmatch(given) else b""
         state["client"] = client_address(scope, self._trusted_proxies)
         state["log"] = {}

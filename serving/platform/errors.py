@@ -87,6 +87,10 @@ class StateError(StageError):
     """A record that is kept from run to run, or by the server, cannot be read or written; names the place."""
 
 
+class AnswerNotSharedError(StateError):
+    """A label that comes before its answer is known to all instances; it may be sent again."""
+
+
 class SmokeError(StageError):
     """The version must not serve; says what it answered."""
 

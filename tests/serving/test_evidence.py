@@ -1,5 +1,6 @@
 """Instances share their drift windows through a bucket, and labels are kept there for the next training."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from serving.settings import Settings
 from tests.bundles import jpeg
 from tests.fakes.gcs import FakeGcs
 from tests.fakes.policy import Policy, plan_of
-from tests.serving.processes import serve
+from tests.serving.processes import Server, serve
 from tests.serving.test_drift import WINDOW, eventually, gauges, healthy, send, shifted
 
 BUCKET = "gs://shop-evidence"
@@ -183,3 +184,46 @@ def test_a_missing_grant_is_named_with_its_role(gcs: FakeGcs, grant: str, permis
     with pytest.raises(StateError, match=f"'{permission}' denied.*; grant {role} to the account that calls") as said:
         windows.listen("1")
     assert "\n" not in str(said.value)
+
+
+def test_a_label_finds_its_answer_whatever_instance_it_reaches(gcs: FakeGcs, toy_bundle: Path, tmp_path: Path) -> None:
+    variables = {"EVIDENCE_URI": BUCKET, "STORAGE_EMULATOR_HOST": gcs.url, "SLOTS": "1", "LOG_LEVEL": "warning"}
+    with ExitStack() as stack:
+        judged, asked = (
+            stack.enter_context(
+                serve(toy_bundle, tmp_path / f"log{i}", FEEDBACK_DIR=str(tmp_path / str(i)), **variables)
+            )
+            for i in range(2)
+        )
+        files = [("files", (f"{level}.jpg", jpeg(level), "image/jpeg")) for level in (225, 25)]
+        said = httpx.post(f"{judged.url}/predict/batch", files=files, timeout=20).json()
+        told = {"request_id": said["request_id"], "item": 1, "label": "ai_generated"}
+
+        def tell(server: Server, **changes: Any) -> httpx.Response:
+            return httpx.post(f"{server.url}/feedback", json=told | changes, timeout=20)
+
+        answers = [tell(asked)]
+        while answers[-1].status_code == 503 and len(answers) < 120:  # not in the bucket yet
+            assert ", not shared yet; send it again" in answers[-1].text
+            time.sleep(0.25)
+            answers.append(tell(asked))
+        assert answers[-1].json() == {
+            **told,
+            "status": "recorded",
+            "prediction": "real",
+            "correct": False,
+            "probability": pytest.approx(said["results"][1]["probability"]),
+            "model_version": said["model_version"],
+        }
+        # the instance that answered knows of it, and the other one of its correction
+        assert [tell(judged).json()["status"], tell(judged, label="real").json()["status"]] == [
+            "unchanged",
+            "corrected",
+        ]
+        assert tell(asked, label="real").json()["status"] == "unchanged"
+        assert tell(asked, item=7).status_code in (404, 503)
+        assert tell(asked, request_id="0" * 32).status_code == 404
+        assert judged.terminate() == 0 and asked.terminate() == 0
+    assert _labels_since(f"{BUCKET}/labels/", 0.0) == 1
+    kept = b"".join(content for key, content in gcs.objects.items() if "/answers/" in key)
+    assert said["request_id"].encode() in kept and b".jpg" not in kept

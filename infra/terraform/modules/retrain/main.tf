@@ -43,8 +43,8 @@ resource "google_storage_bucket" "evidence" {
       type = "Delete"
     }
     condition {
-      age            = 30
-      matches_prefix = ["drift/"]
+      age            = 30 # FEEDBACK_RETENTION_DAYS: so long a label is waited for
+      matches_prefix = ["drift/", "answers/", "given/"]
     }
   }
 }
