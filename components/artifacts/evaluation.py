@@ -20,7 +20,7 @@ PREDICTIONS_PARQUET: Final = "predictions.parquet"
 CANDIDATE: Final = "candidate"
 TEST: Final = "test"
 
-_COUNTED: Final = ("accuracy", "f1")
+_COUNTED: Final = ("accuracy", "f1", "precision", "recall", "fpr", "fnr")
 """The gate's figures that follow from counts alone."""
 _ROUNDING: Final = 1e-9
 
@@ -220,9 +220,18 @@ def _recount(path: Path) -> Confusion:
 
 
 def _figures(c: Confusion) -> dict[str, float]:
-    n, right = c.true_real + c.false_ai + c.false_real + c.true_ai, c.true_real + c.true_ai
-    said = 2 * c.true_ai + c.false_ai + c.false_real
-    return {"n": float(n), "accuracy": right / n if n else nan, "f1": 2 * c.true_ai / said if said else 0.0}
+    real, ai = c.true_real + c.false_ai, c.false_real + c.true_ai
+    said_ai, right = c.true_ai + c.false_ai, c.true_real + c.true_ai
+    shares = {
+        "accuracy": (right, real + ai),
+        "recall": (c.true_ai, ai),
+        "fpr": (c.false_ai, real),
+        "fnr": (c.false_real, ai),
+    }
+    found = {name: part / whole if whole else nan for name, (part, whole) in shares.items()}
+    found["precision"] = c.true_ai / said_ai if said_ai else 0.0
+    found["f1"] = 2 * c.true_ai / (ai + said_ai) if ai + said_ai else 0.0
+    return {"n": float(real + ai), **found}
 
 
 def _sha256(path: Path) -> str:

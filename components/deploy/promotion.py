@@ -17,7 +17,7 @@ from typing import Final
 
 from components.artifacts.deployment import Deployment
 from components.artifacts.evaluation import read_evaluation
-from components.artifacts.model_version import CHAMPION, ModelVersion, read_release
+from components.artifacts.model_version import CHAMPION, MODEL_VERSION_JSON, ModelVersion, read_release
 from components.artifacts.verdict import VERDICT_JSON, read_verdict
 from components.deploy.config import DeployConfig
 from components.deploy.ledger import Action, History, Ledger, LedgerEntry, Outcome
@@ -244,12 +244,19 @@ def deploy_version(version: ModelVersion, config: DeployConfig, reason: Reason) 
     """
 
     def choose(desk: Desk, champion: str | None) -> tuple[ModelVersion, DeployConfig]:
+        # what is tried and served is the registry's, whatever the document that came from register says of it
+        standing = desk.registry.describe(version.version)
+        if standing.bundle_digest != version.bundle_digest:
+            raise StageError(
+                f"{standing.uri} is bundle {standing.bundle_digest[:12]}, but {version.bundle_digest[:12]} by "
+                f"{MODEL_VERSION_JSON}: that was edited, or is of another registry; register again"
+            )
         if version.version in desk.history.withdrawn and version.version != champion:
             raise StageError(
                 f"{version.name} version {version.version} was rolled back; only its number brings it back: "
                 f"aidetect promote {version.version}"
             )
-        return version, config
+        return standing, config
 
     return Desk(version.tracking_uri, version.name, config).decide(reason, choose)
 

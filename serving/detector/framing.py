@@ -1,5 +1,6 @@
 """Where the photo stands in its picture: uniform borders are found, so that a canvas does not hide what it frames."""
 
+import math
 from typing import Final, cast
 
 import numpy as np
@@ -21,6 +22,8 @@ ROUNDS: Final = 4
 """Colours of borders that are taken off, one after the other: a letterbox on a canvas has two."""
 SEARCH_PX: Final = 256
 """Borders are looked for on the picture shrunk to about this smaller side, to within a cell of it."""
+MOST_SEARCHED: Final = 64 * SEARCH_PX**2
+"""Pixels of that picture: more have only pictures that are longer than sixteen times their smaller side."""
 
 MOST_CELLS: Final = 64
 """Rows and columns of a map enlarged to the whole picture, at most."""
@@ -37,7 +40,7 @@ def content_box(rgb: Image.Image) -> Box | None:
     if colour is None:
         return None
     width, height = rgb.size
-    factor = max(1, min(width, height) // SEARCH_PX)
+    factor = max(1, min(width, height) // SEARCH_PX, math.ceil(math.sqrt(width * height / MOST_SEARCHED)))
     picture = rgb.reduce(factor) if factor > 1 else rgb
     left = top = 0
     for _ in range(ROUNDS):

@@ -111,10 +111,11 @@ def test_a_decode_over_its_time_is_refused_and_its_slot_is_free(toy_bundle: Path
 def test_ten_of_the_largest_pictures_cost_what_one_does(toy_bundle: Path, tmp_path: Path) -> None:
     """One slot: of each picture only the model's input is kept while the others are decoded."""
     with serve(toy_bundle, tmp_path / "log", SLOTS="1", REQUEST_TIMEOUT_S="120") as server:
-        largest = bodies.flat_png()
+        # as many pixels in a line: what looks for borders must not take the whole of it for a small picture
+        largest = [bodies.flat_png(), bodies.flat_png(54_000, 540)]
         before = server.peak_mib()
         answer = httpx.post(
-            f"{server.url}/predict/batch", files=[("files", (f"{n}", largest)) for n in range(10)], timeout=150
+            f"{server.url}/predict/batch", files=[("files", (f"{n}", largest[n % 2])) for n in range(10)], timeout=150
         )
         assert answer.json()["successful"] == 10
         assert server.peak_mib() - before < 200

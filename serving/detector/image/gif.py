@@ -15,6 +15,8 @@ from serving.detector.image.rows import Watched
 
 MAX_BLOCKS: Final = 4096
 """Extension blocks in front of the first frame."""
+MAX_PIECES: Final = 65_536
+"""Pieces, of at most 255 bytes each, of all those blocks: those of a comment of ten megabytes."""
 
 _IMAGE, _EXTENSION, _CONTROL = 0x2C, 0x21, 0xF9
 
@@ -42,6 +44,7 @@ def walk(data: bytes) -> Frame:
     width, height, flags = struct.unpack_from("<HHB", data.ljust(13, b"\0"), 6)
     colours = _palette_bytes(flags)
     palette, at, transparent = data[13 : 13 + colours], 13 + colours, None
+    pieces = 0
     for _ in range(MAX_BLOCKS):
         kind = data[at] if at < len(data) else 0
         if kind == _EXTENSION:
@@ -51,6 +54,9 @@ def walk(data: bytes) -> Frame:
             at += 2
             while at < len(data) and data[at]:
                 at += 1 + data[at]
+                pieces += 1
+                if pieces > MAX_PIECES:
+                    raise damaged(f"the GIF has more than {MAX_PIECES:,} pieces of data in front of its picture")
             at += 1
         elif kind == _IMAGE and at + 10 < len(data):
             left, top, across, down, own = struct.unpack_from("<HHHHB", data, at + 1)

@@ -38,6 +38,8 @@ _KNOWN_FRAMES: Final = frozenset({0xC0, 0xC1, 0xC2})
 """Baseline, extended and progressive with Huffman codes: what browsers show."""
 _SOS, _EOI = 0xDA, 0xD9
 _END: Final = b"\xff\xd9"
+_MARKED: Final = re.compile(rb"\xff+[^\xff]")
+"""Any marker, with what it is filled up by."""
 _MARKER: Final = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
 """What ends a scan's data: a marker that is neither a stuffed byte nor a restart."""
 _MODES: Final = {1: "L", 3: "RGB", 4: "CMYK"}
@@ -85,16 +87,15 @@ def walk(data: bytes) -> Segments:
     """
     found = Segments()
     at, seen = 2, 0
-    while (at := data.find(b"\xff", at)) >= 0:
-        while data[at : at + 1] == b"\xff":
-            at += 1
-        marker = data[at] if at < len(data) else 0
-        at += 1
-        if marker == 0 or marker in _BARE:
-            continue
+    # a marker may be filled up with any number of FF in front: passed over at memory speed
+    while (marked := _MARKED.search(data, at)) is not None:
+        at = marked.end()
+        marker = data[at - 1]
         seen += 1
         if seen > MAX_SEGMENTS:
             raise damaged(f"the JPEG has more than {MAX_SEGMENTS:,} segments in front of its picture")
+        if marker == 0 or marker in _BARE:
+            continue
         length = int.from_bytes(data[at : at + 2], "big")
         if marker == _EOI or length < 2 or at + length > len(data):
             break

@@ -137,6 +137,15 @@ def test_unknown_version_names_those_there_are(shop: Shop) -> None:
         promote(shop.context.tracking_uri, shop.context.model_name, "9", config(shop), "please")
 
 
+def test_a_document_of_another_version_than_its_number_s_is_refused(shop: Shop) -> None:
+    first = shop.registry.describe("1")
+    edited = shop.challenger.model_copy(update={"uri": first.uri, "bundle_digest": first.bundle_digest})
+    with pytest.raises(StageError, match=r"/2 is bundle .* by model_version.json: that was edited") as caught:
+        deploy_version(edited, config(shop), REASON)
+    assert "\n" not in str(caught.value)
+    assert shop.crowned == "1" and shop.ledger == []
+
+
 def test_ledger_that_cannot_be_written_stops_before_anything(shop: Shop, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StageError, match=r"ledger\.jsonl: .*set deploy.ledger_path"):

@@ -103,6 +103,12 @@ def edit_the_accuracy(passed: Passed) -> Passed:
     return passed
 
 
+def add_a_false_positive_rate(passed: Passed) -> Passed:
+    """Figures that the policy may ask for, though the toy evaluation has none."""
+    edit(passed.evaluation / "evaluation.json", '"f1": {', '"fpr": {"value": 0.01}, "f1": {')
+    return passed
+
+
 def edit_a_figure_that_no_count_gives(passed: Passed) -> Passed:
     edit(passed.evaluation / "evaluation.json", '"bundle_bytes": 0', '"bundle_bytes": 1')
     return passed
@@ -151,6 +157,7 @@ def half_a_verdict(passed: Passed) -> Passed:
         (flip_the_verdict, "verdict's passed is not what the gate says .*REFUSED: accuracy 94"),
         (edit_the_policy_too, "verdict's policy is not what the gate says"),
         (edit_the_accuracy, "accuracy 0.99 does not follow from predictions.parquet, which gives 0.94"),
+        (add_a_false_positive_rate, "fpr 0.01 does not follow from predictions.parquet, which gives 0.07"),
         (edit_a_figure_that_no_count_gives, "verdict's evaluation_sha256 is not what"),
         (swap_the_predictions, "not the verdicts that evaluation.json was made from"),
         (edit_accuracy_and_predictions_hash, "accuracy 0.94 does not follow from predictions.parquet, which gives 1"),

@@ -2,6 +2,9 @@
 
 import io
 import random
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from serving.detector.image import ImageLimits, decode, kind_of, sniff
+from serving.detector.image import ImageLimits, decode, jpeg, kind_of, sniff
 from serving.detector.image.colour import TransformCache
 from serving.platform.errors import ImageRefusedError
 from tests import photos
@@ -265,6 +268,38 @@ def test_limits_say_what_they_refuse() -> None:
     many = with_chunks(PNG, *[chunk(b"tEXt", b"a\0b")] * 70_000)
     with pytest.raises(ImageRefusedError, match="chunks"):
         decode(many)
+
+
+@pytest.mark.parametrize(
+    ("filling", "said"),
+    [(b"\xff", ""), (b"\xff\x01", "more than 4,096 segments"), (b"\xff\0", "more than 4,096 segments")],
+)
+def test_a_jpeg_s_markers_are_walked_at_memory_speed_or_to_a_bound(filling: bytes, said: str) -> None:
+    data = JPEG[:2] + filling * 1_000_000 + JPEG[2:]
+    lines = 0
+
+    def count(_frame: object, event: str, _argument: object) -> Callable[..., Any]:
+        nonlocal lines
+        lines += event == "line"
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        with pytest.raises(ImageRefusedError, match=said) if said else nullcontext():
+            jpeg.walk(data)
+    finally:
+        sys.settrace(before)
+    assert lines < 100_000
+
+
+def test_a_gif_s_pieces_are_bounded() -> None:
+    plain = saved("GIF", Image.new("P", (64, 64)))
+    at = plain.index(b"\x2c", 13 + 3 * 2 ** ((plain[10] & 7) + 1))
+    crumbs = b"\x21\xfe" + b"\x01a" * 70_000 + b"\0"
+    assert decode(plain[:at] + b"\x21\xfe" + (b"\xff" + b"a" * 255) * 300 + b"\0" + plain[at:]).info.width == 64
+    with pytest.raises(ImageRefusedError, match="more than 65,536 pieces"):
+        decode(plain[:at] + crumbs + plain[at:])
 
 
 @pytest.mark.parametrize(
