@@ -43,5 +43,5 @@ def show_one(record: RunRecord) -> Showcase | None:
     photo = Path(record.folder) / f"photo.{judgement.info.format.lower().replace('jpeg', 'jpg')}"
     picture = Path(record.folder) / "explanation.png"
     photo.write_bytes(data)
-    picture.write_bytes(explanation.overlay_png)
+    picture.write_bytes(explanation.drawn.overlay)
     return Showcase(photo, LABELS[labels[index]], judgement.verdict, explanation.explained_class, picture)

@@ -67,8 +67,8 @@ def _mistake(frame: Frame, row: int, probability: float, data: bytes, detector: 
         name=frame.name_of(row),
         origin=origin,
         probability=probability,
-        picture=_data_uri(encode_png(explained.picture)),
-        heatmap=_data_uri(explained.overlay_png),
+        picture=_data_uri(encode_png(explained.drawn.photo)),
+        heatmap=_data_uri(explained.drawn.overlay),
     )
 
 

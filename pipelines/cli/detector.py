@@ -97,7 +97,7 @@ def explain(
         raise AidetectError(f"{image}: {error}") from error
     answer = asked.answer(explanation.judgement)
     if output is not None:
-        output.write_bytes(explanation.overlay_png)
+        output.write_bytes(explanation.drawn.overlay)
     if report is not None:
         report.write_text(_case(image, answer, explanation), encoding="utf-8")
     if as_json:
@@ -132,8 +132,8 @@ def _case(image: Path, answer: dict[str, object], explanation: "Explanation") ->
     from serving.detector.heatmap import encode_png
 
     where = heat_in_words(explanation.grid, explanation.explained_class)
-    picture = encode_png(explanation.picture)
-    return written(Case(image.name, answer, picture, explanation.overlay_png, where, None, datetime.now(UTC)))
+    picture = encode_png(explanation.drawn.photo)
+    return written(Case(image.name, answer, picture, explanation.drawn.overlay, where, None, datetime.now(UTC)))
 
 
 def decision_policy() -> "Policy":

@@ -19,10 +19,10 @@ from serving.detector.conclusion import Conclusion, DecisionBands, Policy, concl
 from serving.detector.decision import Verdict
 from serving.detector.domain import Domain, measure
 from serving.detector.engine import Engine, Floats
-from serving.detector.framing import content_box, whole_grid
+from serving.detector.framing import Box, content_box, whole_grid
 from serving.detector.image import DecodedImage, ImageInfo, ImageLimits, decode
 from serving.detector.labels import Label
-from serving.detector.preprocess import Pixels, as_batch, to_input
+from serving.detector.preprocess import Pixels, as_batch, resized
 from serving.detector.tolerance import GOLDEN_TOLERANCE
 from serving.platform.errors import BundleError, ImageRefusedError
 from serving.provenance.inspect import inspect
@@ -66,10 +66,14 @@ class Explanation:
     explained_class: Label
     grid: Floats
     """Signed, float32 (rows, columns) over the whole picture: positive cells spoke for `explained_class`."""
-    picture: Image.Image
-    """The photo as RGB at the size of the overlay."""
-    overlay_png: bytes
-    """The same in grey with its heat on it."""
+    drawing: heatmap.Drawing | None
+    """The photo with its heat on it; None where nobody wants to see it."""
+
+    @property
+    def drawn(self) -> heatmap.Drawing:
+        """The drawing, for who asked for one."""
+        assert self.drawing is not None, "explain(encoding=None) draws nothing"
+        return self.drawing
 
 
 Outcome = Judgement | ImageRefusedError
@@ -140,7 +144,7 @@ class Detector:
 
     def input_of(self, rgb: Image.Image) -> Pixels:
         """The model's input of a decoded picture, as this model was trained to see it."""
-        return to_input(rgb, self.input_px, self.manifest.trims)
+        return resized(rgb, self._box(rgb), self.input_px)
 
     def logits(self, batch: Pixels) -> Floats:
         """Raw logits (n,) of a uint8 batch (n, input_px, input_px, 3)."""
@@ -184,7 +188,8 @@ class Detector:
             ImageRefusedError: the bytes are no acceptable image.
         """
         started = time.perf_counter()
-        return self._prepared(data, decode(data, limits, target_px=self.input_px), policy, started)
+        decoded = decode(data, limits, target_px=self.input_px)
+        return self._prepared(data, decoded, self._box(decoded.rgb), policy, started)
 
     def score(self, prepared: Sequence["Prepared"], policy: Policy = BY_THE_BUNDLE) -> list[Judgement]:
         """Judge prepared images in one engine call; order is kept."""
@@ -203,6 +208,7 @@ class Detector:
         limits: ImageLimits | None = None,
         side_px: int | None = None,
         policy: Policy = BY_THE_BUNDLE,
+        encoding: heatmap.Encoding | None = "png",
     ) -> Explanation:
         """Judge one encoded image and say where the score of its predicted class came from.
 
@@ -211,29 +217,35 @@ class Detector:
             limits: what the image may cost; None: the defaults.
             side_px: longer side of the overlay; None keeps the photo's own within bounds.
             policy: how to decide.
+            encoding: of the overlay; None: none is drawn.
 
         Raises:
             ImageRefusedError: the bytes are no acceptable image.
         """
         started = time.perf_counter()
         decoded = decode(data, limits, target_px=self.input_px)
-        one = self._prepared(data, decoded, policy, started)
+        box = self._box(decoded.rgb)
+        one = self._prepared(data, decoded, box, policy, started)
         logits, features = self.logits_and_features(one.pixels[None])
         logit = float(logits[0])
         explained = self.rule.decide(logit).prediction
-        box = content_box(decoded.rgb) if self.manifest.trims else None
         grid = whole_grid(self.head().explain(features[0], explained), box, decoded.rgb.size)
-        picture = heatmap.shown(decoded.rgb, side_px)
-        png = heatmap.encode_png(heatmap.overlay(picture, grid))
+        drawing = heatmap.draw(decoded.rgb, grid, encoding, side_px) if encoding else None
         judgement = self._judged(one, logit, time.perf_counter() - started, policy)
-        return Explanation(judgement, explained, grid, picture, png)
+        return Explanation(judgement, explained, grid, drawing)
 
     def bands(self, policy: Policy = BY_THE_BUNDLE) -> DecisionBands:
         """The thresholds by which this model decides under a deployment's policy."""
         return policy.bands(self.rule, self.manifest.bands)
 
-    def _prepared(self, data: bytes, decoded: DecodedImage, policy: Policy, started: float) -> "Prepared":
-        pixels = self.input_of(decoded.rgb)
+    def _box(self, rgb: Image.Image) -> Box | None:
+        """What of a picture this model looks at; None: all of it."""
+        return content_box(rgb) if self.manifest.trims else None
+
+    def _prepared(
+        self, data: bytes, decoded: DecodedImage, box: Box | None, policy: Policy, started: float
+    ) -> "Prepared":
+        pixels = resized(decoded.rgb, box, self.input_px)
         return Prepared(
             decoded.info,
             pixels,

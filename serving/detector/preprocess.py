@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from serving.detector.framing import content_box
+from serving.detector.framing import Box, content_box
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -46,7 +46,11 @@ def to_input(rgb: Image.Image, input_px: int, trim: bool = True) -> Pixels:
         input_px: side of the input in pixels.
         trim: False for models trained before borders were taken off.
     """
-    box = content_box(rgb) if trim else None
+    return resized(rgb, content_box(rgb) if trim else None, input_px)
+
+
+def resized(rgb: Image.Image, box: Box | None, input_px: int) -> Pixels:
+    """`to_input` for who looked for the borders already; `box` as `content_box` found it."""
     if box is not None:
         # cut off first: a resize told of the box alone lets the border into the outermost pixels
         rgb = rgb.crop(box)

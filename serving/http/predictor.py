@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 
 from serving.detector.conclusion import Policy
 from serving.detector.detector import BY_THE_BUNDLE, Detector, Explanation, Judgement, Outcome, Prepared
+from serving.detector.heatmap import Encoding
 from serving.detector.image import ImageLimits
 from serving.http.problems import ProblemError
 from serving.http.slots import DisplacedError, JobTimeoutError, Slots
@@ -102,12 +103,13 @@ class Predictor:
             judged = [group.create_task(self._judge_chunk(detector, chunk, client)) for chunk in chunks]
         return [outcome for chunk in judged for outcome in chunk.result()]
 
-    async def explain(self, detector: Detector, data: bytes, client: str = "") -> Explanation:
-        """Judge and explain one image; raises as `predict`."""
+    async def explain(
+        self, detector: Detector, data: bytes, client: str = "", encoding: Encoding | None = "png"
+    ) -> Explanation:
+        """Judge and explain one image, and draw it if an encoding is given; raises as `predict`."""
+        work = partial(detector.explain, data, self._limits, policy=self.policy, encoding=encoding)
         async with self._counted(1), self._admitted(1, client):
-            return await self._do(
-                partial(detector.explain, data, self._limits, policy=self.policy), client, EXPLAIN_CPU_S
-            )
+            return await self._do(work, client, EXPLAIN_CPU_S)
 
     async def aside(self, work: Callable[[], T], client: str = "") -> T:
         """Do other work of a request in a slot; raises as `predict` and whatever the work raises."""

@@ -8,6 +8,8 @@ from serving.detector.decision import Confidence
 from serving.detector.labels import Label
 from serving.http.decisions import BatchDecisionFields, DecisionFields, DecisionRecord
 
+HeatmapType = Literal["image/png", "image/jpeg"]
+
 MOST_NAME: Final = 256
 """Characters of a name or an id in a request."""
 
@@ -48,9 +50,11 @@ class Explanation(Prediction):
     heatmap: list[list[float]] = Field(
         description="Signed Grad-CAM, rows of columns over the whole picture; positive cells spoke for the class."
     )
-    heatmap_base64: str = Field(
-        description="The picture with its heat on it, PNG in base64; its longer side is 256 to 512 px."
+    heatmap_base64: str | None = Field(
+        description="The picture with its heat on it, in base64; its longer side is 256 to 512 px. None with "
+        "`overlay=false`."
     )
+    heatmap_type: HeatmapType | None = Field(description="JPEG where the request's `Accept` names it.")
 
 
 class ItemProblem(_Out):

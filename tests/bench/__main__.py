@@ -14,8 +14,8 @@ BENCHES = (
     "tests.bench.bench_serving",
     "tests.bench.bench_catalogue",
 )
-ON_DEMAND = ("tests.bench.bench_recipe",)
-"""Two whole trainings long, and about accuracy instead of speed: run only when named."""
+ON_DEMAND = ("tests.bench.bench_recipe", "tests.bench.bench_peers")
+"""Run only when named: two whole trainings, about accuracy instead of speed; packages of others from a network."""
 
 
 def main() -> int:

@@ -108,3 +108,20 @@ def efficientnet_bundle(folder: Path, photograph: Path) -> Path:
         ),
     )
     return folder
+
+
+def plain_graph(bundle: Path, path: Path) -> Path:
+    """The bundle's network as a tutorial exports it: batches of any size, and not arranged for ONNX Runtime."""
+    from unittest.mock import patch
+
+    from safetensors.torch import load_file
+
+    from components.train.config import TrainConfig
+    from components.train.graph import write_onnx
+    from components.train.model import build
+
+    network = build(TrainConfig(architecture="efficientnet_b0", weights="none", input_px=INPUT_PX))
+    network.model.load_state_dict(load_file(bundle / "weights.safetensors"))
+    with patch("components.train.blocked.block"):
+        write_onnx(network, network.model.eval(), INPUT_PX, path)
+    return path

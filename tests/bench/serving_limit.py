@@ -35,7 +35,7 @@ def main(folder: Path) -> None:
             detector.judge(data, limits)
 
         def overlay(rgb: Image.Image = rgb) -> None:
-            heatmap.encode_png(heatmap.overlay(heatmap.shown(rgb), grid))
+            heatmap.draw(rgb, grid, "png")
 
         work: Callable[[], None] = predict if what == "predict" else overlay
         print(_cpu_ms(pool, work, int(count), *map(int, threads)), flush=True)

@@ -25,9 +25,9 @@ def multipart(field: str, data: bytes) -> bytes:
     return head % (BOUNDARY, field.encode()) + data + b"\r\n--" + BOUNDARY + b"--\r\n"
 
 
-def request(method: str, path: str, body: bytes = b"") -> bytes:
+def request(method: str, path: str, body: bytes = b"", accept: str = "*/*") -> bytes:
     """The bytes of an HTTP/1.1 request."""
-    lines = f"{method} {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: {len(body)}\r\n".encode()
+    lines = f"{method} {path} HTTP/1.1\r\nHost: bench\r\nAccept: {accept}\r\nContent-Length: {len(body)}\r\n".encode()
     if body:
         lines += b"Content-Type: multipart/form-data; boundary=" + BOUNDARY + b"\r\n"
     return lines + b"\r\n" + body
@@ -63,7 +63,7 @@ class Connection:
 
 def run(args: argparse.Namespace) -> dict[str, object]:
     """Run the load and return what was seen; times in milliseconds."""
-    message = request("POST", args.path, multipart("file", args.image.read_bytes()))
+    message = request("POST", args.path, multipart(args.field, args.image.read_bytes()), args.accept)
     times: list[float] = []
     health: list[float] = []
     codes: list[int] = []
@@ -142,4 +142,6 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--requests", type=int, default=0)
     parser.add_argument("--probe", action="store_true")
+    parser.add_argument("--field", default="file")
+    parser.add_argument("--accept", default="*/*")
     print(json.dumps(run(parser.parse_args())))

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from serving.detector.detector import Judgement, Outcome
+from serving.detector.heatmap import Encoding
 from serving.detector.image import CAPS
 from serving.http.problems import STATUS, ProblemError, Reason, UrlReason, advice_of, request_id, responses
 from serving.http.records import record_of
@@ -18,6 +19,7 @@ from serving.http.schemas import (
     ComparedVerdict,
     Comparison,
     Explanation,
+    HeatmapType,
     ItemProblem,
     Prediction,
 )
@@ -29,6 +31,7 @@ from serving.served import Served
 router = APIRouter(tags=["predict"], route_class=DirectRoute)
 
 HEATMAP_DIGITS: Final = 6
+MEDIA_TYPES: Final[dict[Encoding, HeatmapType]] = {"png": "image/png", "jpeg": "image/jpeg"}
 
 _EVERY_ROUTE: Final[tuple[Reason, ...]] = (
     "malformed_request",
@@ -70,6 +73,16 @@ _ONE_OR_ADDRESS: Final = {
             "application/json": {"schema": {"$ref": "#/components/schemas/PhotoAddress"}},
         },
     }
+}
+_OVERLAY: Final = {
+    "parameters": [
+        {
+            "name": "overlay",
+            "in": "query",
+            "schema": {"type": "boolean", "default": True},
+            "description": "`false`: the grid without a picture, the cheapest for programs that draw it.",
+        },
+    ]
 }
 _MANY: Final = _form("files", {"type": "array", "items": _FILE, "minItems": 1, "maxItems": 10})
 
@@ -142,24 +155,30 @@ async def predict_batch(request: Request) -> Response:
     "/predict/explain",
     summary="Judge a photo and show where the score came from",
     response_model=Explanation,
-    responses=responses(*_EVERY_ROUTE, *_OF_THE_PICTURE),
-    openapi_extra=_ONE,
+    responses=responses(*_EVERY_ROUTE, *_OF_THE_PICTURE, "invalid_request"),
+    openapi_extra={**_ONE, **_OVERLAY},
 )
 async def predict_explain(request: Request) -> Response:
-    """Judge the image in the form field `file` and explain the predicted class with Grad-CAM."""
+    """Judge the image in the form field `file` and explain the predicted class with Grad-CAM.
+
+    The picture in `heatmap_base64` is a PNG, or, where the request's `Accept` names `image/jpeg` beside
+    `application/json`, a JPEG: a tenth of the processor time and bytes.
+    """
     service = service_of(request)
+    encoding = _wanted(request)
     with service.admitted(request) as account:
         data = await service.upload(request, account)
         started = time.perf_counter()
         served = service.champion.current
-        explained = await service.predictor.explain(served.detector, data, account.client)
+        explained = await service.predictor.explain(served.detector, data, account.client, encoding)
         service.observe(request, served, explained.judgement, data, time.perf_counter() - started)
         return json_response(
             Explanation(
                 **_prediction(served, explained.judgement, request),
                 explained_class=explained.explained_class,
                 heatmap=explained.grid.astype(float).round(HEATMAP_DIGITS).tolist(),
-                heatmap_base64=base64.b64encode(explained.overlay_png).decode(),
+                heatmap_base64=base64.b64encode(explained.drawn.overlay).decode() if encoding else None,
+                heatmap_type=MEDIA_TYPES[encoding] if encoding else None,
             )
         )
 
@@ -194,6 +213,22 @@ async def predict_compare(request: Request) -> Response:
                 request_id=request_id(request.scope),
             )
         )
+
+
+def _wanted(request: Request) -> Encoding | None:
+    """How the caller wants the overlay: a PNG unless told otherwise.
+
+    Raises:
+        ProblemError: `invalid_request`.
+    """
+    asked = request.query_params.get("overlay", "true").lower()
+    if asked not in ("true", "false"):
+        raise ProblemError("invalid_request", "overlay is true or false")
+    if asked == "false":
+        return None
+    ranges = (one.partition(";")[0].strip() for one in request.headers.get("accept", "").lower().split(","))
+    # named, not merely allowed: */* is what every client sends
+    return "jpeg" if any(one in ("image/jpeg", "image/*") for one in ranges) else "png"
 
 
 def verdict_fields(judgement: Judgement) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def test_a_refused_image_takes_its_own_place_and_no_other(detector: Detector) ->
 
 def test_an_explanation_has_the_photo_and_its_overlay_at_the_size_that_was_asked_for(detector: Detector) -> None:
     explanation = detector.explain(FILES[3], side_px=96)
-    assert max(explanation.picture.size) == 96
-    overlay = Image.open(BytesIO(explanation.overlay_png))
-    assert (overlay.format, overlay.size) == ("PNG", explanation.picture.size)
-    assert (np.asarray(overlay) != np.asarray(explanation.picture)).any()
+    assert max(explanation.drawn.photo.size) == 96
+    overlay = Image.open(BytesIO(explanation.drawn.overlay))
+    assert (overlay.format, overlay.size) == ("PNG", explanation.drawn.photo.size)
+    assert (np.asarray(overlay) != np.asarray(explanation.drawn.photo)).any()
