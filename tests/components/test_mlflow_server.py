@@ -23,6 +23,7 @@ from components.platform.tracking import find_run, record
 from serving.platform.errors import SignInError, StageError
 from serving.platform.google_identity import IdTokens, mint_id_token
 from tests.fakes.google_sign_in import Front, Issuer, issuing, serving, unsigned
+from tests.fakes.policy import plan_of
 from tests.fakes.servers import free_port
 from tests.releases import make_context, registered
 from tests.serving.processes import environment
@@ -31,11 +32,17 @@ from tests.untraced import untraced
 pytestmark = pytest.mark.system
 
 ACCOUNTS = {"READ": "serving", "WRITE": "train", "REGISTER": "pipeline", "DEPLOY": "deploy"}
-OWNER = "owner@example.test"
+OWNER = "operator@example.test"
+SERVICE = "service aidetect-mlflow"
 
 
 def email(account: str) -> str:
-    return f"{account}@p.iam.gserviceaccount.com"
+    return f"aidetect-{account}@example-project.iam.gserviceaccount.com"
+
+
+def invited() -> set[str]:
+    """Whom Terraform lets call the server."""
+    return {grant.member.partition(":")[2] for grant in plan_of("prod").bindings if grant.resource == SERVICE}
 
 
 def program(name: str) -> str:
@@ -104,7 +111,9 @@ def deployment(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
     subprocess.run([program("createdb"), f"--maintenance-db={postgres}/postgres", "mlflow"], check=True, timeout=60)
     with ExitStack() as stack:
         issuer = stack.enter_context(issuing())
-        invokers = {*map(email, ACCOUNTS.values()), OWNER}
+        issuer.metadata_account, issuer.user = email("pipeline"), OWNER
+        invokers = invited()
+        assert invokers == {*map(email, ACCOUNTS.values()), OWNER}
         behind = f"http://127.0.0.1:{port}"
         url = stack.enter_context(serving(Front, issuer=issuer, invokers=invokers, behind=behind, refused=[]))
         access = {f"MLFLOW_ACCESS_{role}": email(account) for role, account in ACCOUNTS.items()}

@@ -63,6 +63,11 @@ class Issuer:
         whole = {**payload, "iat": now, "exp": now + HOUR_S, **claims}
         return str(jwt.encode(self.signer, whole).decode())
 
+    @staticmethod
+    def access(email: str) -> str:
+        """The access token that a service account gets."""
+        return f"access-of-{email}"
+
     def service_account(self, folder: Path, email: str) -> Path:
         """A service account's key file; its private key is the issuer's own, which nobody minds here."""
         document = {"type": "service_account", "client_email": email, "private_key": pem(self.key), "project_id": "p"}
@@ -109,6 +114,8 @@ class Issuer:
             if form["grant_type"] == "refresh_token":
                 return {"access_token": "a", "expires_in": HOUR_S, "id_token": self.token(self.user, USER_CLIENT)}
             claims = jwt.decode(form["assertion"], certs={KEY_ID: self.certificate})
+            if "target_audience" not in claims:
+                return {"access_token": self.access(claims["iss"]), "expires_in": HOUR_S, "token_type": "Bearer"}
             return {"id_token": self.token(claims["iss"], claims["target_audience"])}
         if url.path.endswith("/identity"):
             return self.token(self.metadata_account, urllib.parse.parse_qs(url.query)["audience"][0])

@@ -149,6 +149,30 @@ def test_the_committed_dashboards_are_what_the_code_generates() -> None:
         assert len(set(cells)) == len(cells), f"{name}: panels overlap"
 
 
+def test_cloud_monitoring_has_the_same_panels_in_its_own_words() -> None:
+    code = runpy.run_path(str(ROOT / "infra" / "grafana" / "generate.py"))
+    committed = {path.name: path.read_text() for path in code["CLOUD"].glob("*.json")}
+    assert committed == code["generate_cloud"](), "run `python infra/grafana/generate.py`"
+    recorded = set(code["spelled_out"]())
+    for name, text in committed.items():
+        dashboard, grafana = json.loads(text), json.loads((DASHBOARDS / name).read_text())
+        tiles = dashboard["mosaicLayout"]["tiles"]
+        assert len(tiles) == len([p for p in grafana["panels"] if p["type"] != "row"]), name
+        cells = [
+            (tile.get("xPos", 0) + dx, tile.get("yPos", 0) + dy)
+            for tile in tiles
+            for dx in range(tile["width"])
+            for dy in range(tile["height"])
+        ]
+        assert len(set(cells)) == len(cells), f"{name}: tiles overlap"
+        assert max(x for x, _ in cells) < dashboard["mosaicLayout"]["columns"]
+        queries = re.findall(r'"prometheusQuery": ("(?:[^"\\]|\\.)*")', text)
+        assert queries
+        for query in map(json.loads, queries):
+            promql_parser.parse(query.replace("${__interval}", "5m"))
+            assert not [rule for rule in recorded if rule in query], f"{name}: {query} names a recording rule"
+
+
 def test_grafana_finds_its_source_and_its_dashboards() -> None:
     provisioning = ROOT / "infra" / "grafana" / "provisioning"
     (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
