@@ -104,7 +104,8 @@ def test_shifted_traffic_on_one_instance_becomes_one_dispatch(
         monitoring = Monitoring(policy, issuer, [str(moved.base_url).rstrip("/"), str(calm.base_url).rstrip("/")])
         url = stack.enter_context(prometheus(monitoring))
         running, port = receiver(url, github, buckets[1], tmp_path)
-        stack.callback(lambda: (running.terminate(), running.wait(20)))
+        stack.callback(running.wait, 20)
+        stack.callback(running.terminate)
         refused: list[str] = []
         behind = f"http://127.0.0.1:{port}"
         front = stack.enter_context(serving(Front, issuer=issuer, invokers=invokers, behind=behind, refused=refused))
