@@ -244,19 +244,20 @@ def deploy_version(version: ModelVersion, config: DeployConfig, reason: Reason) 
     """
 
     def choose(desk: Desk, champion: str | None) -> tuple[ModelVersion, DeployConfig]:
-        # what is tried and served is the registry's, whatever the document that came from register says of it
         standing = desk.registry.describe(version.version)
-        if standing.bundle_digest != version.bundle_digest:
-            raise StageError(
-                f"{standing.uri} is bundle {standing.bundle_digest[:12]}, but {version.bundle_digest[:12]} by "
-                f"{MODEL_VERSION_JSON}: that was edited, or is of another registry; register again"
-            )
+        for name in ("bundle_digest", "uri", "bundle_uri", "vertex_resource"):
+            recorded, said = getattr(standing, name), getattr(version, name)
+            if recorded and recorded != said:
+                raise StageError(
+                    f"{MODEL_VERSION_JSON} says {name} {said}, the registry says {recorded} of {standing.uri}: "
+                    "it was edited, or is of another registry; register again"
+                )
         if version.version in desk.history.withdrawn and version.version != champion:
             raise StageError(
                 f"{version.name} version {version.version} was rolled back; only its number brings it back: "
                 f"aidetect promote {version.version}"
             )
-        return standing, config
+        return version, config
 
     return Desk(version.tracking_uri, version.name, config).decide(reason, choose)
 
