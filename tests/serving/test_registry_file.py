@@ -3,15 +3,15 @@
 import json
 import shutil
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from serving.registry_file import SCHEMA, RegisteredVersion, read_versions
-from tests.serving.processes import environment
+from tests.bundles import jpeg
+from tests.importers import importers
+from tests.serving.processes import free_port
 
 
 @pytest.fixture
@@ -89,21 +89,28 @@ def test_what_it_does_not_know_is_left_to_mlflow(uri: str, tmp_path: Path) -> No
     assert read_versions(uri, "shop") is None
 
 
-def test_neither_models_nor_a_server_that_starts_loads_mlflow(uri: str, tmp_path: Path, toy_bundle: Path) -> None:
+NOT_NEEDED = (
+    "mlflow", "sqlalchemy", "alembic", "pandas", "scipy", "sklearn", "matplotlib", "torch", "captum", "timm", "kfp",
+    "pyarrow", "google.cloud.storage", "google.cloud.aiplatform",
+)  # fmt: skip
+"""To answer from a registry on this disk."""
+COMMAND = "from pipelines.cli import main; main()"
+SERVER = "from serving.__main__ import _prepare, _settings; _prepare(_settings())"
+
+
+def test_nothing_heavy_is_asked_for_between_a_typed_command_and_its_answer(
+    uri: str, tmp_path: Path, toy_bundle: Path
+) -> None:
     run = (read_versions(uri, "shop") or [])[0].artifact_uri
     shutil.copytree(toy_bundle, Path(run.removeprefix("file://")) / "bundle")
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         digest = json.loads((toy_bundle / "manifest.json").read_text())["digest"]
         database.execute("UPDATE model_version_tags SET value = ? WHERE key = 'digest' AND version = 3", (digest,))
-    script = f"""
-import sys
-from pathlib import Path
-from components.platform.registry import list_models
-from serving.registry import resolve
-found = resolve("models:/shop@champion", Path({str(tmp_path / "cache")!r}), {uri!r})
-listed = list_models({uri!r}, "shop")
-heavy = [name for name in sys.modules if name.split(".")[0] in ("mlflow", "sqlalchemy", "alembic")]
-print(found.version, [v.version for v in listed], heavy)
-"""
-    done = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True, timeout=60)
-    assert done.stdout.splitlines() == ["3 ['3', '1'] []"], done.stderr
+    (tmp_path / "photo.jpg").write_bytes(jpeg(200))
+    here = ("--set", f"paths.workspace={tmp_path}", "--set", "tracking.model_name=shop")
+    assert importers(COMMAND, NOT_NEEDED, ("models", *here)) == []
+    assert importers(COMMAND, NOT_NEEDED, ("predict", str(tmp_path / "photo.jpg"), *here)) == []
+    server = {"MODEL_URI": "models:/shop@champion", "MLFLOW_TRACKING_URI": uri, "PORT": str(free_port())}
+    assert importers(SERVER, NOT_NEEDED, MODEL_CACHE_DIR=str(tmp_path / "cache"), **server) == []
+    # what is never found may never be looked for
+    assert importers("import colorsys", ("colorsys",)) == ["colorsys is imported by __main__"]
