@@ -15,6 +15,28 @@ _ASK_S: Final = 120.0
 _ACT_S: Final = 3 * 3600.0
 """Images and a database take their time."""
 _ANSWER_BYTES: Final = 4_000_000
+_FIXES: Final = (
+    (
+        r"do not belong to a permitted customer|allowedPolicyMemberDomains",
+        "your organisation lets nobody outside in (iam.allowedPolicyMemberDomains): set public = false in the "
+        "environment's main.tf, or have its administrator allow allUsers here",
+    ),
+    (
+        r"Cloud SQL instance already exists",
+        "a deleted database keeps its name for a week: wait, or point tracking.uri elsewhere and set mlflow = false",
+    ),
+    (
+        r"(?is)workload_?identity_?pool.*already exists|already exists.*workload_?identity_?pool",
+        "a deleted pool keeps its name for 30 days: gcloud iam workload-identity-pools undelete NAME "
+        "--location=global, then terraform import it",
+    ),
+    (
+        r"Key creation is not allowed|disableServiceAccountKeyCreation",
+        "your organisation forbids keys of service accounts; nothing here needs one: sign in by "
+        "gcloud auth application-default login",
+    ),
+)
+"""What a program says, and what to do about it."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +87,17 @@ class Programs:
         if done.returncode != 0:
             said = [line for line in done.stderr.splitlines() if line.strip(" │╷╵")]
             telling = next((line for line in said if "rror" in line), said[-1] if said else "no word of why")
-            raise BootstrapError(f"{' '.join(command[:4])} failed ({done.returncode}): {telling.strip(' │')[:300]}")
+            fix = fix_of(done.stderr[-_ANSWER_BYTES:])
+            raise BootstrapError(
+                f"{' '.join(command[:4])} failed ({done.returncode}): {telling.strip(' │')[:300]}"
+                + (f"; {fix}" if fix else "")
+            )
         return done.stdout[:_ANSWER_BYTES]
+
+
+def fix_of(said: str) -> str:
+    """What to do about a refusal of Google's that no grant answers; empty where none is known."""
+    return next((fix for pattern, fix in _FIXES if re.search(pattern, said)), "")
 
 
 def read_place(folder: Path) -> Place:

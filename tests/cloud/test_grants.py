@@ -9,9 +9,11 @@ import re
 import pytest
 
 from infra.ci.terraform_plans import made_of
+from pipelines.bootstrap import fix_of
 from serving.platform.grants import to_grant
 from tests.cloud.first_day import CLAIMS, first_day, play
 from tests.fakes.policy import HERE, Plan, Policy, RefusedError, api_of, cel, plan_of
+from tests.fakes.project import KEPT_FOR, Project
 
 ENVIRONMENTS = ("dev", "prod")
 
@@ -158,6 +160,31 @@ def test_nobody_who_is_not_signed_in_gets_anything(environment: str) -> None:
     with pytest.raises(RefusedError, match="authentication") as refused:
         Policy(plan_of(environment)).require("run.services.get", "service ai-product-photo-detector")
     assert refused.value.code == 401
+
+
+def test_an_organisation_that_forbids_keys_stops_nothing(environment: str) -> None:
+    Project(constraints={"iam.disableServiceAccountKeyCreation"}).apply(plan_of(environment))
+
+
+def test_an_organisation_that_lets_nobody_in_stops_a_public_service_only(environment: str) -> None:
+    project = Project(constraints={"iam.allowedPolicyMemberDomains"})
+    if environment == "dev":
+        project.apply(plan_of(environment))
+        return
+    with pytest.raises(RefusedError) as refused:
+        project.apply(plan_of(environment))
+    assert "set public = false" in fix_of(str(refused.value))
+
+
+@pytest.mark.parametrize("kind", KEPT_FOR)
+def test_a_deleted_name_that_is_still_kept_is_told_with_what_to_do(environment: str, kind: str) -> None:
+    plan = plan_of(environment)
+    (found,) = plan.of(kind)
+    with pytest.raises(RefusedError) as refused:
+        Project(deleted={f"{kind} {found[KEPT_FOR[kind][0]]}"}).apply(plan)
+    fix = fix_of(str(refused.value))
+    assert ("30 days: gcloud iam workload-identity-pools undelete" in fix) != ("for a week" in fix), refused.value
+    Project(deleted={f"{kind} of-somebody-else"}).apply(plan)
 
 
 def test_google_s_expressions() -> None:

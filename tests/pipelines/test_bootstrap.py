@@ -34,7 +34,7 @@ def keep(**more):
     path.write_text(json.dumps(state))
 
 if os.environ.get("FAKE_BREAKS") and os.environ["FAKE_BREAKS"] in line:
-    refuse("PERMISSION_DENIED: broken on purpose")
+    refuse(os.environ.get("FAKE_WHY", "PERMISSION_DENIED: broken on purpose"))
 values = pathlib.Path("{prod}/terraform.tfvars").read_text()
 if "buckets describe" in line:
     state.get("bucket") or refuse("404")
@@ -143,6 +143,18 @@ def test_a_step_that_fails_is_one_line_and_the_next_try_goes_on(
     monkeypatch.delenv("FAKE_BREAKS")
     assert aidetect("bootstrap", "--yes").code == 0
     assert not set(state(project)["log"][len(before) :]) & {line for line in before if "create" in line}
+
+
+def test_a_refusal_that_no_grant_answers_says_what_to_do(
+    project: Path, aidetect: Aidetect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_BREAKS", "apply")
+    monkeypatch.setenv(
+        "FAKE_WHY", "Error 400: One or more users named in the policy do not belong to a permitted customer."
+    )
+    ran = aidetect("bootstrap", "--yes")
+    assert ran.code == 1
+    assert "permitted customer.; your organisation lets nobody outside in" in ran.err and "public = false" in ran.err
 
 
 def test_what_it_needs_first_is_named(project: Path, aidetect: Aidetect, monkeypatch: pytest.MonkeyPatch) -> None:
