@@ -71,7 +71,7 @@ def _buckets(config: PipelineConfig, results: str) -> dict[str, list[str]]:
     written = [config.vertex.bucket, config.deploy.ledger_path, results]
     written.append(config.register_.bucket if config.register_.vertex else "")
     buckets: dict[str, list[str]] = {}
-    for place in [*written, config.data.uri]:
+    for place in [*written, config.data.uri, config.evaluate.outside]:
         if place.startswith(SCHEME):
             bucket = f"{SCHEME}{split(place)[0]}"
             needed = [*_READ, *([_WRITE] if place in written else [])]

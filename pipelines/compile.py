@@ -17,10 +17,15 @@ def compile_pipeline(target: Target) -> dict[str, Any]:
     """Compile the DAG for a target to a pipeline spec, with its configuration as the parameters' defaults.
 
     Raises:
-        CompileError: an image that the target must not be given, or a spec that KFP's protos do not accept.
+        CompileError: an image that the target must not be given, a limit on what nothing measures, or a spec that
+            KFP's protos do not accept.
     """
     from pipelines.training import build_pipeline
 
+    if target.config.gate.max_confident_errors_outside is not None and not target.config.evaluate.outside:
+        raise CompileError(
+            "nothing measures gate.max_confident_errors_outside: set evaluate.outside to a labelled folder"
+        )
     spec = _compile(build_pipeline(target.place), stage_parameters(target.config))
     missing = [
         stage for stage in STAGES if f"exec-{stage.replace('_', '-')}" not in spec["deploymentSpec"]["executors"]

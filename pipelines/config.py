@@ -34,6 +34,7 @@ _PATHS: Final = (
     ("paths", "workspace", "workspace"),
     ("train", "weights_uri", ""),
     ("evaluate", "champion_uri", ""),
+    ("evaluate", "outside", ""),
     ("retrain", "feedback_path", ""),
 )
 """Keys that hold a path of this disk, with their defaults; `checkpoint_dir` and its like are within the workspace."""

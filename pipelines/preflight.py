@@ -106,6 +106,8 @@ def _places(config: PipelineConfig) -> list[str]:
         problems.append(f"vertex.bucket {config.vertex.bucket!r} must start with gs://")
     if "://" not in config.data.uri:
         problems.append(f"data.uri {config.data.uri!r} is on this disk: Vertex AI needs gs:// or hf://")
+    if config.evaluate.outside and not config.evaluate.outside.startswith("gs://"):
+        problems.append(f"evaluate.outside {config.evaluate.outside!r} is on this disk: Vertex AI needs gs://")
     if not config.tracking.uri.startswith(("http://", "https://")):
         problems.append(
             "set tracking.uri to an MLflow server (http:// or https://; aidetect bootstrap makes one): a run in the "

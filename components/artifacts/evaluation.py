@@ -122,6 +122,44 @@ class Comparison(Frozen):
     """True when both models have the same content address."""
 
 
+class OutsideClass(Frozen):
+    """What became of the photos of one class of a labelled folder; shares are of those judged, None where none was."""
+
+    label: str
+    n: int
+    refused: int
+    """Files the server would refuse: they have no verdict."""
+    wrong: Metric | None
+    """Whose `prediction` is the other class."""
+    confident_errors: Metric | None
+    """Wrong with confidence `high`, as answered."""
+    confident_errors_by_score: Metric | None
+    """Wrong with a score of the `high` band, before the domain has a say: what the domain check saves from."""
+    wrong_decisions: Metric | None
+    """Decided as the other class."""
+    to_review: Metric | None
+    outside_domain: Metric | None
+
+    @property
+    def told(self) -> list[tuple[str, Metric | None]]:
+        """Every share with its name for people."""
+        return [
+            ("prediction wrong", self.wrong),
+            ("wrong with high confidence", self.confident_errors),
+            ("the same by score alone", self.confident_errors_by_score),
+            ("decided as the other class", self.wrong_decisions),
+            ("sent to review", self.to_review),
+            ("outside the trained domain", self.outside_domain),
+        ]
+
+
+class OutsideFigures(Frozen):
+    """How a model does on a labelled folder that has nothing to do with its training."""
+
+    place: str
+    classes: tuple[OutsideClass, ...]
+
+
 class Evaluation(Frozen):
     """`evaluation.json`."""
 
@@ -137,6 +175,8 @@ class Evaluation(Frozen):
     unseen_generator: ScoreSet | None = None
     robustness: list[CorruptionCell] = []
     robustness_note: str = ""
+    outside: OutsideFigures | None = None
+    """Of the folder `evaluate.outside`; None where none was given."""
     champion: Comparison | None = None
     champion_note: str = ""
     """Why there is no comparison, where there is none."""

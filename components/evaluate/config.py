@@ -29,6 +29,9 @@ class EvaluateConfig(Section):
 
     champion_uri: str = "models:/{model_name}@champion"
     """What the candidate is compared with; empty: with nothing. `{model_name}` is that of the run."""
+    outside: str = ""
+    """Labelled photos that have nothing to do with the training, `{real,ai_generated}/*` in a folder or under `gs://`:
+    how often the model is sure and wrong there is told and, by `gate.max_confident_errors_outside`, judged."""
     robustness: dict[CorruptionName, tuple[float, ...]] = {
         "jpeg": (95, 85, 75, 60, 50),
         "webp": (80,),

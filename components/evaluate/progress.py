@@ -5,8 +5,11 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yields a function that moves the bar on by so many steps; drawn on standard error."""
+def progress_bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Yields a function that moves the bar on by so many steps; drawn on standard error.
+
+    `total`: steps in all; None where nobody knows.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -18,6 +18,7 @@ from components.evaluate.compare import compare
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.gallery import build_gallery
 from components.evaluate.metrics import Judged, score_set, score_unseen
+from components.evaluate.outside import outside_figures
 from components.evaluate.plots import draw_all
 from components.evaluate.progress import progress_bar
 from components.evaluate.report import write_report
@@ -69,8 +70,11 @@ def evaluate(
     """
     with TemporaryDirectory(prefix="champion-") as cache:
         bench, champion_note = _prepare(bundle, dataset, config, context, Path(cache))
+    # first: a folder that is none should not cost the scoring of the test split
+    outside = outside_figures(config.outside, bench.candidate) if config.outside else None
     scores = _score(bench, config)
     summary, verdicts = _summarise(bench, scores, config, context, champion_note)
+    summary = summary.model_copy(update={"outside": outside})
     evaluation.mkdir(parents=True, exist_ok=True)
     predictions.write_predictions(evaluation, verdicts)
     judged = verdicts[0].judged
@@ -94,6 +98,9 @@ def flat_metrics(evaluation: Evaluation) -> dict[str, float]:
         found |= {f"unseen_{name}": metric.value for name, metric in evaluation.unseen_generator.metrics.items()}
     for cell in evaluation.robustness:
         found[f"robust_accuracy_{cell.corruption}_{cell.level}".replace(" ", "_")] = cell.accuracy.value
+    for part in evaluation.outside.classes if evaluation.outside is not None else ():
+        if part.confident_errors is not None:
+            found[f"outside_confident_errors_{part.label}"] = part.confident_errors.value
     if evaluation.champion is not None:
         found["champion_accuracy_difference"] = evaluation.champion.accuracy_difference.value
     if evaluation.latency_ms is not None:

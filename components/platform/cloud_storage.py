@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,30 +24,36 @@ SEND_RETRY_S: float = 300.0
 
 
 @contextmanager
-def on_disk(place: str) -> Iterator[Path]:
+def on_disk(place: str, most_files: int = 0) -> Iterator[Path]:
     """A folder on this disk with what lies at `place`: the folder itself, or a copy of a `gs://` one while it is used.
 
+    Args:
+        place: folder or `gs://BUCKET/FOLDER`.
+        most_files: a `gs://` folder of more objects is not copied; 0: of any number.
+
     Raises:
-        StageError: there is nothing, or it cannot be read.
+        StageError: there is nothing, too much, or it cannot be read.
     """
     if not place.startswith(SCHEME):
         yield Path(place)
         return
     with tempfile.TemporaryDirectory(prefix="aidetect-gs-") as scratch:
-        fetch_folder(place, Path(scratch))
+        fetch_folder(place, Path(scratch), most_files=most_files)
         yield Path(scratch)
 
 
-def fetch_folder(uri: str, to: Path, timeout_s: float = RETRY_S) -> None:
-    """Copy every object under `uri` into the folder `to`.
+def fetch_folder(uri: str, to: Path, timeout_s: float = RETRY_S, most_files: int = 0) -> None:
+    """Copy every object under `uri` into the folder `to`; `most_files`: how many at most, 0: any number.
 
     Raises:
-        StageError: there is nothing under it, or Google refused.
+        StageError: there is nothing under it, more than that, or Google refused.
     """
     with google_errors(f"read {uri}"):
-        found = list(objects(uri, timeout_s))
+        found = list(islice(objects(uri, timeout_s), most_files + 1 if most_files else None))
         if not found:
             raise StageError(f"{uri}: no such folder")
+        if 0 < most_files < len(found):
+            raise StageError(f"{uri}: holds more than {most_files:,} files; take a sample of them")
         fetch(found, uri, to, timeout_s)
 
 

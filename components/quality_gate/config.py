@@ -13,6 +13,7 @@ OptionalCheck = Literal[
     "slice_fpr",
     "corruption_accuracy",
     "corruption_fpr",
+    "confident_errors_outside",
     "latency",
     "size",
     "champion_accuracy",
@@ -39,6 +40,8 @@ class GateConfig(Section):
     max_worst_slice_fpr: float | None = Field(None, ge=0.0, le=1.0)
     min_worst_corruption_accuracy: float | None = Field(None, ge=0.0, le=1.0)
     max_worst_corruption_fpr: float | None = Field(None, ge=0.0, le=1.0)
+    max_confident_errors_outside: float | None = Field(None, ge=0.0, le=1.0)
+    """Largest share of a class in the folder `evaluate.outside` that is called the other one with confidence `high`."""
     max_latency_ms: float | None = Field(None, gt=0.0)
     max_bundle_mb: float | None = Field(None, gt=0.0)
     min_slice_images: int = Field(50, ge=1)

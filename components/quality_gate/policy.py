@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import isfinite, nan
-from typing import Literal
+from typing import Final, Literal
 
 from components.artifacts.evaluation import Comparison, Evaluation, Metric, Slice
 from components.artifacts.verdict import Check, GateVerdict, Outcome
-from components.quality_gate.config import GateConfig
+from components.quality_gate.config import GateConfig, OptionalCheck
 from components.quality_gate.wording import (
     confidence_interval,
     limit_percent,
@@ -18,6 +18,7 @@ from components.quality_gate.wording import (
 
 NOT_MEASURED = Metric(value=nan)
 HEADLINE_REASONS = 3
+_OUTSIDE: Final = "confident_errors_outside"
 
 
 def judge(evaluation: Evaluation, policy: GateConfig) -> GateVerdict:
@@ -104,6 +105,7 @@ def _figures(evaluation: Evaluation, policy: GateConfig) -> Iterable[Check]:
             yield limit.check_share(metrics.get(name, NOT_MEASURED), policy)
     yield from _worst_slices(evaluation, policy)
     yield from _worst_corruptions(evaluation, policy)
+    yield from _outside(evaluation, policy)
     if policy.max_latency_ms is not None:
         limit = _Limit(
             "latency", "engine time per image", "<=", policy.max_latency_ms, "latency" not in policy.report_only
@@ -132,8 +134,24 @@ def _worst_corruptions(evaluation: Evaluation, policy: GateConfig) -> Iterable[C
     yield from _worst("corruption_fpr", "FPR after", "<=", ceiling, rates, policy)
 
 
+def _outside(evaluation: Evaluation, policy: GateConfig) -> Iterable[Check]:
+    ceiling = policy.max_confident_errors_outside
+    if ceiling is not None and evaluation.outside is None:
+        limit = _Limit(_OUTSIDE, "", "<=", ceiling, _OUTSIDE not in policy.report_only)
+        yield limit.check_share(NOT_MEASURED, policy).model_copy(
+            update={"sentence": "errors outside the data were not measured: set evaluate.outside to a labelled folder"}
+        )
+        return
+    # a class of which every file was refused has no share: that is no figure, and refuses
+    shares = [
+        (f"{part.label} photos outside the data", part.confident_errors or NOT_MEASURED)
+        for part in (evaluation.outside.classes if evaluation.outside is not None else ())
+    ]
+    yield from _worst(_OUTSIDE, "wrong with high confidence on", "<=", ceiling, shares, policy)
+
+
 def _worst(
-    name: Literal["slice_accuracy", "slice_fpr", "corruption_accuracy", "corruption_fpr"],
+    name: OptionalCheck,
     wording: str,
     comparison: Literal[">=", "<="],
     threshold: float | None,

@@ -115,7 +115,7 @@ def _evaluate_outside(config: "PipelineConfig", bundle: str, folder: Path, as_js
     place = of_run(config, bundle, "train", "bundle")
     found = resolve(place, config.paths.workspace / "models", config.tracking_uri)
     detector = Detector.load(found.folder, threads=1)
-    result = evaluate_outside(folder, detector, decision_policy(), config.evaluate)
+    result = evaluate_outside(str(folder), detector, decision_policy(), config.evaluate)
     if as_json:
         typer.echo(result.model_dump_json(indent=1))
         return

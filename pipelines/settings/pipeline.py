@@ -171,6 +171,7 @@ class PipelineConfig(Section):
                 checkpoint_dir=absolute(self.train.checkpoint_dir, workspace),
                 weights_uri=absolute(self.train.weights_uri, Path.cwd()),
             )
+            .changed("evaluate", outside=absolute(self.evaluate.outside, Path.cwd()))
             .changed("deploy", ledger_path=absolute(self.deploy.ledger_path, workspace))
             .changed("retrain", state_path=absolute(self.retrain.state_path, workspace))
         )

@@ -85,7 +85,7 @@ def container_options(config: PipelineConfig) -> dict[str, Any]:
     workspace = config.paths.workspace.resolve()
     written, read = (
         [str(workspace)],
-        [_folder_of(config.data.uri), config.train.weights_uri, config.catalogue.model_uri],
+        [_folder_of(config.data.uri), config.train.weights_uri, config.evaluate.outside, config.catalogue.model_uri],
     )
     if config.catalogue.output and "://" not in config.catalogue.output:
         written.append(config.catalogue.output)
