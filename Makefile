@@ -151,7 +151,7 @@ format: $(STAMP) ## Format the code
 	@$(BIN)/ruff check --fix .
 
 .PHONY: bench
-bench: $(STAMP) ## Measure against the targets: verify_data, training input, server
+bench: $(STAMP) ## Measure against the targets: verify_data, training input, server, evidence
 	@$(BIN)/python -m tests.bench $(BENCH)
 
 .PHONY: soak

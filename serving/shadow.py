@@ -74,7 +74,7 @@ class Shadow:
 
 
 def _prediction(challenger: Detector, champion: Judgement, data: bytes, limits: ImageLimits) -> Label:
-    if champion.pixels.shape[0] == challenger.input_px:
+    if champion.preparation == challenger.preparation:
         return challenger.rule.decide(float(challenger.logits(champion.pixels[None])[0])).prediction
     return challenger.judge(data, limits).verdict.prediction
 

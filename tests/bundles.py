@@ -15,7 +15,7 @@ from serving.detector.bundle import GoldenExample, Provenance
 from serving.detector.decision import DecisionRule
 from serving.detector.engine import Engine
 from serving.detector.image import decode
-from serving.detector.preprocess import to_input
+from serving.detector.preprocess import Preparation
 from serving.detector.statistics import InputQuality, build_reference
 
 CHANNELS = 8
@@ -38,12 +38,14 @@ def make_bundle(
     scale: float = 6.0,
     seed: int = 0,
     batch: int | str = "b",
+    crops: int = 0,
     **fields: Any,
 ) -> Path:
     """Write a sealed bundle whose logit grows (or, with sign -1, falls) with the picture's brightness.
 
-    `batch` 1 makes a graph that takes one image a call, as training exports networks with gates. `fields` are further
-    ones of the manifest; without any the bundle is like those made before there were decisions.
+    `batch` 1 makes a graph that takes one image a call, as training exports networks with gates; `crops` a model of
+    native views. `fields` are further ones of the manifest; without any the bundle is like those made before there
+    were decisions.
     """
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
@@ -62,7 +64,8 @@ def make_bundle(
     engine = Engine(folder / bundle.MODEL)
     files = [jpeg(level, quality=80 + level % 15, seed=level) for level in range(20, 236, 4)]
     decoded = [decode(data) for data in files]
-    logits = engine.logits(np.stack([to_input(d.rgb, input_px) for d in decoded]))
+    preparation = Preparation(input_px, crops=crops)
+    logits = np.array([engine.logits(preparation.inputs(d.rgb)).mean() for d in decoded], dtype=np.float32)
     reference = build_reference(logits, rule, [InputQuality.of(d.info) for d in decoded])
     (folder / bundle.REFERENCE).write_text(reference.model_dump_json())
 
@@ -82,6 +85,7 @@ def make_bundle(
         name="ai-product-photo-detector",
         architecture="toy",
         input_px=input_px,
+        preprocessing=preparation.recipe,
         decision=rule,
         golden=tuple(golden),
         provenance=Provenance(

@@ -15,7 +15,7 @@ from components.evaluate.slices import Frame
 from serving.detector.detector import Detector
 from serving.detector.engine import Floats
 from serving.detector.image import decode
-from serving.detector.preprocess import Pixels
+from serving.detector.preprocess import Pixels, Preparation
 from serving.platform.cores import usable_cores
 from serving.platform.errors import ImageRefusedError, StageError
 
@@ -125,9 +125,9 @@ class _Worker:
         # pictures come image by image; the result is wanted corruption by corruption
         return SplitLogits(clean, self._score(inputs).reshape(-1, len(rows), cells).transpose(0, 2, 1))
 
-    def _seeing(self) -> dict[tuple[int, bool], Detector]:
-        """A detector for each way of preparing pictures: side of the input, and whether borders are taken off."""
-        return {_way(detector): detector for detector in self._plan.detectors}
+    def _seeing(self) -> dict[Preparation, Detector]:
+        """A detector for each way of preparing pictures."""
+        return {detector.preparation: detector for detector in self._plan.detectors}
 
     def _clean(self, start: int, chunk: list[bytes], detector: Detector) -> Pixels:
         pixels = []
@@ -142,30 +142,29 @@ class _Worker:
 
     def _corrupted(self, start: int, chunk: list[bytes], rows: Rows) -> list[Pixels]:
         """Model inputs of every corruption of every row of the grid, a batch for each way of `_seeing`."""
-        ways = list(self._seeing().values())
+        ways = list(self._seeing())
+        sides = [way.decode_px for way in ways]
+        # as large as the most demanding model wants it; None is larger than any
+        target_px = None if None in sides else max(side for side in sides if side is not None)
         pixels: list[list[Pixels]] = [[] for _ in ways]
         for row in rows.tolist():
-            rgb = decode(chunk[row - start], target_px=max(detector.input_px for detector in ways)).rgb
+            rgb = decode(chunk[row - start], target_px=target_px).rgb
             for corruption in self._plan.cells:
                 # shrunk at once: a chunk of large photos in all its corruptions would fill the memory
                 picture = corruption.apply(rgb, (self._seed, row))
-                for detector, batch in zip(ways, pixels, strict=True):
-                    batch.append(detector.input_of(picture))
+                for way, batch in zip(ways, pixels, strict=True):
+                    batch.append(way.inputs(picture))
         return [np.stack(batch) for batch in pixels]
 
     def _score(self, inputs: list[Pixels]) -> Floats:
         """Logits (models, images) of the same images prepared in each way of `_seeing`."""
         by_way = dict(zip(self._seeing(), inputs, strict=True))
-        return np.stack([self._in_batches(d, by_way[_way(d)]) for d in self._plan.detectors])
+        return np.stack([self._in_batches(d, by_way[d.preparation]) for d in self._plan.detectors])
 
     def _in_batches(self, detector: Detector, pixels: Pixels) -> Floats:
         # a bounded batch bounds the activations: the grid of one chunk can be hundreds of pictures
         parts = [detector.logits(pixels[i : i + self._batch]) for i in range(0, len(pixels), self._batch)]
         return np.concatenate(parts)
-
-
-def _way(detector: Detector) -> tuple[int, bool]:
-    return detector.input_px, detector.manifest.trims
 
 
 def _refuse_not_finite(clean: Floats, frame: Frame, plan: Plan) -> None:

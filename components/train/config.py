@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from serving.platform.frozen import Section
 
 Weights = Literal["imagenet", "package", "none"]
+Views = Literal["whole", "native"]
 ThresholdPolicy = Literal["cost", "max_f1", "target_fpr"]
 
 
@@ -67,6 +68,9 @@ class DecisionConfig(Section):
     """Largest share of real photos called `likely_ai`."""
     alpha_ai: float = Field(0.05, gt=0, lt=0.5)
     """Largest share of generated photos called `likely_real`."""
+    max_review: float | None = Field(None, gt=0, lt=1)
+    """Largest share of val that may be left for `review`: where more is, both errors grow together until it is not. The
+    model then promises, and tells, the larger ones. None: the errors above hold, whatever is left for review."""
 
 
 class TrainConfig(Section):
@@ -80,6 +84,13 @@ class TrainConfig(Section):
     """A safetensors file to start from (path, `gs://` where mounted); wins over `weights`, needs `weights_sha256`."""
     weights_sha256: str = ""
     input_px: int = Field(224, ge=32, le=1024)
+    views: Views = "whole"
+    """What the network sees of a photo: `whole` of it, resized to `input_px`, or crops of `input_px` at its `native`
+    resolution, whose mean logit counts. Crops keep the finest traces, and cost one pass each."""
+    crops: Literal[1, 4, 9] = 4
+    """Crops of `views: native`: the middle, or a square grid of them. Training sees one by chance in each epoch."""
+    pairs: bool = False
+    """Keep a real photo and a generated picture of the same source (the data's column `source`) in one batch."""
     drop_rate: float = Field(0.2, ge=0, lt=1)
     drop_path_rate: float = Field(0.1, ge=0, lt=1)
 
@@ -135,10 +146,17 @@ class TrainConfig(Section):
             raise ValueError("weights_uri needs weights_sha256: weights are not read unless their sha256 is known")
         if self.weights == "package" and not self.weights_uri and self.architecture != "tf_efficientnet_lite0":
             raise ValueError("weights=package are those of architecture=tf_efficientnet_lite0 only")
+        if self.pairs and self.batch_size % 2:
+            raise ValueError(f"pairs needs an even batch_size, not {self.batch_size}")
         return self
 
     def side_px(self, epoch: int) -> int:
-        """Side of the training input in an epoch counted from 0; the last epoch is always at `input_px`."""
+        """Side of the training input in an epoch counted from 0; the last epoch is always at `input_px`.
+
+        Native crops are never resized: every epoch is.
+        """
+        if self.views == "native":
+            return self.input_px
         return self.low_res_px if epoch < min(self.low_res_epochs, self.epochs - 1) else self.input_px
 
 

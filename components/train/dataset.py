@@ -17,7 +17,7 @@ from components.train.config import AugmentConfig, TrainConfig
 from serving.detector.framing import content_box
 from serving.detector.image import ImageLimits, decode
 from serving.detector.labels import LABELS
-from serving.detector.preprocess import Pixels, to_input
+from serving.detector.preprocess import REDUCING_GAP, Pixels, Preparation
 from serving.detector.statistics import InputQuality
 from serving.platform.cores import usable_cores
 from serving.platform.errors import ImageRefusedError, StageError
@@ -32,14 +32,20 @@ class Decoded:
     """A split in memory-mapped arrays, in stored order."""
 
     pixels: Pixels
-    """uint8 (n, height, width, 3), borders off: native size when all images share a small one, else `cache_px`."""
+    """uint8 (n, views, height, width, 3), borders off. Of the whole photo one view: of native size when all images
+    share a small one, else of `cache_px`; of native crops each as it is served."""
     labels: npt.NDArray[np.float32]
     """(n,), 1 is ai_generated."""
+    sources: npt.NDArray[np.str_]
+    """(n,), empty where unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """The validation split as served (`inputs`), as cached (`native`), and what each file looked like."""
+    """The validation split as served (`inputs`), as cached (`native`), and what each file looked like.
+
+    Both uint8 (n, views, height, width, 3).
+    """
 
     inputs: Pixels
     native: Pixels
@@ -68,38 +74,43 @@ def chosen_rows(dataset: Dataset, split: str, limit: int) -> tuple[npt.NDArray[n
     return rows, labels[rows]
 
 
+def preparation(config: TrainConfig) -> Preparation:
+    """How the trained model will take a picture."""
+    return Preparation(config.input_px, crops=config.crops if config.views == "native" else 0)
+
+
 def decode_train(dataset: Dataset, scratch: Path, config: TrainConfig) -> Decoded:
     """Decode the training split once into `scratch`; memory stays flat in the split's size."""
     rows, labels = chosen_rows(dataset, TRAIN, config.limit)
-    height, width = _cache_shape(dataset, TRAIN, config.cache_px)
-    pixels = _new_array(scratch / "train.npy", (len(rows), height, width, 3))
+    cache = _Cache.of(dataset, TRAIN, config)
+    pixels = _new_array(scratch / "train.npy", (len(rows), *cache.shape))
 
     def store(at: int, data: bytes) -> None:
-        pixels[at] = _cached(data, height, width)
+        pixels[at] = cache.of_photo(data)
 
     _each_image(dataset, TRAIN, rows, store)
     pixels.flush()
-    return Decoded(pixels, labels)
+    return Decoded(pixels, labels, _sources(dataset, rows))
 
 
 def open_train(dataset: Dataset, scratch: Path, config: TrainConfig) -> Decoded:
     """The training split that another process of this run has decoded."""
-    _, labels = chosen_rows(dataset, TRAIN, config.limit)
-    return Decoded(np.load(scratch / "train.npy", mmap_mode="r"), labels)
+    rows, labels = chosen_rows(dataset, TRAIN, config.limit)
+    return Decoded(np.load(scratch / "train.npy", mmap_mode="r"), labels, _sources(dataset, rows))
 
 
 def decode_validation(dataset: Dataset, scratch: Path, config: TrainConfig) -> Validation:
     """Decode the validation split: pixels exactly as the server makes them, beside the cached native ones."""
     rows, labels = chosen_rows(dataset, VAL, config.limit)
-    height, width = _cache_shape(dataset, VAL, config.cache_px)
-    inputs = _new_array(scratch / "val_inputs.npy", (len(rows), config.input_px, config.input_px, 3))
-    native = _new_array(scratch / "val_native.npy", (len(rows), height, width, 3))
+    cache, ways = _Cache.of(dataset, VAL, config), preparation(config)
+    inputs = _new_array(scratch / "val_inputs.npy", (len(rows), ways.views, config.input_px, config.input_px, 3))
+    native = _new_array(scratch / "val_native.npy", (len(rows), *cache.shape))
     qualities: list[InputQuality | None] = [None] * len(rows)
 
     def store(at: int, data: bytes) -> None:
-        image = decode(data, _LIMITS, target_px=config.input_px)
-        inputs[at] = to_input(image.rgb, config.input_px)
-        native[at] = _cached(data, height, width)
+        image = decode(data, _LIMITS, target_px=ways.decode_px)
+        inputs[at] = ways.inputs(image.rgb)
+        native[at] = cache.of_photo(data)
         qualities[at] = InputQuality.of(image.info)
 
     _each_image(dataset, VAL, rows, store)
@@ -152,7 +163,9 @@ def batches(
     def make(number: int) -> Batch:
         rows = order[starts[number] : starts[number] + size]
         rng = np.random.default_rng([*key, number])
-        return Batch(augment(data.pixels[rows], rng, augmentation), data.labels[rows])
+        views = data.pixels.shape[1]
+        seen = rng.integers(views, size=size) if views > 1 else 0
+        return Batch(augment(data.pixels[rows, seen], rng, augmentation), data.labels[rows])
 
     with ThreadPoolExecutor(threads, thread_name_prefix="loader") as pool:
         yield from _ahead(pool, make, len(starts), depth=2 * threads)
@@ -171,24 +184,46 @@ def _ahead(pool: ThreadPoolExecutor, make: Callable[[int], Batch], n: int, depth
             future.cancel()
 
 
-def _cache_shape(dataset: Dataset, split: str, cache_px: int) -> tuple[int, int]:
-    table = dataset.table(split, ["height", "width"])
-    heights, widths = (set(table.column(name).unique().to_pylist()) for name in ("height", "width"))
-    if len(heights) == len(widths) == 1:
-        height, width = int(heights.pop()), int(widths.pop())
-        if max(height, width) <= cache_px:
-            return height, width
-    return cache_px, cache_px
+@dataclass(frozen=True, slots=True)
+class _Cache:
+    """What is kept of a photo while training."""
+
+    preparation: Preparation
+    height: int
+    width: int
+
+    @classmethod
+    def of(cls, dataset: Dataset, split: str, config: TrainConfig) -> "_Cache":
+        ways = preparation(config)
+        if ways.crops:
+            return cls(ways, config.input_px, config.input_px)
+        table = dataset.table(split, ["height", "width"])
+        heights, widths = (set(table.column(name).unique().to_pylist()) for name in ("height", "width"))
+        if len(heights) == len(widths) == 1 and max(*heights, *widths) <= config.cache_px:
+            return cls(ways, int(heights.pop()), int(widths.pop()))
+        return cls(ways, config.cache_px, config.cache_px)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return self.preparation.views, self.height, self.width, 3
+
+    def of_photo(self, data: bytes) -> Pixels:
+        """Its views, uint8 of `shape`."""
+        if self.preparation.crops:
+            return self.preparation.inputs(decode(data, _LIMITS).rgb)
+        rgb = decode(data, _LIMITS, target_px=max(self.height, self.width)).rgb
+        box = content_box(rgb)
+        if box is not None:
+            rgb = rgb.crop(box)
+        size = self.width, self.height
+        if rgb.size != size:
+            rgb = rgb.resize(size, Image.Resampling.BILINEAR, reducing_gap=REDUCING_GAP)
+        return np.asarray(rgb, dtype=np.uint8)[None]
 
 
-def _cached(data: bytes, height: int, width: int) -> Pixels:
-    rgb = decode(data, _LIMITS, target_px=max(height, width)).rgb
-    box = content_box(rgb)
-    if box is not None:
-        rgb = rgb.crop(box)
-    if rgb.size == (width, height):
-        return np.asarray(rgb, dtype=np.uint8)
-    return np.asarray(rgb.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0), dtype=np.uint8)
+def _sources(dataset: Dataset, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.str_]:
+    found: list[str] = dataset.table(TRAIN, ["source"]).column("source").fill_null("").to_pylist()
+    return np.array(found, dtype=np.str_)[rows]
 
 
 def _new_array(path: Path, shape: tuple[int, ...]) -> np.memmap[tuple[int, ...], np.dtype[np.uint8]]:

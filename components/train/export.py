@@ -15,7 +15,7 @@ from components.artifacts.dataset import VAL, Dataset
 from components.train.augment import augment
 from components.train.calibrate import Calibration, calibrate
 from components.train.config import TrainConfig
-from components.train.dataset import Validation, encoded
+from components.train.dataset import Validation, encoded, preparation
 from components.train.graph import write_onnx
 from components.train.loop import Fitted, score
 from components.train.model import Network, linear_head
@@ -32,6 +32,8 @@ from serving.detector.statistics import build_reference
 from serving.platform.errors import BundleError, StageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from serving.detector.preprocess import Pixels
 
 PARITY_TOLERANCE: Final = 1e-3
@@ -100,6 +102,7 @@ def export_bundle(
         name=context.model_name,
         architecture=config.architecture,
         input_px=config.input_px,
+        preprocessing=preparation(config).recipe,
         decision=calibration.rule,
         bands=calibration.bands,
         domain=domain,
@@ -134,13 +137,20 @@ def publish(folder: Path, out: Path) -> None:
 
 
 def _score_by_graph(engine: Engine, inputs: "Pixels", head: dict[str, Floats]) -> tuple[Floats, float]:
-    logits, gap = [], 0.0
-    for start in range(0, len(inputs), _ENGINE_BATCH):
-        logit, features = engine.logits_and_features(inputs[start : start + _ENGINE_BATCH])
+    logits, gap, views = [], 0.0, inputs.shape[1]
+    for images in _flat(inputs):
+        logit, features = engine.logits_and_features(images)
         by_head = features.mean(axis=(2, 3)) @ head["weight"][0] + head["bias"][0]
         gap = max(gap, float(np.abs(by_head - logit).max()))
-        logits.append(logit)
+        logits.append(logit.reshape(-1, views).mean(axis=1))
     return np.concatenate(logits), gap
+
+
+def _flat(inputs: "Pixels") -> "Iterator[Pixels]":
+    """Views (n, views, height, width, 3) as batches (images x views, height, width, 3), whole images together."""
+    images = max(1, _ENGINE_BATCH // inputs.shape[1])
+    for start in range(0, len(inputs), images):
+        yield inputs[start : start + images].reshape(-1, *inputs.shape[2:])
 
 
 def _prove(logits: Floats, head_gap: float, network: Network, fitted: Fitted, validation: Validation) -> float:
@@ -159,13 +169,12 @@ def _corrupted_logits(engine: Engine, validation: Validation, config: TrainConfi
 
     if not config.augment.enabled:
         return np.empty(0, dtype=np.float32)
-    logits = []
-    for start in range(0, len(validation.native), _ENGINE_BATCH):
-        rng = np.random.default_rng([config.seed, start])
-        changed = augment(validation.native[start : start + _ENGINE_BATCH], rng, config.augment)
-        logits.append(
-            engine.logits(np.stack([to_input(Image.fromarray(c), config.input_px, trim=False) for c in changed]))
-        )
+    logits, views = [], validation.native.shape[1]
+    for number, images in enumerate(_flat(validation.native)):
+        rng = np.random.default_rng([config.seed, number * _ENGINE_BATCH])
+        changed = augment(images, rng, config.augment)
+        scored = engine.logits(np.stack([to_input(Image.fromarray(c), config.input_px, trim=False) for c in changed]))
+        logits.append(scored.reshape(-1, views).mean(axis=1))
     return np.concatenate(logits)
 
 

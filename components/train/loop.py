@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,6 +23,7 @@ from components.train.config import TrainConfig
 from components.train.dataset import Batch, Decoded, Validation, batches, epoch_order
 from components.train.distributed import Ranks
 from components.train.model import Network, features_and_logit, freeze, normalise, resize
+from components.train.pairs import paired_order
 from components.train.progress import progress
 from serving.detector.engine import Floats
 from serving.platform.errors import StageError, one_line
@@ -66,7 +68,14 @@ class Trainer:
         self._network, self._train, self._validation = network, train, validation
         self._config, self._ranks = config, ranks
         self._batch = config.batch_size // ranks.world_size
-        self._steps = len(train.labels) // ranks.world_size // self._batch if self._batch else 0
+        if config.pairs and self._batch % 2:
+            raise StageError(
+                f"train.pairs needs an even share of train.batch_size for each of {ranks.world_size} processes, "
+                f"not {self._batch}"
+            )
+        # pairs are shared out whole, and an odd image is left out
+        images = len(self._order(0))
+        self._steps = images // self._batch if self._batch else 0
         if self._steps == 0:
             raise StageError(
                 f"{len(train.labels)} training images do not fill one batch of {config.batch_size} on "
@@ -142,7 +151,7 @@ class Trainer:
         self._ranked.train()
         for norm in self._frozen_norms:
             norm.eval()
-        order = epoch_order(len(self._train.labels), epoch, config.seed, ranks.rank, ranks.world_size)
+        order = self._order(epoch)
         key = (config.seed, epoch, ranks.rank)
         total = torch.zeros((), device=ranks.device)
         started = time.perf_counter()
@@ -170,6 +179,12 @@ class Trainer:
             "images_per_s": self._steps * self._batch * ranks.world_size / seconds,
             **self._validate(),
         }
+
+    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
+        train, ranks, seed = self._train, self._ranks, self._config.seed
+        if self._config.pairs:
+            return paired_order(train.sources, train.labels, (seed, epoch), ranks.rank, ranks.world_size)
+        return epoch_order(len(train.labels), epoch, seed, ranks.rank, ranks.world_size)
 
     def _step(self, batch: Batch, step: int, side_px: int) -> Tensor:
         config, device = self._config, self._ranks.device
@@ -248,13 +263,18 @@ class Trainer:
 
 @torch.no_grad()
 def score(model: nn.Module, network: Network, inputs: Any, rows: Any, device: torch.device) -> Floats:
-    """Logits (len(rows),) of rows of uint8 images already at the input size, in evaluation mode and full precision."""
+    """Logits (len(rows),), each the mean of its views, in evaluation mode and full precision.
+
+    `inputs`: uint8 (n, views, side, side, 3), already at the input size; `rows`: of them.
+    """
     model.eval()
-    logits = []
-    for start in range(0, len(rows), _VALIDATION_BATCH):
-        pixels = _to_device(np.ascontiguousarray(inputs[rows[start : start + _VALIDATION_BATCH]]), device)
+    logits, views = [], inputs.shape[1]
+    images = max(1, _VALIDATION_BATCH // views)
+    for start in range(0, len(rows), images):
+        chosen = np.ascontiguousarray(inputs[rows[start : start + images]])
+        pixels = _to_device(chosen.reshape(-1, *chosen.shape[2:]), device)
         x = normalise(resize(pixels, pixels.shape[1]), network)
-        logits.append(features_and_logit(model, x)[1].float().cpu())
+        logits.append(features_and_logit(model, x)[1].float().reshape(-1, views).mean(dim=1).cpu())
     return cast("Floats", torch.cat(logits).numpy()) if logits else np.empty(0, dtype=np.float32)
 
 

@@ -142,6 +142,18 @@ MODEL: Final = [
         description="Outside: unlike the photos the model was trained on, and so for review.",
     ),
     Panel(
+        "What files declare of themselves",
+        [
+            (
+                "sum by (declared, decision) (rate(aidetect_declared_total[$__rate_interval]))",
+                "{{declared}}, {{decision}}",
+            )
+        ],
+        "ops",
+        stacked=True,
+        description="Of images whose file says how it was made, and what was decided on them.",
+    ),
+    Panel(
         "Recall on uploads that declare themselves generated",
         [("max by (bound) (aidetect_declared_recall)", "{{bound}}")],
         "percentunit",

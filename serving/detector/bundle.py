@@ -18,7 +18,7 @@ from serving.detector.conclusion import DecisionBands
 from serving.detector.decision import DecisionRule
 from serving.detector.domain import TrainedDomain
 from serving.detector.labels import LABELS, Label
-from serving.detector.preprocess import PREPROCESSING, WITHOUT_TRIM, trims
+from serving.detector.preprocess import PREPROCESSING, Preparation
 from serving.platform.errors import BundleError, one_line
 from serving.platform.frozen import Frozen
 
@@ -97,9 +97,13 @@ class Manifest(Frozen):
         return rule
 
     @property
-    def trims(self) -> bool:
-        """Whether the model was trained on photos without their uniform borders."""
-        return trims(self.preprocessing)
+    def preparation(self) -> Preparation:
+        """How the model takes a picture.
+
+        Raises:
+            ValueError: in a way that this code does not know.
+        """
+        return Preparation.of(self.preprocessing, self.input_px)
 
     @property
     def digest(self) -> str:
@@ -149,10 +153,10 @@ def read_manifest(folder: Path) -> Manifest:
         raise BundleError(f"{path}: its contents do not match its seal; the bundle was changed after training")
     if manifest.labels != LABELS:
         raise BundleError(f"{path}: labels {manifest.labels} are not {LABELS}; verdicts would be inverted")
-    if manifest.preprocessing not in (PREPROCESSING, WITHOUT_TRIM):
-        raise BundleError(
-            f"{path}: trained with preprocessing {manifest.preprocessing}, this code does {PREPROCESSING}"
-        )
+    try:
+        _ = manifest.preparation
+    except ValueError as error:
+        raise BundleError(f"{path}: {error}") from error
     unlisted = [example.file for example in manifest.golden if example.file not in manifest.files]
     if unlisted:
         raise BundleError(f"{path}: the golden image {unlisted[0][:80]!r} is not among the bundle's files")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 from PIL import Image
 
 from serving.detector import bundle, gradcam, heatmap
@@ -19,11 +20,12 @@ from serving.detector.conclusion import Conclusion, DecisionBands, Policy, concl
 from serving.detector.decision import Verdict
 from serving.detector.domain import Domain, measure
 from serving.detector.engine import Engine, Floats
-from serving.detector.framing import Box, content_box, whole_grid
+from serving.detector.framing import Box
 from serving.detector.image import DecodedImage, ImageInfo, ImageLimits, decode
 from serving.detector.labels import Label
-from serving.detector.preprocess import Pixels, as_batch, resized
+from serving.detector.preprocess import Pixels, Preparation, as_batch
 from serving.detector.tolerance import GOLDEN_TOLERANCE
+from serving.detector.views import over_picture
 from serving.platform.errors import BundleError, ImageRefusedError
 from serving.provenance.inspect import inspect
 from serving.provenance.record import Provenance
@@ -35,7 +37,7 @@ class Prepared:
 
     info: ImageInfo
     pixels: Pixels
-    """uint8 (input_px, input_px, 3)."""
+    """uint8 (views, input_px, input_px, 3)."""
     domain: Domain
     provenance: Provenance
     image_sha256: str
@@ -53,7 +55,9 @@ class Judgement:
     logit: float
     info: ImageInfo
     pixels: Pixels
-    """The model's input, uint8 (input_px, input_px, 3)."""
+    """The model's inputs, uint8 (views, input_px, input_px, 3)."""
+    preparation: Preparation
+    """How they were made."""
     seconds: float
     """Decoding and engine time; a batch's engine time is shared equally among its images."""
 
@@ -88,6 +92,7 @@ class Detector:
         self.folder = folder
         self.manifest = manifest
         self.rule = manifest.decision
+        self.preparation = manifest.preparation
         self._engine = engine
         self._head: gradcam.PoolingHead | None = None
         self._head_lock = threading.Lock()
@@ -122,7 +127,7 @@ class Detector:
         # with everything in memory, a folder replaced under a running server changes nothing
         head = detector.head()
         image = detector.pixels((folder / manifest.golden[0].file).read_bytes())
-        channels = detector.logits_and_features(image[None])[1].shape[1]
+        channels = detector.logits_and_features(image[None])[1].shape[2]
         if head.weight.shape != (1, channels) or head.bias.shape != (1,):
             raise BundleError(
                 f"{folder / bundle.HEAD}: a head of shape {head.weight.shape} cannot explain {channels} channels"
@@ -135,24 +140,24 @@ class Detector:
         return self.manifest.input_px
 
     def pixels(self, data: bytes, limits: ImageLimits | None = None) -> Pixels:
-        """Decode and resize one encoded image to the model's input, uint8 (input_px, input_px, 3).
+        """Decode one encoded image to the model's inputs, uint8 (views, input_px, input_px, 3).
 
         Raises:
             ImageRefusedError: the bytes are no acceptable image.
         """
-        return self.input_of(decode(data, limits, target_px=self.input_px).rgb)
-
-    def input_of(self, rgb: Image.Image) -> Pixels:
-        """The model's input of a decoded picture, as this model was trained to see it."""
-        return resized(rgb, self._box(rgb), self.input_px)
+        return self.preparation.inputs(self._decoded(data, limits).rgb)
 
     def logits(self, batch: Pixels) -> Floats:
-        """Raw logits (n,) of a uint8 batch (n, input_px, input_px, 3)."""
-        return self._engine.logits(batch)
+        """Raw logits (n,), the mean of each image's views, of a uint8 batch (n, views, input_px, input_px, 3)."""
+        if batch.shape[1] == 1:
+            return self._engine.logits(batch[:, 0])
+        # image by image: what many views of many images leave on their way through the graph would fill the memory
+        return np.array([self._engine.logits(views).mean() for views in batch], dtype=np.float32)
 
     def logits_and_features(self, batch: Pixels) -> tuple[Floats, Floats]:
-        """Raw logits (n,) and feature maps (n, channels, rows, columns)."""
-        return self._engine.logits_and_features(batch)
+        """The same logits, and the feature maps (n, views, channels, rows, columns)."""
+        scored = [self._engine.logits_and_features(views) for views in batch]
+        return np.array([logits.mean() for logits, _ in scored], dtype=np.float32), np.stack([f for _, f in scored])
 
     def judge(self, data: bytes, limits: ImageLimits | None = None, policy: Policy = BY_THE_BUNDLE) -> Judgement:
         """Decode and score one encoded image, and decide.
@@ -188,8 +193,8 @@ class Detector:
             ImageRefusedError: the bytes are no acceptable image.
         """
         started = time.perf_counter()
-        decoded = decode(data, limits, target_px=self.input_px)
-        return self._prepared(data, decoded, self._box(decoded.rgb), policy, started)
+        decoded = self._decoded(data, limits)
+        return self._prepared(data, decoded, self.preparation.boxes(decoded.rgb), policy, started)
 
     def score(self, prepared: Sequence["Prepared"], policy: Policy = BY_THE_BUNDLE) -> list[Judgement]:
         """Judge prepared images in one engine call; order is kept."""
@@ -223,13 +228,14 @@ class Detector:
             ImageRefusedError: the bytes are no acceptable image.
         """
         started = time.perf_counter()
-        decoded = decode(data, limits, target_px=self.input_px)
-        box = self._box(decoded.rgb)
-        one = self._prepared(data, decoded, box, policy, started)
+        decoded = self._decoded(data, limits)
+        boxes = self.preparation.boxes(decoded.rgb)
+        one = self._prepared(data, decoded, boxes, policy, started)
         logits, features = self.logits_and_features(one.pixels[None])
         logit = float(logits[0])
         explained = self.rule.decide(logit).prediction
-        grid = whole_grid(self.head().explain(features[0], explained), box, decoded.rgb.size)
+        grids = [self.head().explain(of_view, explained) for of_view in features[0]]
+        grid = over_picture(grids, boxes, decoded.rgb.size)
         drawing = heatmap.draw(decoded.rgb, grid, encoding, side_px) if encoding else None
         judgement = self._judged(one, logit, time.perf_counter() - started, policy)
         return Explanation(judgement, explained, grid, drawing)
@@ -238,14 +244,13 @@ class Detector:
         """The thresholds by which this model decides under a deployment's policy."""
         return policy.bands(self.rule, self.manifest.bands)
 
-    def _box(self, rgb: Image.Image) -> Box | None:
-        """What of a picture this model looks at; None: all of it."""
-        return content_box(rgb) if self.manifest.trims else None
+    def _decoded(self, data: bytes, limits: ImageLimits | None) -> DecodedImage:
+        return decode(data, limits, target_px=self.preparation.decode_px)
 
     def _prepared(
-        self, data: bytes, decoded: DecodedImage, box: Box | None, policy: Policy, started: float
+        self, data: bytes, decoded: DecodedImage, boxes: Sequence[Box | None], policy: Policy, started: float
     ) -> "Prepared":
-        pixels = resized(decoded.rgb, box, self.input_px)
+        pixels = self.preparation.cut(decoded.rgb, boxes)
         return Prepared(
             decoded.info,
             pixels,
@@ -260,7 +265,7 @@ class Detector:
         if not one.domain.inside:
             verdict = replace(verdict, confidence="low")
         found = conclude(verdict, self.bands(policy), one.domain, one.provenance, one.image_sha256)
-        return Judgement(verdict, found, logit, one.info, one.pixels, seconds)
+        return Judgement(verdict, found, logit, one.info, one.pixels, self.preparation, seconds)
 
     def head(self) -> gradcam.PoolingHead:
         """The pooling head for Grad-CAM, read on first use."""

@@ -66,13 +66,14 @@ def detail(pixels: Pixels) -> float | None:
     """Mean step of brightness between neighbours over that between every second pixel: low where a photo was enlarged.
 
     Args:
-        pixels: model input, uint8 (side, side, 3).
+        pixels: the model's inputs, uint8 (views, side, side, 3).
 
     Returns:
         The ratio, about 0.5 for smooth and 1 for unrelated pixels; None for a picture without any step.
     """
     # a quarter of the lines each way: the mean needs no more, and this runs for every request
-    rows, columns = _luma(pixels[::4]), _luma(pixels[:, ::4]).T
+    side = pixels.shape[1]
+    rows, columns = _luma(pixels[:, ::4]).reshape(-1, side), _luma(pixels[:, :, ::4]).swapaxes(1, 2).reshape(-1, side)
     near = sum(int(np.abs(lines[:, 1:] - lines[:, :-1]).sum()) / (lines.shape[1] - 1) for lines in (rows, columns))
     far = sum(int(np.abs(lines[:, 2:] - lines[:, :-2]).sum()) / (lines.shape[1] - 2) for lines in (rows, columns))
     return near / far if far else None

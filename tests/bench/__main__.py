@@ -12,6 +12,7 @@ BENCHES = (
     "tests.bench.bench_verify_data",
     "tests.bench.bench_training",
     "tests.bench.bench_serving",
+    "tests.bench.bench_evidence",
     "tests.bench.bench_catalogue",
 )
 ON_DEMAND = ("tests.bench.bench_recipe", "tests.bench.bench_peers")

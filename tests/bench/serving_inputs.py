@@ -34,8 +34,11 @@ def photographs(folder: Path) -> dict[str, Path]:
     return found
 
 
-def efficientnet_bundle(folder: Path, photograph: Path) -> Path:
-    """A sealed EfficientNet-B0 bundle at 224 px with random weights: every cost of the real one, none of its sense."""
+def efficientnet_bundle(folder: Path, photograph: Path, crops: int = 0) -> Path:
+    """A sealed EfficientNet-B0 bundle at 224 px with random weights: every cost of the real one, none of its sense.
+
+    `crops`: of native views; 0: the whole photo.
+    """
     import torch
     from safetensors.numpy import save_file as save_arrays
     from safetensors.torch import save_file
@@ -48,7 +51,7 @@ def efficientnet_bundle(folder: Path, photograph: Path) -> Path:
     from serving.detector.decision import DecisionRule
     from serving.detector.engine import Engine
     from serving.detector.image import decode
-    from serving.detector.preprocess import to_input
+    from serving.detector.preprocess import Preparation
     from serving.detector.statistics import InputQuality, build_reference
 
     # made anew each time: what the export does to a graph is part of what is measured
@@ -70,7 +73,7 @@ def efficientnet_bundle(folder: Path, photograph: Path) -> Path:
     save_arrays({"weight": linear.weight.detach().numpy(), "bias": linear.bias.detach().numpy()}, folder / bundle.HEAD)
     (folder / bundle.MODEL_CARD).write_text("# Random weights\n\nFor benchmarks; its verdicts mean nothing.\n")
 
-    engine = Engine(folder / bundle.MODEL)
+    engine, preparation = Engine(folder / bundle.MODEL), Preparation(INPUT_PX, crops=crops)
     rule = DecisionRule()
     (folder / bundle.GOLDEN).mkdir(exist_ok=True)
     golden, logits, qualities = [], [], []
@@ -79,10 +82,9 @@ def efficientnet_bundle(folder: Path, photograph: Path) -> Path:
         with Image.open(photograph) as picture:
             picture.rotate(180 * index).save(folder / name, quality=90)
         decoded = decode((folder / name).read_bytes())
-        (logit,) = engine.logits(to_input(decoded.rgb, INPUT_PX)[None])
-        logits.append(float(logit))
+        logits.append(float(engine.logits(preparation.inputs(decoded.rgb)).mean()))
         qualities.append(InputQuality.of(decoded.info))
-        verdict = rule.decide(float(logit))
+        verdict = rule.decide(logits[-1])
         golden.append(
             GoldenExample(
                 file=name, label=verdict.prediction, prediction=verdict.prediction, probability=verdict.probability
@@ -95,6 +97,7 @@ def efficientnet_bundle(folder: Path, photograph: Path) -> Path:
         name="bench",
         architecture="efficientnet_b0",
         input_px=INPUT_PX,
+        preprocessing=preparation.recipe,
         decision=rule,
         golden=tuple(golden),
         provenance=Provenance(

@@ -84,7 +84,7 @@ def prepare(self: Detector, data: bytes, limits: ImageLimits | None = None, poli
     started = time.perf_counter()
     rgb = Image.open(io.BytesIO(data)).convert("RGB")
     pixels = np.asarray(rgb.resize((self.input_px, self.input_px), Image.Resampling.BILINEAR))
-    return Prepared(_INFO, pixels, UNKNOWN, _NOTHING, "", time.perf_counter() - started)
+    return Prepared(_INFO, pixels[None], UNKNOWN, _NOTHING, "", time.perf_counter() - started)
 
 
 def _tiny() -> bytes:

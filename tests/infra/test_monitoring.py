@@ -21,6 +21,7 @@ from tests.statements import FILES
 ROOT = Path(__file__).resolve().parents[2]
 PROMETHEUS = ROOT / "infra" / "prometheus"
 DASHBOARDS = ROOT / "infra" / "grafana" / "dashboards"
+CLOUD = ROOT / "infra" / "terraform" / "modules" / "monitoring" / "dashboards"
 RUNBOOKS = ROOT / "docs" / "runbooks"
 BUILT_IN = {"up", "ALERTS"}
 SUFFIX = re.compile(r"_(bucket|sum|count|created)$")
@@ -115,6 +116,43 @@ def test_every_label_that_rules_and_panels_name_is_exported(exported: dict[str, 
         grouped = {name for by in re.findall(r"by \(([^)]*)\)", expression) for name in re.split(r",\s*", by)}
         shown = set(re.findall(r"\{\{(\w+)\}\}", expression))
         assert matched | grouped | shown <= labels, expression
+
+
+def test_the_clouds_dashboards_read_only_what_is_exported(exported: dict[str, dict[str, set[str]]]) -> None:
+    code = runpy.run_path(str(ROOT / "infra" / "grafana" / "generate.py"))
+    committed = {path.name: path.read_text() for path in CLOUD.glob("*.json")}
+    assert committed == code["generate_cloud"](), "run `python infra/grafana/generate.py`"
+    sets = [
+        one
+        for text in committed.values()
+        for tile in json.loads(text)["mosaicLayout"]["tiles"]
+        for one in tile["widget"]["xyChart"]["dataSets"]
+    ]
+    assert sets
+    labels = {label for of_metric in exported.values() for label in of_metric} | {"agree", "label", "instance"}
+    for one in sets:
+        query = one["timeSeriesQuery"]["prometheusQuery"]
+        # nothing is recorded there, and no target is called up
+        assert names_in(query) <= set(exported), query
+        assert set(re.findall(r"metric\.labels\.(\w+)", one["legendTemplate"])) <= labels, one
+        assert "$" not in query and "aidetect:" not in query, query
+
+
+@pytest.mark.parametrize(
+    ("metric", "labels"),
+    [
+        ("aidetect_decisions_total", {"decision": {"review", "likely_ai"}, "domain": {"inside"}}),
+        ("aidetect_declared_total", {"declared": {"ai_generated"}, "decision": {"likely_ai"}}),
+        ("aidetect_declared_recall", {"bound": {"value", "low", "high"}}),
+    ],
+)
+def test_decisions_domain_and_provenance_are_shown_by_the_labels_they_are_counted_by(
+    exported: dict[str, dict[str, set[str]]], metric: str, labels: dict[str, set[str]]
+) -> None:
+    for label, values in labels.items():
+        assert values & exported[metric][label], f"the provoked server counts {metric} by {label}"
+    shown = [target["expr"] for _, panel in panels() for target in panel["targets"] if metric in target["expr"]]
+    assert any(set(labels) <= set(re.findall(r"\w+", expression)) for expression in shown)
 
 
 def test_the_contracts_metrics_are_exported(exported: dict[str, Any]) -> None:

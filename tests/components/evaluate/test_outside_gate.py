@@ -21,7 +21,7 @@ def verb(*words: str, **settings: object) -> Any:
 
 def evaluated(bundle: Path, dataset: Path, out: Path, place: str) -> Any:
     words = ["evaluate", "--bundle", str(bundle), "--dataset", str(dataset), "-o", str(out), "--json"]
-    quick = {k: v for k, v in SMALL.items() if k.startswith("evaluate.")}
+    quick: dict[str, object] = {k: v for k, v in SMALL.items() if k.startswith("evaluate.")}
     quick |= {"evaluate.robustness": "{}", "evaluate.gallery_images": 0}
     tracking = {"tracking.uri": f"sqlite:///{out.parent / 'none.db'}", "evaluate.champion_uri": ""}
     return verb(*words, **{**quick, **tracking, "evaluate.outside": place})

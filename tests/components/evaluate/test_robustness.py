@@ -17,7 +17,6 @@ from serving.detector.decision import DecisionRule
 from serving.detector.detector import Detector
 from serving.detector.framing import content_box
 from serving.detector.image import decode
-from serving.detector.preprocess import to_input
 from tests.bundles import make_bundle
 
 CELLS = grid(EvaluateConfig())
@@ -124,8 +123,9 @@ def test_the_note_says_what_was_left_out() -> None:
 def test_every_score_stands_in_its_place(
     dataset: Path, toy_bundle: Path, tmp_path: Path, quick: EvaluateConfig
 ) -> None:
-    """Threads, chunks, corruptions and two models of different input size against a plain loop."""
-    detectors = [Detector.load(toy_bundle), Detector.load(make_bundle(tmp_path / "large", input_px=48, seed=3))]
+    """Threads, chunks, corruptions and models of different input size and views against a plain loop."""
+    others = make_bundle(tmp_path / "large", input_px=48, seed=3), make_bundle(tmp_path / "native", crops=4)
+    detectors = [Detector.load(bundle) for bundle in (toy_bundle, *others)]
     data = Dataset(dataset)
     frame = Frame.read(data, TEST)
     rows = subsample(frame.positive, quick)
@@ -138,9 +138,9 @@ def test_every_score_stands_in_its_place(
         np.testing.assert_allclose(found.clean[model], clean, rtol=1e-4, atol=1e-5)
         for index, corruption in enumerate(cells):
             pictures = [corruption.apply(decode(files[row]).rgb, (quick.seed, int(row))) for row in rows]
-            expected = [detector.logits(to_input(p, detector.input_px)[None])[0] for p in pictures]
+            expected = [detector.logits(detector.preparation.inputs(p)[None])[0] for p in pictures]
             np.testing.assert_allclose(found.corrupted[model, index], expected, rtol=1e-4, atol=1e-5)
-    assert sum(seen) == Plan(detectors, cells, rows).forward_passes(len(frame)) == 2 * (180 + 3 * 40)
+    assert sum(seen) == Plan(detectors, cells, rows).forward_passes(len(frame)) == 3 * (180 + 3 * 40)
 
 
 def test_a_cell_is_paired_with_the_clean_images() -> None:

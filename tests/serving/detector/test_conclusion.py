@@ -91,6 +91,25 @@ def test_the_bands_keep_their_promise_on_new_photos(seed: int, alpha_real: float
     assert lost[0] / 20 <= alpha_real + 0.03 and lost[1] / 20 <= alpha_ai + 0.03
 
 
+def test_a_limit_on_review_widens_both_errors_alike_and_tells_them() -> None:
+    rng = np.random.default_rng(6)
+    labels = np.repeat([0, 1], 600)
+    scores, fresh = (RULE.probabilities(rng.normal(np.where(labels, 1.5, -1.5), 1.3)) for _ in range(2))
+    plain, limited, loose = (
+        choose_bands(scores, labels, 0.5, DecisionConfig(max_review=share)) for share in (None, 0.05, 0.9)
+    )
+
+    def review(bands: DecisionBands, of: np.ndarray) -> float:
+        return float(((of >= bands.real_below) & (of < bands.ai_from)).mean())
+
+    assert plain == loose and review(plain, scores) > 0.1
+    assert review(limited, scores) <= 0.05 and review(limited, fresh) <= 0.08
+    assert limited.alpha_real and limited.alpha_ai and limited.alpha_real > 0.02
+    assert 0.05 < limited.alpha_ai <= 2.5 * limited.alpha_real + 0.001, "in proportion, or as the prediction errs"
+    assert (fresh[labels == 0] >= limited.ai_from).mean() <= limited.alpha_real + 0.03
+    assert (fresh[labels == 1] < limited.real_below).mean() <= limited.alpha_ai + 0.03
+
+
 def test_too_few_photos_for_a_promise_leave_the_decision_out() -> None:
     scores, labels = np.array([0.1, 0.2, 0.8, 0.9]), np.array([0, 0, 1, 1])
     bands = choose_bands(scores, labels, 0.5, DecisionConfig())
@@ -122,8 +141,8 @@ def test_detail_tells_an_enlarged_picture_from_a_native_one() -> None:
     rng = np.random.default_rng(2)
     native = rng.integers(0, 255, (96, 96, 3), dtype=np.uint8)
     enlarged = native[:24, :24].repeat(4, axis=0).repeat(4, axis=1)
-    assert detail(native) > 0.95 > 0.6 > detail(enlarged)  # type: ignore[operator]
-    assert detail(np.full((96, 96, 3), 7, np.uint8)) is None
+    assert detail(native[None]) > 0.95 > 0.6 > detail(enlarged[None])  # type: ignore[operator]
+    assert detail(np.full((1, 96, 96, 3), 7, np.uint8)) is None
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +174,7 @@ def test_a_bundle_of_before_loads_with_its_own_address_and_decides_by_confidence
     (folder / bundle.MANIFEST).write_bytes(bundle._canonical({"digest": address, **document}))
     detector = Detector.load(folder)
     assert detector.manifest.digest == address
-    assert not detector.manifest.trims
+    assert not detector.preparation.trim
     judged = detector.judge(jpeg(240, (900, 900)))
     assert (judged.conclusion.decision, judged.conclusion.domain) == ("likely_ai", UNKNOWN)
     assert detector.bands() == DecisionBands(real_below=0.35, ai_from=0.65)

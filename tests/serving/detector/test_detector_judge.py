@@ -29,7 +29,7 @@ def test_one_by_one_together_and_explained_are_one_answer(detector: Detector) ->
         np.testing.assert_allclose([many.logit, shown.logit], one.logit, atol=1e-5)
         np.testing.assert_array_equal(one.pixels, many.pixels)
         assert one.info == many.info == shown.info
-        assert one.pixels.shape == (detector.input_px, detector.input_px, 3)
+        assert one.pixels.shape == (1, detector.input_px, detector.input_px, 3)
 
 
 def test_a_refused_image_takes_its_own_place_and_no_other(detector: Detector) -> None:
