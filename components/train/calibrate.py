@@ -12,6 +12,8 @@ from serving.detector.engine import Floats
 
 _MAX_LOG_TEMPERATURE = 4.0
 """e^-4 to e^4 is as far as the temperature may go."""
+_FACTORS = 200
+"""Steps of the search for errors that leave few photos for review, each some percent above the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +85,49 @@ def choose_bands(
     A new real photo scores at or above `ai_from` with a chance of at most `alpha_real`, a new generated one below
     `real_below` with one of at most `alpha_ai`. Neither crosses the threshold of the prediction, so that a decision
     never contradicts it; that only makes both rarer. Too few photos for a promise leave its decision out altogether.
+    With `max_review` both errors are the smallest in their proportion that leave so few photos between the thresholds,
+    neither larger than what the prediction's own threshold errs.
     """
     y = np.asarray(labels) == 1
+    found = _bands(probabilities, y, threshold, config.alpha_real, config.alpha_ai)
+    if config.max_review is None or _between(found, probabilities) <= config.max_review:
+        return found
+    # what the threshold of the prediction alone would err: a decision never errs more
+    ends = (
+        (int((probabilities[~y] >= threshold).sum()) + 1) / (int((~y).sum()) + 1),
+        (int((probabilities[y] < threshold).sum()) + 1) / (int(y.sum()) + 1),
+    )
+    starts = config.alpha_real, config.alpha_ai
+    for factor in np.geomspace(1.0, max(1.0, *np.divide(ends, starts)), _FACTORS).tolist():
+        real, ai = (round(min(start * factor, max(start, end)), 4) for start, end in zip(starts, ends, strict=True))
+        found = _bands(probabilities, y, threshold, real, ai)
+        if _between(found, probabilities) <= config.max_review:
+            break
+    return found
+
+
+def _between(bands: DecisionBands, probabilities: npt.NDArray[np.float64]) -> float:
+    return float(((probabilities >= bands.real_below) & (probabilities < bands.ai_from)).mean())
+
+
+def _bands(
+    probabilities: npt.NDArray[np.float64],
+    y: npt.NDArray[np.bool_],
+    threshold: float,
+    alpha_real: float,
+    alpha_ai: float,
+) -> DecisionBands:
     real, ai = np.sort(probabilities[~y]), np.sort(probabilities[y])
     # the smallest threshold that at most alpha of the n + 1 exchangeable scores can reach
-    kept = int(np.ceil((1.0 - config.alpha_real) * (len(real) + 1)))
+    kept = int(np.ceil((1.0 - alpha_real) * (len(real) + 1)))
     ai_from = float(np.nextafter(real[kept - 1], 2.0)) if kept <= len(real) else 1.0
-    lost = int(np.floor(config.alpha_ai * (len(ai) + 1)))
+    lost = int(np.floor(alpha_ai * (len(ai) + 1)))
     real_below = float(ai[lost - 1]) if lost >= 1 else 0.0
     return DecisionBands(
         real_below=min(real_below, threshold),
         ai_from=min(1.0, max(ai_from, threshold)),
-        alpha_real=config.alpha_real,
-        alpha_ai=config.alpha_ai,
+        alpha_real=alpha_real,
+        alpha_ai=alpha_ai,
     )
 
 
