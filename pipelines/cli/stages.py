@@ -67,11 +67,12 @@ def evaluate(
         Path | None, typer.Option("--output", "-o", help="Folder for evaluation.json and the report.")
     ] = None,
     outside: Annotated[
-        Path | None,
+        str,
         typer.Option(
-            metavar="DIR", help="Score this labelled folder ({real,ai_generated}/*) instead of a dataset's test split."
+            metavar="PLACE",
+            help="Score this labelled folder ({real,ai_generated}/*; or gs://) instead of a dataset's test split.",
         ),
-    ] = None,
+    ] = "",
     champion: Annotated[
         str, typer.Option(metavar="PLACE", help="Bundle to compare with, as --bundle; default: evaluate.champion_uri.")
     ] = "",
@@ -81,11 +82,11 @@ def evaluate(
 
     With --outside: errors that look sure, what goes to review, and an AUC only where size and codec do not make it.
     """
-    if outside is not None:
+    if outside:
         _evaluate_outside(config, bundle, outside, as_json)
         return
     if not dataset or output is None:
-        raise ConfigError("evaluate takes --dataset and --output, or --outside DIR")
+        raise ConfigError("evaluate takes --dataset and --output, or --outside PLACE")
     if champion:
         config = config.changed("evaluate", champion_uri=of_run(config, champion, "train", "bundle"))
     from components.evaluate.stage import evaluate as run
@@ -106,7 +107,7 @@ def evaluate(
     typer.echo(f"report: {report}")
 
 
-def _evaluate_outside(config: "PipelineConfig", bundle: str, folder: Path, as_json: bool) -> None:
+def _evaluate_outside(config: "PipelineConfig", bundle: str, outside: str, as_json: bool) -> None:
     from components.outside.stage import evaluate_outside
     from pipelines.cli.detector import decision_policy
     from serving.detector.detector import Detector
@@ -115,7 +116,7 @@ def _evaluate_outside(config: "PipelineConfig", bundle: str, folder: Path, as_js
     place = of_run(config, bundle, "train", "bundle")
     found = resolve(place, config.paths.workspace / "models", config.tracking_uri)
     detector = Detector.load(found.folder, threads=1)
-    result = evaluate_outside(str(folder), detector, decision_policy(), config.evaluate)
+    result = evaluate_outside(outside, detector, decision_policy(), config.evaluate)
     if as_json:
         typer.echo(result.model_dump_json(indent=1))
         return

