@@ -129,7 +129,7 @@ def test_the_clouds_dashboards_read_only_what_is_exported(exported: dict[str, di
         for one in tile["widget"]["xyChart"]["dataSets"]
     ]
     assert sets
-    labels = {label for of_metric in exported.values() for label in of_metric} | {"agree", "label", "instance"}
+    labels = {label for of_metric in exported.values() for label in of_metric} | {"agree", "label", "instance", "job"}
     for one in sets:
         query = one["timeSeriesQuery"]["prometheusQuery"]
         # nothing is recorded there, and no target is called up
