@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from PIL import Image
 
 from serving.detector import bundle, gradcam, heatmap
 from serving.detector.bundle import Manifest
