@@ -56,7 +56,7 @@ def _shot(browser: Any, url: str, scheme: str, width: int, files: list[dict[str,
 
 def _example(bundle: Path, photo: Path, path: Path) -> None:
     explanation = Detector.load(bundle).explain(photo.read_bytes(), side_px=SIDE_PX)
-    left = shown(explanation.picture, SIDE_PX)
+    left = shown(explanation.drawn.photo, SIDE_PX)
     found = Image.new("RGB", (2 * left.width + GAP_PX, left.height), (255, 255, 255))
     found.paste(left, (0, 0))
     found.paste(overlay(left, explanation.grid), (left.width + GAP_PX, 0))
