@@ -109,6 +109,21 @@ def wide_gamut(gamma: float = 0.0, named: str = "") -> bytes:
     return profile.replace("built".encode("utf-16-be"), named.ljust(5)[:5].encode("utf-16-be")) if named else profile
 
 
+def grey_profile(gamma: float) -> bytes:
+    """A profile of greys with a pure power as its curve."""
+    from serving.detector.image import profiles
+
+    tags = [(b"desc", profiles._text("grey")), (b"wtpt", profiles._xyz((0.9642, 1.0, 0.8249)))]
+    tags.append((b"kTRC", profiles._curve(gamma)))
+    at, table, body = 128 + 4 + 12 * len(tags), b"", b""
+    for key, value in tags:
+        table += key + struct.pack(">II", at + len(body), len(value))
+        body += value + bytes(-len(value) % 4)
+    head = struct.pack(">I4sI4s4s4s", at + len(body), b"lcms", 0x04300000, b"mntr", b"GRAY", b"XYZ ")
+    head = (head + bytes(12) + b"acsp" + bytes(28) + profiles._xyz((0.9642, 1.0, 0.8249))[8:]).ljust(128, b"\0")
+    return head + struct.pack(">I", len(tags)) + table + body
+
+
 def in_profile(image: Image.Image, profile: bytes) -> Image.Image:
     """The same colours, by the numbers of another profile."""
     there = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -267,13 +282,39 @@ def _deep_grey() -> np.ndarray:
 def _formats() -> dict[str, Case]:
     return {
         "phone.avif": Case(saved("AVIF", quality=95), near="plain.png"),
-        "lossless.avif": Case(saved("AVIF", quality=100, subsampling="4:4:4"), near="plain.png"),
+        "formula.png": Case(saved("PNG", formula()), "formula.png"),
+        "formula.webp": Case(saved("WEBP", formula(), lossless=True, exact=True), "formula.png"),
+        "formula.avif": Case(LOSSLESS_AVIF, "formula.png"),
+        "finest.avif": Case(saved("AVIF", quality=100, subsampling="4:4:4"), near="plain.png"),
         "phone.heic": Case(HEIC, near="small.png"),
         "small.png": Case(saved("PNG", photo().resize((160, 120))), "small.png"),
         "picture.gif": Case(saved("GIF"), near="plain.png"),
         "named.png": Case(saved("JPEG", quality=90, dpi=(72, 72)), "plain.jpg"),
     }
 
+
+def formula() -> Image.Image:
+    """64x48 pixels that every machine computes alike."""
+    rows, columns = np.mgrid[0:48, 0:64]
+    return Image.fromarray(np.stack([columns * 4, rows * 5, (columns * 3 + rows * 2) % 256], -1).astype(np.uint8))
+
+
+LOSSLESS_AVIF: Final = base64.b64decode(
+    "AAAAIGZ0eXBhdmlmAAAAAGF2aWZtaWYxbWlhZk1BMUEAAADybWV0YQAAAAAAAAAoaGRscgAAAAAAAAAAcGljdAAAAAAAAAAAAAAAAGxpYmF2aWYA"
+    "AAAADnBpdG0AAAAAAAEAAAAeaWxvYwAAAABEAAABAAEAAAABAAABGgAAAsEAAAAoaWluZgAAAAAAAQAAABppbmZlAgAAAAABAABhdjAxQ29sb3IA"
+    "AAAAamlwcnAAAABLaXBjbwAAABRpc3BlAAAAAAAAAEAAAAAwAAAAEHBpeGkAAAAAAwgICAAAAAxhdjFDgSAAAAAAABNjb2xybmNseAABAA0AAIAA"
+    "AAAXaXBtYQAAAAAAAAABAAEEAQKDBAAAAsltZGF0EgAKCTgVf7+UBDQAgDKxBRAAAN60V8QQl6VqsyRAquzP58bxLTl7JKIFK54xX5Kr67ll22bW"
+    "TTyx4ak1r58tZg/aSvMGodpJdRHro8Ji8097pq3At9WYIoJpuNCWZ3vmL9IURGxXYDwwbGFIeJiGC9c3l+pIw0iRWz2WmaWGTEM9ELDvZhMgAvqz"
+    "ZBr0+Z/r4RH5J0nOiEggQnnKknc5bxIOjgi68WwNf+xgfU49UcgW4/ltdDE5nRflm8eki7M8BjbSziMHnf+dzM6h5egAWvgjIer4xOpWeY80ckjk"
+    "AfjnBRuok9RecS28t37oVfewIgWLL3iOmD7dFokb29ZOZMeZEf9b4l5zVL8cBC5OdnhEhF8yGch3ndXnl+hjCVoTtmy9oBn/iEoKtYDPhOIqw5nR"
+    "PPTfuLGcx5vflJ3Wxx+n4EUCs3W0B1USGLbq+mscw+6XS7uI0mFxmVnOTZIN7vDABQr26TfIlJ1hqR+X9QzbfpkjmZZwRdfZkowa5ye6RyjRudTT"
+    "SsirgvCSy9MWAdGhAepVC1dYeHUwFOBlQi54kqFwuYkNRnVKA3lXbyG8YhqxTOl46kMh0yiALeRGMS899zKpcluxoZaDTUizypfAxzf/p8CNknL4"
+    "mESAwPjc/qqR7e3uc3y/cluGGWgUPFmIeoDv47kzxlBsaS9/BQ78J8C7mOGJCD/m+dO34GfJNdKAl60fbf////////+cPe193hfl2AIkYRwNwNwN"
+    "vhHxwUIYIYIRwTyrFynOymLgmFYngC3/////9qgDERA77JZiv2NuLuLuLuLpXqyOruyPSPSPPI//6d0woHUn9GS9//NUVf//6g9P344ZvHGwBZJ+"
+    "yfphyMaSfsRau55yF+Vk238Ot/////IXcDGlRNGjrmM6rQpQpQpQQibQsyuyuyrQsqg/+0tLPzmMKr3ExOdI"
+)
+"""`formula()` by Debian 12's `avifenc --lossless -s 0 formula.png formula.avif` (libavif-bin 0.11.1, aom 3.6.0): RGB
+itself in AV1's planes (identity matrix), which Pillow cannot write."""
 
 HEIC: Final = base64.b64decode(
     "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAVZtZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAAAAAAACJpbG9j"

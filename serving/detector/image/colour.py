@@ -20,6 +20,10 @@ _TRANSFORM_BYTES: Final = 256 * 1024
 """What a transform takes beside its profile, at least."""
 
 _SPACES: Final = {"L": b"GRAY", "RGB": b"RGB ", "RGBA": b"RGB ", "CMYK": b"CMYK"}
+_NEWEST_VERSION: Final = 4
+_MONITOR: Final = b"mntr"
+_UNREAD_CLASSES: Final = frozenset({b"link", b"abst", b"nmcl"})
+"""Classes that littleCMS takes for no picture's profile; browsers do not ask for the class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,7 @@ def _apply(image: Image.Image, profile: bytes) -> Image.Image:
         return image
     if image.mode == "L" and profile[16:20] == _SPACES["RGB"]:
         image = image.convert("RGB")
-    if profile[16:20] != _SPACES.get(image.mode):
+    if profile[16:20] != _SPACES.get(image.mode) or not _usable(profile):
         return image
     transform = _CACHE.get(profile, image.mode)
     if transform is None:
@@ -106,7 +110,14 @@ def _apply(image: Image.Image, profile: bytes) -> Image.Image:
         return image
 
 
+def _usable(profile: bytes) -> bool:
+    """Whether browsers read a profile of this header: it is whole, and of version 4 at most."""
+    return len(profile) >= int.from_bytes(profile[:4], "big") and profile[8] <= _NEWEST_VERSION
+
+
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    if profile[12:16] in _UNREAD_CLASSES:
+        profile = profile[:12] + _MONITOR + profile[16:]
     try:
         source = ImageCms.ImageCmsProfile(BytesIO(profile))
         found = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, mode if mode == "RGBA" else "RGB")

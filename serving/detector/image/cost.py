@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 _JPEG: Final = {"L": 5.5, "RGB": 5.0, "CMYK": 8.5}
+_RARE: Final = 18.0
 _COEFFICIENT_BYTES: Final = 2
 
 
@@ -18,6 +19,7 @@ def jpeg_bytes(
     samplings: Sequence[tuple[int, int]],
     buffered: bool,
     turned: bool,
+    rare: bool = False,
 ) -> int:
     """Peak memory of a JPEG.
 
@@ -27,9 +29,10 @@ def jpeg_bytes(
         decoded_px: pixels that will really be decoded (fewer than the header's at reduced scale).
         samplings: horizontal and vertical sampling of each component.
         turned: by EXIF; the picture and its turned copy are held.
+        rare: its sampling takes another decoder, and two pictures that are compared.
         buffered: libjpeg must hold all coefficients: progressive, or the first scan lacks components.
     """
-    pixels = int(decoded_px * max(_JPEG[mode], _TURNED if turned else 0.0))
+    pixels = int(decoded_px * max(_JPEG[mode], _TURNED if turned else 0.0, _RARE if rare else 0.0))
     if not buffered:
         return pixels
     largest = max(1, max(across for across, _ in samplings) * max(down for _, down in samplings))

@@ -19,7 +19,7 @@ class Exif:
     present: bool
     """There is a readable first directory with at least one entry."""
     orientation: int
-    """1-8; 1 where none is stated, or not as the standard wants it (one SHORT of 1-8)."""
+    """1-8; 1 where none is stated as the standard wants it (one SHORT of 1-8). The first valid one counts."""
 
 
 NO_EXIF: Final = Exif(False, 1)
@@ -39,7 +39,6 @@ def read(block: bytes) -> Exif:
     count = min(count, MOST_ENTRIES, (len(block) - at - 2) // _ENTRY_BYTES)
     entries = block[at + 2 : at + 2 + count * _ENTRY_BYTES]
     for tag, kind, values, value in struct.iter_unpack(f"{order}HHIHxx", entries):
-        if tag == _ORIENTATION:
-            stated = kind == _SHORT and values == 1 and 1 <= value <= 8
-            return Exif(True, value if stated else 1)
+        if tag == _ORIENTATION and kind == _SHORT and values == 1 and 1 <= value <= 8:
+            return Exif(True, value)
     return Exif(count > 0, 1)

@@ -115,8 +115,8 @@ class GifPicture:
         """The first frame as a picture of its own: opaque, at the origin, with its palette."""
         frame = self._frame
         _, _, width, height = frame.box
-        # never taken for a ramp of greys, so that pixels stay indices
-        colours = frame.palette or bytes(range(256)) * 3
+        # without colours all is black, as in browsers
+        colours = frame.palette or bytes(3 * 256)
         size_bits = max(1, (len(colours) // 3 - 1).bit_length()) - 1
         palette = colours.ljust(3 << (size_bits + 1), b"\0")
         head = b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80 | size_bits, 0, 0) + palette

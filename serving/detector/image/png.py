@@ -1,11 +1,9 @@
-"""PNG: chunks read by their lengths; Pillow is given only those that make the picture.
+"""PNG: Pillow is given only the chunks that make the picture.
 
 So neither a broken nor a huge text, profile or EXIF chunk can stand in the way, nor does their number cost time.
 """
 
 import struct
-import zlib
-from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, Final
 
@@ -14,76 +12,16 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
-from serving.detector.image import exif, profiles
+from serving.detector.image import exif, png_chunks, profiles
 from serving.detector.image.cost import png_bytes
 from serving.detector.image.header import Header
+from serving.detector.image.png_chunks import SIGNATURE, embedded_profile, walk
 from serving.detector.image.refusal import LEAST_ROWS, damaged, rows_missing
 from serving.detector.image.rows import Watched
 
-MAX_CHUNKS: Final = 65_536
-"""Chunks of one file; encoders write a few thousand at most."""
-_MAX_EXIF: Final = 1 << 20
-
-_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+_FULL_RGB: Final = b"\0\1"
+"""Matrix and range of a cICP chunk that browsers obey."""
 _MODES: Final = {0: "L", 2: "RGB", 3: "P", 4: "LA", 6: "RGBA"}
-_KEPT: Final = frozenset({b"tRNS", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"eXIf"})
-
-
-@dataclass(slots=True)
-class Chunks:
-    """What the chunks say."""
-
-    head: bytes = b""
-    """IHDR's 13 bytes."""
-    palette: bytes = b""
-    data: list[memoryview] = field(default_factory=list)
-    """The image data's pieces."""
-    other: dict[bytes, bytes] = field(default_factory=dict)
-    """The first chunk of each ancillary kind that is used."""
-    frames: int = 1
-
-
-def walk(data: bytes) -> Chunks:
-    """Read a PNG's chunks; ancillary ones with a wrong checksum are left out, as browsers do.
-
-    Raises:
-        ImageRefusedError: no header, no image data, or too many chunks.
-    """
-    found = Chunks()
-    view = memoryview(data)
-    at, total = len(_SIGNATURE), len(data)
-    for _ in range(MAX_CHUNKS):
-        if at + 8 > total:
-            break
-        length, kind = int.from_bytes(view[at : at + 4], "big"), bytes(view[at + 4 : at + 8])
-        body = view[at + 8 : min(at + 8 + length, total)]
-        whole = at + 12 + length <= total
-        if kind == b"IDAT":
-            found.data.append(body)
-        elif kind == b"IEND" or not whole:
-            break
-        elif kind in (b"IHDR", b"PLTE"):
-            _critical(found, kind, body, view[at + 8 + length : at + 12 + length])
-        elif kind in _KEPT and kind not in found.other and length <= _MAX_EXIF + profiles.MAX_PROFILE_BYTES:
-            if zlib.crc32(body, zlib.crc32(kind)) == int.from_bytes(view[at + 8 + length : at + 12 + length], "big"):
-                found.other[kind] = bytes(body)
-        elif kind == b"acTL" and length == 8:
-            found.frames = max(1, int.from_bytes(body[:4], "big"))
-        at += 12 + length
-    else:
-        raise damaged(f"the PNG has more than {MAX_CHUNKS:,} chunks")
-    if len(found.head) != 13 or not found.data:
-        raise damaged("the PNG data is damaged: it ends before its picture begins")
-    return found
-
-
-def _critical(found: Chunks, kind: bytes, body: memoryview, checksum: memoryview) -> None:
-    if zlib.crc32(body, zlib.crc32(kind)) != int.from_bytes(checksum, "big"):
-        raise damaged(f"the PNG data is damaged: its {'header' if kind == b'IHDR' else 'palette'} fails its checksum")
-    if kind == b"IHDR":
-        found.head = found.head or bytes(body)
-    else:
-        found.palette = found.palette or bytes(body)
 
 
 class PngPicture:
@@ -96,20 +34,27 @@ class PngPicture:
         if mode is None or self._depth not in (1, 2, 4, 8, 16):
             raise damaged("the PNG data is damaged: its header names no known colours")
         stated = exif.read(chunks.other.get(b"eXIf", b""))
-        embedded = _embedded(chunks.other.get(b"iCCP"))
-        code_points = chunks.other.get(b"cICP", b"")
+        embedded = embedded_profile(chunks.other.get(b"iCCP"))
+        code_points = _code_points(chunks.other.get(b"cICP", b""))
         self._key = self._transparent()
+        frame = chunks.frame if chunks.frame is not None and chunks.frame.data else None
+        self._frame_size, self._offset = (frame.size, frame.offset) if frame else ((width, height), (0, 0))
+        self._data = frame.data if frame else chunks.data
+        self._placed = self._frame_size != (width, height)
         self.header = Header(
             format="PNG",
             size=(width, height),
             mode=self._pillow_mode(mode),
-            has_alpha=self._kind in (4, 6) or self._key is not None or (self._kind == 3 and b"tRNS" in chunks.other),
+            has_alpha=self._placed
+            or self._kind in (4, 6)
+            or self._key is not None
+            or (self._kind == 3 and b"tRNS" in chunks.other),
             orientation=stated.orientation,
             has_exif=stated.present,
             frames=chunks.frames,
             profile=self._profile(embedded, code_points),
             has_icc=embedded is not None,
-            hdr=profiles.is_hdr(code_points[1]) if len(code_points) == 4 else False,
+            hdr=code_points is not None and profiles.is_hdr(code_points[1]),
         )
 
     def need_bytes(self, target_px: int | None) -> int:  # noqa: ARG002 - one scale only
@@ -120,6 +65,14 @@ class PngPicture:
 
     def load(self, target_px: int | None) -> Image.Image:  # noqa: ARG002
         """See `Picture`."""
+        image = self._frame()
+        if not self._placed:
+            return image
+        canvas = Image.new("RGBA", self.header.size)
+        canvas.paste(image.convert("RGBA"), self._offset)
+        return canvas
+
+    def _frame(self) -> Image.Image:
         if self._depth == 16:
             return self._deep()
         image = self._pixels()
@@ -141,19 +94,18 @@ class PngPicture:
             return None
         return tuple(key & ((1 << self._depth) - 1) for key in struct.unpack_from(f">{samples}H", value))
 
-    def _profile(self, embedded: bytes | None, code_points: bytes) -> bytes | None:
-        """By the precedence of the standard: cICP, iCCP, sRGB, then gAMA with cHRM."""
+    def _profile(self, embedded: bytes | None, code_points: tuple[int, int] | None) -> bytes | None:
+        """By the precedence of the standard: cICP, iCCP, sRGB, then gAMA with or without cHRM."""
         other = self._chunks.other
-        if len(code_points) == 4 and (found := profiles.of_code_points(code_points[0], code_points[1])) is not None:
+        if code_points is not None and (found := profiles.of_code_points(*code_points, still=True)) is not None:
             return found.profile
         if embedded is not None:
-            grey, wanted = embedded[16:20] == b"GRAY", self._kind in (0, 4)
-            return embedded if grey == wanted else None
-        if b"sRGB" in other or len(other.get(b"gAMA", b"")) != 4 or len(other.get(b"cHRM", b"")) != 32:
+            return embedded if embedded[16:20] != b"GRAY" or self._kind in (0, 4) else None
+        gamma, points = other.get(b"gAMA", b""), other.get(b"cHRM", b"")
+        if b"sRGB" in other or len(gamma) != 4:
             return None
-        if self._kind in (0, 4):
-            return None
-        return profiles.of_gamma(int.from_bytes(other[b"gAMA"], "big"), struct.unpack(">8I", other[b"cHRM"]))
+        chromaticities = struct.unpack(">8I", points) if len(points) == 32 else None
+        return profiles.of_gamma(int.from_bytes(gamma, "big"), chromaticities)
 
     def _pixels(self, rawmode: str = "") -> Image.Image:
         """The picture as Pillow reads it; `rawmode` overrides how samples become bytes.
@@ -161,15 +113,16 @@ class PngPicture:
         Raises:
             ImageRefusedError: `corrupt`, rows are missing.
         """
-        chunks = self._chunks
-        parts: list[bytes | memoryview] = [_SIGNATURE, _chunk(b"IHDR", chunks.head)]
+        chunks, pieces = self._chunks, self._data
+        head = struct.pack(">II", *self._frame_size) + chunks.head[8:]
+        parts: list[bytes | memoryview] = [SIGNATURE, png_chunks.of(b"IHDR", head)]
         if self._kind == 3:
-            parts.append(_chunk(b"PLTE", chunks.palette))
+            parts.append(png_chunks.of(b"PLTE", chunks.palette))
             if b"tRNS" in chunks.other:
-                parts.append(_chunk(b"tRNS", chunks.other[b"tRNS"]))
+                parts.append(png_chunks.of(b"tRNS", chunks.other[b"tRNS"]))
         # the checksum of the data's own stream is tested by Pillow; the chunk's is not
-        parts += [struct.pack(">I4s", sum(map(len, chunks.data)), b"IDAT"), *chunks.data, bytes(4)]
-        parts.append(_chunk(b"IEND", b""))
+        parts += [struct.pack(">I4s", sum(map(len, pieces)), b"IDAT"), *pieces, bytes(4)]
+        parts.append(png_chunks.of(b"IEND", b""))
         encoded = b"".join(parts)
         watched = Watched(lambda: self._open(encoded, rawmode), self._last_row())
         image, share = watched.load()
@@ -185,7 +138,7 @@ class PngPicture:
 
     def _last_row(self) -> int:
         """The row that is read last: the lowest, of an interlaced picture the lowest of the last pass."""
-        height = self.header.size[1]
+        height = self._frame_size[1]
         return height - 1 - (height % 2 if self._interlaced and height > 1 else 0)
 
     def _deep(self) -> Image.Image:
@@ -201,23 +154,9 @@ class PngPicture:
         return _rounded_colour(high, low, self._key)
 
 
-def _embedded(chunk: bytes | None) -> bytes | None:
-    """The profile of an iCCP chunk; None where there is none that can be used."""
-    if not chunk:
-        return None
-    name, _, rest = chunk.partition(b"\0")
-    if not name or rest[:1] != b"\0":
-        return None
-    stream = zlib.decompressobj()
-    try:
-        found = stream.decompress(rest[1:], profiles.MAX_PROFILE_BYTES + 1)
-    except zlib.error:
-        return None
-    return found if 128 <= len(found) <= profiles.MAX_PROFILE_BYTES else None
-
-
-def _chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
+def _code_points(chunk: bytes) -> tuple[int, int] | None:
+    """Primaries and transfer of a cICP chunk; None where there is none for RGB of full range."""
+    return (chunk[0], chunk[1]) if len(chunk) == 4 and chunk[2:] == _FULL_RGB else None
 
 
 _STRIP_ROWS: Final = 32

@@ -19,6 +19,7 @@ MAX_CHUNKS: Final = 4096
 """Chunks of one file that are looked at; what the picture needs stands in front."""
 _MAX_EXIF: Final = 1 << 20
 _ALPHA_FLAG: Final = 0x10
+_PROFILE_FLAG: Final = 0x20
 
 
 @dataclass(slots=True)
@@ -26,6 +27,8 @@ class Chunks:
     """What the chunks say."""
 
     canvas: Size | None = None
+    flags: int = _PROFILE_FLAG | _ALPHA_FLAG
+    """What the file says it has; a plain file, which says nothing, may have all."""
     image: bytes = b""
     """The first frame's `VP8 ` or `VP8L` chunk with its header."""
     alpha: bytes = b""
@@ -49,7 +52,8 @@ def walk(data: bytes) -> Chunks:
             break
         kind, length = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
         start, end = at + 8, min(at + 8 + length, len(data))
-        if kind == b"VP8X" and length >= 10:
+        if kind == b"VP8X" and length >= 10 and found.canvas is None:
+            found.flags = data[start] if start < len(data) else 0
             found.canvas = (_24(data, start + 4) + 1, _24(data, start + 7) + 1)
         elif kind in (b"VP8 ", b"VP8L", b"ALPH"):
             _frame_part(found, kind, data[at:end])
@@ -93,7 +97,9 @@ class WebpPicture:
     def __init__(self, data: bytes) -> None:
         self._chunks = chunks = walk(data)
         self._frame_size, has_alpha, self._lossless = _stream_header(chunks.image)
-        self._has_alpha = has_alpha or bool(chunks.alpha)
+        # what the file does not say that it has is not shown; a lossless stream speaks for itself
+        self._has_alpha = has_alpha or bool(chunks.flags & _ALPHA_FLAG and chunks.alpha)
+        profile = chunks.profile if chunks.flags & _PROFILE_FLAG else None
         # a still picture's canvas is its frame
         self._canvas = chunks.canvas if chunks.frames and chunks.canvas else self._frame_size
         stated = exif.read(chunks.exif_block)
@@ -106,8 +112,8 @@ class WebpPicture:
             orientation=stated.orientation,
             has_exif=stated.present,
             frames=max(1, chunks.frames),
-            profile=chunks.profile,
-            has_icc=chunks.profile is not None,
+            profile=profile,
+            has_icc=profile is not None,
         )
 
     def need_bytes(self, target_px: int | None) -> int:
@@ -147,7 +153,7 @@ class WebpPicture:
         """The first frame as a file of its own."""
         chunks = self._chunks
         body = chunks.image
-        if chunks.alpha:
+        if chunks.alpha and self._has_alpha:
             width, height = self._frame_size
             sides = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
             extended = b"VP8X" + struct.pack("<II", 10, _ALPHA_FLAG) + sides

@@ -17,7 +17,19 @@ from serving.detector.image import ImageLimits, decode, jpeg, kind_of, sniff
 from serving.detector.image.colour import TransformCache
 from serving.platform.errors import ImageRefusedError
 from tests import photos
-from tests.photos import chunk, in_profile, photo, saved, turned, wide_gamut, with_chunks, with_riff, with_segment
+from tests.odd_photos import odd_photos
+from tests.photos import (
+    chunk,
+    grey_profile,
+    in_profile,
+    photo,
+    saved,
+    turned,
+    wide_gamut,
+    with_chunks,
+    with_riff,
+    with_segment,
+)
 
 CHEAP = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), max_examples=80)
 
@@ -39,6 +51,20 @@ def test_each_file_is_shown_or_refused_as_it_should(name: str) -> None:
     assert found.shape == wanted.shape
     difference = np.abs(found - wanted)
     assert difference.max() == 0 if case.same_as else difference.mean() < 3.0
+
+
+@pytest.mark.parametrize("name", odd_photos())
+def test_odd_files_are_shown_or_refused_as_in_browsers(name: str) -> None:
+    case = odd_photos()[name]
+    if case.refused:
+        with pytest.raises(ImageRefusedError) as refused:
+            decode(case.data)
+        assert refused.value.reason == case.refused
+        return
+    found, wanted = pixels(case.data), pixels(odd_photos()[case.same_as or case.near].data)
+    assert found.shape == wanted.shape
+    difference = np.abs(found - wanted)
+    assert difference.max() == 0 if case.same_as else difference.mean() < 1.0
 
 
 def test_random_exif_blocks_turn_the_picture_and_refuse_none() -> None:
@@ -165,9 +191,7 @@ def test_colours_agree_with_references() -> None:
 
 
 def test_a_grey_profile_counts_and_so_does_a_colour_profile_of_a_grey_jpeg() -> None:
-    from PIL import ImageCms
-
-    linear = ImageCms.ImageCmsProfile(io.BytesIO(_grey_profile(1.0))).tobytes()
+    linear = grey_profile(1.0)
     grey = photo().convert("L")
     plain, profiled = pixels(saved("PNG", grey)), pixels(saved("PNG", grey, icc_profile=linear))
     # linear numbers are lighter in sRGB
@@ -176,22 +200,6 @@ def test_a_grey_profile_counts_and_so_does_a_colour_profile_of_a_grey_jpeg() -> 
     faded.putalpha(255)
     assert np.array_equal(pixels(saved("PNG", faded, icc_profile=linear)), profiled)
     assert (pixels(saved("JPEG", grey, icc_profile=wide_gamut(1.0))) - pixels(saved("JPEG", grey))).mean() > 20
-
-
-def _grey_profile(gamma: float) -> bytes:
-    import struct
-
-    from serving.detector.image import profiles
-
-    tags = [(b"desc", profiles._text("grey")), (b"wtpt", profiles._xyz((0.9642, 1.0, 0.8249)))]
-    tags.append((b"kTRC", profiles._curve(gamma)))
-    at, table, body = 128 + 4 + 12 * len(tags), b"", b""
-    for key, value in tags:
-        table += key + struct.pack(">II", at + len(body), len(value))
-        body += value + bytes(-len(value) % 4)
-    head = struct.pack(">I4sI4s4s4s", at + len(body), b"lcms", 0x04300000, b"mntr", b"GRAY", b"XYZ ")
-    head = (head + bytes(12) + b"acsp" + bytes(28) + profiles._xyz((0.9642, 1.0, 0.8249))[8:]).ljust(128, b"\0")
-    return head + struct.pack(">I", len(tags)) + table + body
 
 
 def test_png_gamma_and_code_points_count() -> None:
