@@ -40,7 +40,7 @@ def saved(image: Image.Image, kind: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def png16(width: int, height: int, colour_type: int, key: bytes = b"") -> bytes:
+def png16(width: int, height: int, colour_type: int, key: bytes = b"", gamma: bool = False) -> bytes:
     """A 16-bit PNG of flat rows, which Pillow cannot write."""
     samples = {0: 1, 2: 3, 4: 2, 6: 4}[colour_type]
     row = b"\0" + (np.arange(width * samples, dtype=np.uint64) * 37 % 65536).astype(">u2").tobytes()
@@ -51,7 +51,7 @@ def png16(width: int, height: int, colour_type: int, key: bytes = b"") -> bytes:
     packer = zlib.compressobj(1)
     data = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
     header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
-    extra = chunk(b"tRNS", key) if key else b""
+    extra = (chunk(b"tRNS", key) if key else b"") + (chunk(b"gAMA", struct.pack(">I", 100000)) if gamma else b"")
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
@@ -63,9 +63,23 @@ def _wide_gamut() -> bytes:
     return found.profile
 
 
+def _linear() -> bytes:
+    from serving.detector.image.profiles import of_gamma
+
+    found = of_gamma(100_000, None)
+    assert found is not None
+    return found
+
+
+def _held_back(width: int, height: int) -> bytes:
+    """An animation of a smaller frame behind a still picture."""
+    still, frame = picture(width, height), picture(width - 16, height - 16)
+    return saved(still, "PNG", save_all=True, default_image=True, append_images=[frame], compress_level=1)
+
+
 def cases() -> dict[str, tuple[Maker, int | None]]:
     """Name -> how to make it at a size, and the model's side in pixels where reduced scale is allowed."""
-    icc = {"icc_profile": _wide_gamut()}
+    icc, linear = {"icc_profile": _wide_gamut()}, {"icc_profile": _linear()}
     made: dict[str, tuple[Maker, int | None]] = {
         "JPEG": (lambda w, h: saved(picture(w, h), "JPEG"), None),
         "JPEG, profile, turned": (lambda w, h: saved(picture(w, h), "JPEG", exif=_turned(), **icc), None),
@@ -91,6 +105,12 @@ def cases() -> dict[str, tuple[Maker, int | None]]:
             None,
         ),
         "PNG, key colour": (lambda w, h: saved(picture(w, h), "PNG", compress_level=1, transparency=(1, 2, 3)), None),
+        "PNG, grey, colour profile": (
+            lambda w, h: saved(picture(w, h, "L"), "PNG", compress_level=1, **linear),
+            None,
+        ),
+        "PNG, grey 16 bit, gamma": (lambda w, h: png16(w, h, 0, gamma=True), None),
+        "PNG, frame behind a still": (lambda w, h: _held_back(w, h), None),
         "PNG, grey 16 bit": (lambda w, h: png16(w, h, 0), None),
         "PNG, grey 16 bit, key": (lambda w, h: png16(w, h, 0, b"\1\0"), None),
         "PNG, grey 16 bit, alpha": (lambda w, h: png16(w, h, 4), None),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 _JPEG: Final = {"L": 5.5, "RGB": 5.0, "CMYK": 8.5}
-_RARE: Final = 18.0
+_RARE: Final = 28.0
 _COEFFICIENT_BYTES: Final = 2
 
 
@@ -41,7 +41,7 @@ def jpeg_bytes(
 
 
 _PNG: Final = {"1": 7.0, "L": 5.5, "P": 5.5, "I;16": 5.5, "LA": 15.0, "RGB": 5.0, "RGBA": 9.1}
-_WITH_ALPHA: Final = 10.0
+_WITH_ALPHA: Final = 10.5
 """At least, where a key colour or a palette has transparency."""
 _DEEP_COLOUR: Final = 10.5
 """At least: of 16 bits both halves are held."""
@@ -49,19 +49,26 @@ _TURNED: Final = 8.5
 """At least: the picture and its turned copy."""
 
 
-def png_bytes(mode: str, depth: int, has_alpha: bool, turned: bool) -> float:
+_GREY_WITH_PROFILE: Final = 8.5
+"""At least, of 16-bit greys: they become colours."""
+PLACED_BYTES: Final = 8.0
+"""More, where a frame is laid on a larger canvas."""
+
+
+def png_bytes(mode: str, depth: int, has_alpha: bool, turned: bool, profiled: bool = False) -> float:
     """Peak memory of a PNG in bytes per pixel."""
     return max(
         _PNG[mode],
         _WITH_ALPHA if has_alpha and mode not in ("LA", "RGBA") else 0.0,
         _DEEP_COLOUR if depth == 16 and mode in ("RGB", "RGBA") else 0.0,
         _TURNED if turned else 0.0,
+        _GREY_WITH_PROFILE if profiled and mode == "I;16" else 0.0,
     )
 
 
 AMPLE_BYTES: Final = 128 * 1024 * 1024
 """A WebP that takes more at full size is decoded at reduced scale, where the model's input allows it."""
-_WEBP: Final = {"RGB": 5.0, "RGBA": 9.5}
+_WEBP: Final = {"RGB": 5.0, "RGBA": 11.0}
 _WEBP_LOSSLESS: Final = 5.0
 
 

@@ -192,6 +192,6 @@ def _by_pillow(data: bytes) -> npt.NDArray[np.uint8]:
     """The pixels of a file whose sampling the decoder used here does not know; of shape (height, width, 4)."""
     try:
         with Image.open(BytesIO(data), formats=("JPEG",)) as image:
-            return np.array(image.convert("RGBX"))
+            return np.asarray(image.convert("RGBX"))
     except OSError as error:
         raise ValueError(str(error)) from error

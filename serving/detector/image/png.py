@@ -13,8 +13,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
 from serving.detector.image import exif, png_chunks, profiles
-from serving.detector.image.cost import png_bytes
-from serving.detector.image.header import Header
+from serving.detector.image.cost import PLACED_BYTES, png_bytes
+from serving.detector.image.header import Header, Size
 from serving.detector.image.png_chunks import SIGNATURE, embedded_profile, walk
 from serving.detector.image.refusal import LEAST_ROWS, damaged, rows_missing
 from serving.detector.image.rows import Watched
@@ -38,7 +38,8 @@ class PngPicture:
         code_points = _code_points(chunks.other.get(b"cICP", b""))
         self._key = self._transparent()
         frame = chunks.frame if chunks.frame is not None and chunks.frame.data else None
-        self._frame_size, self._offset = (frame.size, frame.offset) if frame else ((width, height), (0, 0))
+        self._frame_size: Size = frame.size if frame else (width, height)
+        self._offset: Size = frame.offset if frame else (0, 0)
         self._data = frame.data if frame else chunks.data
         self._placed = self._frame_size != (width, height)
         self.header = Header(
@@ -60,8 +61,16 @@ class PngPicture:
     def need_bytes(self, target_px: int | None) -> int:  # noqa: ARG002 - one scale only
         """See `Picture`."""
         width, height = self.header.size
-        bytes_per_pixel = png_bytes(self.header.mode, self._depth, self.header.has_alpha, self.header.orientation != 1)
-        return int(width * height * bytes_per_pixel) + sum(map(len, self._chunks.data))
+        bytes_per_pixel = png_bytes(
+            self.header.mode,
+            self._depth,
+            self.header.has_alpha,
+            self.header.orientation != 1,
+            self.header.profile is not None,
+        )
+        if self._placed:
+            bytes_per_pixel += PLACED_BYTES
+        return int(width * height * bytes_per_pixel) + sum(map(len, self._data))
 
     def load(self, target_px: int | None) -> Image.Image:  # noqa: ARG002
         """See `Picture`."""
