@@ -13,7 +13,7 @@ module "retrain" {
   service           = module.iam.members.serving
   # whoever asks `aidetect retrain`: new labels are counted by their names
   readers = { train = module.iam.members.train }
-  labels            = local.labels
+  labels  = local.labels
 }
 
 variable "retrain_image" {
