@@ -22,7 +22,7 @@ CLIENT_LEFT: Final = 499
 
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 """What a client's X-Request-ID must look like to be echoed and logged."""
-_PROBES: Final = frozenset({"/health", "/healthz", "/readyz", "/startup", "/metrics"})
+_PROBES: Final = frozenset({"/health", "/healthz", "/livez", "/readyz", "/startup", "/metrics"})
 _WANTED: Final = frozenset(
     {b"x-request-id", b"traceparent", b"x-cloud-trace-context", b"user-agent", b"content-length"}
 )

@@ -181,6 +181,7 @@ def log_lines(toy_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> lis
         )
         http.post("/predict", files=upload(), headers={"X-API-Key": "a wrong key"})
         http.get("/healthz")
+        http.get("/livez")
     return [json.loads(line) for line in log.read_text().splitlines()]
 
 
@@ -207,7 +208,7 @@ def test_refusals_are_logged_and_healthy_probes_are_not(log_lines: list[dict[str
     messages = [line["message"] for line in log_lines]
 
     assert "POST /predict 401" in messages
-    assert not any("/healthz" in str(m) or "/readyz 200" in str(m) for m in messages)
+    assert not any(path in str(m) for m in messages for path in ("/healthz", "/livez", "/readyz 200"))
 
 
 def test_neither_keys_nor_queries_nor_images_reach_the_log(log_lines: list[dict[str, object]]) -> None:
