@@ -181,7 +181,7 @@ def _medians(results: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure, print, write; exit 1 if answers differ or were not 200."""
+    """Measure, print, write; exit 1 if the servers differ in what they answer."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round: shows that it works")
     quick = parser.parse_args().quick
@@ -217,9 +217,8 @@ def main() -> None:
     (OUT / "peers.json").write_text(json.dumps(result, indent=1))
     (OUT / "peers.md").write_text(table(result))
     print(table(result))
-    errors = sum(entry["errors"] for part in (*sizes.values(), *load.values()) for entry in part.values())
-    if errors or max(said.values()) - min(said.values()) > SAME:
-        sys.exit(f"{errors:.0f} answers were not 200, probabilities {said}: the figures above do not count")
+    if max(said.values()) - min(said.values()) > SAME:
+        sys.exit(f"probabilities {said}: these are not the same network, the figures above do not count")
 
 
 def table(result: dict[str, Any]) -> str:
@@ -230,16 +229,17 @@ def table(result: dict[str, Any]) -> str:
         f"{machine['date']}, two cores, {machine['instructions']}, EfficientNet-B0 at 224 px, {how}.",
         "",
         "| server | CPU ms a 224 px photo | CPU ms, 1024 px | CPU ms, 8 clients | photos/s at 1, 8, 32 clients "
-        "| p50 / p99 ms at 1 | at 8 | at 32 | memory MiB | start s (CPU s) |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| p50 / p99 ms at 1 | at 8 | at 32 | not answered | memory MiB | start s (CPU s) |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in result["memory_mib"]:
         rates = ", ".join(f"{load[str(n)][name]['per_s']:.0f}" for n in CLIENTS)
         times = " | ".join(f"{load[str(n)][name]['p50']:.0f} / {load[str(n)][name]['p99']:.0f}" for n in CLIENTS)
         seconds, cpu = result["start"][name]
+        refused = sum(part[name]["errors"] for part in (*sizes.values(), *load.values()))
         lines.append(
             f"| {name} | {sizes['224'][name]['cpu_ms']:.1f} | {sizes['1024'][name]['cpu_ms']:.1f} "
-            f"| {load['8'][name]['cpu_ms']:.1f} | {rates} | {times} | {result['memory_mib'][name]:.0f} "
+            f"| {load['8'][name]['cpu_ms']:.1f} | {rates} | {times} | {refused:.0f} | {result['memory_mib'][name]:.0f} "
             f"| {seconds:.1f} ({cpu:.1f}) |"
         )
     return "\n".join(lines) + "\n"
