@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from serving.detector.image import ImageLimits, decode, jpeg, kind_of, sniff
+from serving.detector.image import ImageLimits, decode, jpeg_segments, kind_of, sniff
 from serving.detector.image.colour import TransformCache
 from serving.platform.errors import ImageRefusedError
 from tests import photos
@@ -295,7 +295,7 @@ def test_a_jpeg_s_markers_are_walked_at_memory_speed_or_to_a_bound(filling: byte
     sys.settrace(count)
     try:
         with pytest.raises(ImageRefusedError, match=said) if said else nullcontext():
-            jpeg.walk(data)
+            jpeg_segments.walk(data)
     finally:
         sys.settrace(before)
     assert lines < 100_000
