@@ -154,7 +154,7 @@ def _image(subject: str, image: str, config: PipelineConfig) -> Finding:
 def _quota(config: PipelineConfig) -> list[Finding]:
     """Whether the project may train on as many accelerators as the run asks for."""
     wanted = {
-        machine.accelerator: machine.accelerator_count
+        machine.accelerator: machine.accelerator_count * machine.nodes
         for machine in (config.machines.train, config.machines.evaluate)
         if machine.accelerator_count and machine.accelerator in _QUOTAS
     }

@@ -167,7 +167,12 @@ def _run(config: PipelineConfig, region: str) -> list[Line]:
         known = recorded.get(stage)
         hours = (config.cost.stage_minutes.of(stage) if known is None else known[0]) / 60
         basis = "cost.stage_minutes, assumed" if known is None else f"median of {known[1]} recorded runs"
-        price = machine_hour(machine.cpu, machine.memory_gb, machine.accelerator, machine.accelerator_count, region)
+        price = machine.nodes * machine_hour(
+            machine.cpu, machine.memory_gb, machine.accelerator, machine.accelerator_count, region
+        )
+        if machine.nodes > 1:
+            follows = config.task_machines.of(stage)
+            price += machine_hour(follows.cpu, follows.memory_gb, "", 0, region)
         lines.append(Line(f"{stage} on {_words(machine)}", "run", round(hours, 4), "hour", hours * price, basis))
     return lines
 
@@ -175,7 +180,8 @@ def _run(config: PipelineConfig, region: str) -> list[Line]:
 def _words(machine: Machine) -> str:
     # Vertex AI may give a stage without accelerator a cheaper series: an upper bound
     accelerator = f" and {machine.accelerator_count} x {machine.accelerator}" if machine.accelerator_count else ""
-    return f"{machine.cpu} vCPU, {machine.memory_gb} GB{accelerator} (priced as N1)"
+    nodes = f"{machine.nodes} x " if machine.nodes > 1 else ""
+    return f"{nodes}{machine.cpu} vCPU, {machine.memory_gb} GB{accelerator} (priced as N1)"
 
 
 def _recorded_minutes(config: PipelineConfig) -> dict[Task, tuple[float, int]]:

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from pipelines.cloud_checks import before_submission
 from pipelines.cost import estimate
-from pipelines.settings.names import STAGES
+from pipelines.settings.names import STAGES, Stage
 from pipelines.settings.pipeline import PipelineConfig
 from pipelines.settings.places import NEVER_PUSHED, Machine, is_pinned
 from serving.platform.errors import CompileError, CostError, PreflightError
@@ -29,8 +29,11 @@ L4_REGIONS: Final = frozenset(
 
 ACCELERATOR_REGIONS: Final = {"NVIDIA_TESLA_T4": T4_REGIONS, "NVIDIA_L4": L4_REGIONS}
 
-SHAPES: Final = {"NVIDIA_TESLA_T4": ("N1", 24, 156), "NVIDIA_L4": ("G2", 32, 128)}
-"""Accelerator -> family and largest (CPUs, memory in GB) of the machine that one attaches to (Compute Engine docs)."""
+SHAPES: Final = {
+    "NVIDIA_TESLA_T4": ("N1", {1: (24, 156), 2: (48, 312), 4: (96, 624)}),
+    "NVIDIA_L4": ("G2", {1: (32, 128), 2: (24, 96), 4: (48, 192), 8: (96, 384)}),
+}
+"""Accelerator -> family and, by their number, largest (CPUs, memory in GB) of the machine that they attach to."""
 
 
 def check_cloud(config: PipelineConfig, parameters: dict[str, Any], spec: dict[str, Any]) -> None:
@@ -86,6 +89,19 @@ def check_parameters(parameters: dict[str, Any], spec: dict[str, Any]) -> None:
         raise PreflightError("; ".join(problems))
 
 
+def refuse_nodes(config: PipelineConfig) -> None:
+    """Where a run's stages cannot ask for machines: several of them would be one.
+
+    Raises:
+        PreflightError: `machines.train.nodes` asks for more.
+    """
+    if config.machines.train.nodes > 1:
+        raise PreflightError(
+            f"machines.train.nodes {config.machines.train.nodes}: several machines train together on Vertex AI only; "
+            "set it to 1 (accelerator_count may be more)"
+        )
+
+
 def refuse_movable_tags(config: PipelineConfig) -> None:
     """Vertex AI caches by image name: a movable tag would answer with results of older code.
 
@@ -131,6 +147,8 @@ def _machines(config: PipelineConfig) -> list[str]:
     problems = []
     for stage in STAGES:
         machine = config.machines.of(stage)
+        if machine.nodes > 1:
+            problems += [f"machines.{stage}: {problem}" for problem in _nodes(stage, machine, config)]
         if bool(machine.accelerator) != bool(machine.accelerator_count):
             problems.append(f"machines.{stage}: accelerator and accelerator_count go together")
         elif machine.accelerator and stage != "train":
@@ -145,23 +163,36 @@ def _machines(config: PipelineConfig) -> list[str]:
     return problems
 
 
+def _nodes(stage: Stage, machine: Machine, config: PipelineConfig) -> list[str]:
+    if stage != "train":
+        return ["only train runs on several machines; leave nodes out here"]
+    problems = []
+    if not config.train.checkpoint_dir.startswith("gs://"):
+        problems.append(
+            f"{machine.nodes} nodes: one that goes away starts all again; set train.checkpoint_dir to a gs:// folder"
+        )
+    if not machine.machine_type and (not machine.accelerator or machine.accelerator in SHAPES):
+        problems.append(
+            f"no machine type has {machine.cpu} CPUs and {machine.memory_gb} GB with {machine.accelerator_count} "
+            "accelerators; a job on several nodes has to name one: ask for less"
+        )
+    return problems
+
+
 def _accelerator(machine: Machine, region: str) -> list[str]:
     regions = ACCELERATOR_REGIONS.get(machine.accelerator)
     if regions is None:
         return [f"{machine.accelerator} is not one this project knows; known: {', '.join(ACCELERATOR_REGIONS)}"]
     problems = [] if region in regions else [f"{machine.accelerator} is not offered in {region}"]
-    family, cpus, memory_gb = SHAPES[machine.accelerator]
-    name = machine.accelerator.rpartition("_")[2]
-    if machine.accelerator_count not in (1, 2, 4, 8):
-        problems.append(f"{machine.accelerator_count} {name}s do not attach to one machine; use 1")
-    elif machine.accelerator_count > 1:
-        problems.append(
-            f"{machine.accelerator_count} accelerators: one process trains on one, the others would be billed idle; "
-            "set accelerator_count to 1"
-        )
+    family, shapes = SHAPES[machine.accelerator]
+    name, count = machine.accelerator.rpartition("_")[2], machine.accelerator_count
+    if count not in shapes:
+        fits = " or ".join(map(str, shapes))
+        return [*problems, f"{count} {name}s do not attach to one machine; use {fits}"]
+    cpus, memory_gb = shapes[count]
     if machine.cpu > cpus or machine.memory_gb > memory_gb:
         problems.append(
-            f"1 {name} attach to at most {cpus} CPUs and {memory_gb} GB ({family}), "
+            f"{count} {name} attach to at most {cpus} CPUs and {memory_gb} GB ({family}), "
             f"not to {machine.cpu} CPUs and {machine.memory_gb} GB"
         )
     return problems

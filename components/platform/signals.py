@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from serving.platform.errors import StageError
+from serving.platform.errors import StoppedError
 
 
 @contextmanager
 def sigterm_raises() -> Iterator[None]:
-    """Within: SIGTERM raises `StageError`, so that what was begun is taken back before the process ends."""
+    """Within: SIGTERM raises `StoppedError`, so that what was begun is taken back before the process ends."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers; the caller's own handling stays
         return
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        raise StageError("stopped by SIGTERM; everything begun was taken back, run it again")
+        raise StoppedError("stopped by SIGTERM; everything begun was taken back, run it again")
 
     previous = signal.signal(signal.SIGTERM, stop)
     try:

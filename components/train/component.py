@@ -28,13 +28,13 @@ def train(
     from pathlib import Path
 
     from components.artifacts.context import RunContext
-    from components.train.config import TrainConfig
-    from components.train.stage import train as run
+    from components.train.cluster import train as run
+    from components.train.config import PlacedTrainConfig
 
     summary = run(
         Path(dataset.path),
         Path(bundle.path),
-        TrainConfig.model_validate(config),
+        PlacedTrainConfig.model_validate(config),
         RunContext.of(context, job),
         Path(curves.path),
     )

@@ -1,16 +1,21 @@
 """The knobs of training, and how the process was launched."""
 
+import json
 import os
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from serving.platform.errors import StageError, one_line
 from serving.platform.frozen import Section
 
 Weights = Literal["imagenet", "package", "none"]
 Views = Literal["whole", "native"]
 ThresholdPolicy = Literal["cost", "max_f1", "target_fpr"]
+_CLUSTER: Final = "CLUSTER_SPEC"
+_POOLS: Final = ("workerpool0", "workerpool1")
+"""Of a custom job: the first machine alone is pool 0, all others are pool 1."""
 
 
 class AugmentConfig(Section):
@@ -128,6 +133,8 @@ class TrainConfig(Section):
     deterministic: bool = False
     """Bitwise repeatable on CUDA too, at some speed; on a CPU training always is."""
     seed: int = Field(0, ge=0, lt=2**31)
+    processes: int = Field(0, ge=0, le=64)
+    """Processes on one machine, which share the batch; 0: one for each GPU, or one where there is none."""
     threads: int = Field(0, ge=0)
     """Torch's threads; 0: one for each core this process may use."""
     loader_threads: int = Field(2, ge=1, le=64)
@@ -160,6 +167,34 @@ class TrainConfig(Section):
         return self.low_res_px if epoch < min(self.low_res_epochs, self.epochs - 1) else self.input_px
 
 
+class ClusterConfig(Section):
+    """Machines of one Vertex AI custom job that train together, each with a process for each of its GPUs."""
+
+    nodes: int = Field(ge=2, le=16)
+    project: str
+    region: str
+    image: str
+    """What each machine runs: the image of this stage."""
+    machine_type: str
+    accelerator: str = ""
+    accelerator_count: int = Field(0, ge=0, le=8)
+    """On each machine."""
+    service_account: str = ""
+    network: str = ""
+    labels: dict[str, str] = {}
+    api_endpoint: str = ""
+    """Another address of the Vertex AI API; empty: Google's own."""
+    request_timeout_s: float = Field(60.0, gt=0)
+    poll_s: float = Field(15.0, gt=0)
+    """Pause between two looks at the job."""
+
+
+class PlacedTrainConfig(TrainConfig):
+    """The knobs of training and, where a run's target gives it several machines, which."""
+
+    cluster: ClusterConfig | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Launch:
     """What torchrun told this process: its place among its peers."""
@@ -167,13 +202,55 @@ class Launch:
     rank: int = 0
     local_rank: int = 0
     world_size: int = 1
+    local_world_size: int = 1
 
     @classmethod
     def from_environment(cls) -> "Launch":
-        """Read RANK, LOCAL_RANK and WORLD_SIZE; one process alone when they are not set."""
+        """Read RANK, LOCAL_RANK, WORLD_SIZE and LOCAL_WORLD_SIZE; one process alone when they are not set."""
         environment = os.environ
         return cls(
             rank=int(environment.get("RANK", "0")),
             local_rank=int(environment.get("LOCAL_RANK", "0")),
             world_size=int(environment.get("WORLD_SIZE", "1")),
+            local_world_size=int(environment.get("LOCAL_WORLD_SIZE", "1")),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """This machine among its peers."""
+
+    rank: int
+    nodes: int
+    host: str
+    """Where the machines meet: the first one."""
+    port: int
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read `CLUSTER_SPEC` as Vertex AI writes it.
+
+        Raises:
+            StageError: it is missing or names no place for this machine.
+        """
+        try:
+            document = json.loads(os.environ[_CLUSTER])
+            machines = [
+                (pool, index, address)
+                for pool in _POOLS
+                for index, address in enumerate(document["cluster"].get(pool, []))
+            ]
+            host, _, port = machines[0][2].rpartition(":")
+            task = document["task"]
+            places = [(pool, index) for pool, index, _ in machines]
+            return cls(places.index((task["type"], int(task["index"]))), len(machines), host, int(port))
+        except KeyError as error:
+            raise StageError(f"{_CLUSTER} lacks {error}; start this on machines of a Vertex AI custom job") from error
+        except (ValueError, TypeError, AttributeError, IndexError) as error:
+            raise StageError(f"{_CLUSTER} does not name this machine's place: {one_line(error)}") from error
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Of torchrun."""
+        meeting = (f"--master-addr={self.host}", f"--master-port={self.port}")
+        return (f"--nnodes={self.nodes}", f"--node-rank={self.rank}", *meeting)

@@ -21,24 +21,33 @@ class Ranks:
     rank: int
     world_size: int
     device: torch.device
+    local_rank: int = 0
+    """Among those of the same machine."""
+    local_world_size: int = 1
+    """How many of them there are."""
 
     @property
     def is_main(self) -> bool:
         """Whether this process writes and talks."""
         return self.rank == 0
 
+    @property
+    def is_first_here(self) -> bool:
+        """Whether this process does what is done once on each machine."""
+        return self.local_rank == 0
+
     def barrier(self) -> None:
         """Wait for all peers."""
         if self.world_size > 1:
             dist.barrier()
 
-    def share(self, value: Any) -> Any:
-        """The main process's value, on every process."""
+    def share_here(self, value: Any) -> Any:
+        """The value of this machine's first process, on each of its processes."""
         if self.world_size == 1:
             return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0)
-        return box[0]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values[self.rank - self.local_rank]
 
     def interleave(self, shard: Floats, n: int) -> Floats:
         """Put shards of `rows[rank::world_size]` back in order: float32 (n,) on every process."""
@@ -59,7 +68,7 @@ def joined(launch: Launch, device: str) -> Iterator[Ranks]:
     if chosen == "cuda":
         chosen = f"cuda:{launch.local_rank}"
         torch.cuda.set_device(launch.local_rank)
-    ranks = Ranks(launch.rank, launch.world_size, torch.device(chosen))
+    ranks = Ranks(launch.rank, launch.world_size, torch.device(chosen), launch.local_rank, launch.local_world_size)
     if launch.world_size == 1:
         yield ranks
         return

@@ -292,7 +292,7 @@ def validation_metrics(logits: Floats, labels: Floats) -> EpochRecord:
 
 def prepare_device(config: TrainConfig, ranks: Ranks, cores: int) -> None:
     """Set threads and kernels for this process."""
-    torch.set_num_threads(config.threads or max(1, cores // ranks.world_size))
+    torch.set_num_threads(config.threads or max(1, cores // ranks.local_world_size))
     torch.backends.cudnn.benchmark = not config.deterministic
     torch.backends.cudnn.deterministic = config.deterministic
     torch.use_deterministic_algorithms(config.deterministic or ranks.device.type == "cpu", warn_only=True)

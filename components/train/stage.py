@@ -79,11 +79,11 @@ def train(
     # SIGTERM is how a container is preempted: the decoded images must not stay on its disk
     with sigterm_raises(), joined(Launch.from_environment(), config.device) as ranks:
         prepare_device(config, ranks, usable_cores())
-        scratch = Path(ranks.share(_scratch(config) if ranks.is_main else ""))
+        scratch = Path(ranks.share_here(_scratch(config) if ranks.is_first_here else ""))
         try:
             return _train(packed, out, config, context, curves, ranks, scratch, started)
         finally:
-            if ranks.is_main:
+            if ranks.is_first_here:
                 shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -145,8 +145,8 @@ def _train(
 
 
 def _decode(dataset: Dataset, scratch: Path, config: TrainConfig, ranks: Ranks) -> tuple[Decoded, Validation]:
-    """Decode on the main process, share through the memory-mapped files."""
-    if ranks.is_main:
+    """Decode on each machine's first process, share through the memory-mapped files."""
+    if ranks.is_first_here:
         data, validation = decode_train(dataset, scratch, config), decode_validation(dataset, scratch, config)
         ranks.barrier()
         return data, validation

@@ -43,7 +43,7 @@ def train(
 ) -> None:
     """Train on a packed dataset and export a bundle, without gate or registry."""
     from components.platform.cloud_storage import on_disk
-    from components.train.stage import train as run
+    from components.train.processes import train as run
 
     with on_disk(of_run(config, dataset, "verify_data", "dataset")) as folder:
         context = _context(config) if track else _context(config).model_copy(update={"tracking_uri": ""})

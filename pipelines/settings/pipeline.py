@@ -10,7 +10,7 @@ from components.deploy.config import DeployConfig
 from components.evaluate.config import EvaluateConfig
 from components.quality_gate.config import GateConfig
 from components.register.config import RegisterConfig
-from components.train.config import TrainConfig
+from components.train.config import ClusterConfig, PlacedTrainConfig, TrainConfig
 from components.verify_data.classes import checked_labels
 from components.verify_data.config import VerifyDataConfig
 from pipelines.settings.operations import CatalogueScheduleConfig, CostConfig, RetrainConfig, ScheduleConfig
@@ -138,6 +138,37 @@ class PipelineConfig(Section):
         """
         paid = bool(self.machines.train.accelerator_count) and self.train.device == "auto"
         return self.changed("train", device="cuda") if paid else self
+
+    def with_cluster(self) -> Self:
+        """The same with the machines that train together told to the stage, which then asks for them itself.
+
+        The stage's own machine only follows their job: a small one, without an accelerator.
+        """
+        machine, vertex = self.machines.train, self.vertex
+        if machine.nodes == 1:
+            return self
+        cluster = ClusterConfig(
+            nodes=machine.nodes,
+            project=vertex.project,
+            region=vertex.region,
+            image=self.images.train,
+            machine_type=machine.machine_type,
+            accelerator=machine.accelerator,
+            accelerator_count=machine.accelerator_count,
+            service_account=vertex.service_account,
+            network=vertex.network,
+            labels=vertex.labels,
+            api_endpoint=vertex.api_endpoint,
+            request_timeout_s=vertex.request_timeout_s,
+            poll_s=vertex.poll_s,
+        )
+        return self.model_copy(update={"train": PlacedTrainConfig(**self.train.model_dump(), cluster=cluster)})
+
+    @property
+    def task_machines(self) -> MachinesConfig:
+        """Machines of the stages' own tasks: where several train together, the task only follows them."""
+        shared = self.machines.train.nodes > 1
+        return self.machines.model_copy(update={"train": Machine()}) if shared else self.machines
 
     def changed(self, section: str, **keys: Any) -> Self:
         """The same with other values in one section."""

@@ -12,6 +12,12 @@ _DIGEST: Final = re.compile(r"@sha256:[0-9a-f]{64}$")
 NEVER_PUSHED: Final = "@sha256:" + "0" * 64
 
 
+_G2: Final = {4: 1, 8: 1, 12: 1, 16: 1, 32: 1, 24: 2, 48: 4, 96: 8}
+"""CPUs of a G2 machine -> its L4s (Compute Engine documentation)."""
+_N1_MOST_CPUS: Final = {0: 96, 1: 16, 2: 32, 4: 96}
+"""T4s -> CPUs of the largest N1 machine that Vertex AI attaches so many to (Vertex AI documentation, machine types)."""
+
+
 class ImagesConfig(Section):
     """The three images of a release, as references a registry can resolve."""
 
@@ -37,6 +43,9 @@ class Machine(Section):
     accelerator: str = ""
     """Vertex AI's name of the accelerator, e.g. NVIDIA_TESLA_T4; empty: none."""
     accelerator_count: int = Field(default=0, ge=0, le=8)
+    """On each machine; training starts a process for each."""
+    nodes: int = Field(default=1, ge=1, le=16)
+    """Machines that train together (Vertex AI only): a custom job, which the stage submits and follows."""
 
     @field_validator("accelerator")
     @classmethod
@@ -44,6 +53,27 @@ class Machine(Section):
         if value and not re.fullmatch(r"NVIDIA_[A-Z0-9_]+", value):
             raise ValueError("an accelerator is named as Vertex AI names it, e.g. NVIDIA_TESLA_T4")
         return value
+
+    @property
+    def machine_type(self) -> str:
+        """Vertex AI's smallest machine with at least these CPUs and memory; empty: there is none.
+
+        A stage's machine is chosen by Vertex AI itself; a custom job has to name it.
+        """
+        if self.accelerator == "NVIDIA_L4":
+            shapes = [
+                (cpu, 4.0 * cpu, f"g2-standard-{cpu}") for cpu, count in _G2.items() if count == self.accelerator_count
+            ]
+        else:
+            most = _N1_MOST_CPUS.get(self.accelerator_count, 0)
+            shapes = [
+                (cpu, per_cpu * cpu, f"n1-{family}-{cpu}")
+                for family, per_cpu in (("standard", 3.75), ("highmem", 6.5))
+                for cpu in (4, 8, 16, 32, 64, 96)
+                if cpu <= most
+            ]
+        fit = [shape for shape in sorted(shapes) if shape[0] >= self.cpu and shape[1] >= self.memory_gb]
+        return fit[0][2] if fit else ""
 
 
 class MachinesConfig(Section):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pipelines.conclusion import Ended, conclude
-from pipelines.preflight import check_parameters
+from pipelines.preflight import check_parameters, refuse_nodes
 from pipelines.runs import PIPELINE_FILE, RunRecord, StageStatus, together
 from pipelines.settings.names import Stage, Task, task_of
 from pipelines.settings.pipeline import PipelineConfig
@@ -48,9 +48,10 @@ class KubeflowTarget:
         """Check the parameters against the spec.
 
         Raises:
-            PreflightError: a name or type is not the spec's.
+            PreflightError: a name or type is not the spec's, or several machines should train together.
         """
         del ask
+        refuse_nodes(self.config)
         check_parameters(parameters, spec)
         return []
 

@@ -38,7 +38,7 @@ class VertexTarget:
     """One project and region of Vertex AI Pipelines."""
 
     def __init__(self, config: PipelineConfig) -> None:
-        self.config = config.with_accelerator_used()
+        self.config = config.with_accelerator_used().with_cluster()
         self.poll_s = config.vertex.poll_s
 
     def place(self, stage: Stage, task: "dsl.PipelineTask") -> None:
@@ -48,7 +48,8 @@ class VertexTarget:
             CompileError: an image is named by a tag that may move under a cached run.
         """
         refuse_movable_tags(self.config)
-        set_machine(task, stage, self.config, self.config.machines.of(stage).accelerator)
+        placed = self.config.model_copy(update={"machines": self.config.task_machines})
+        set_machine(task, stage, placed, placed.machines.of(stage).accelerator)
         # stale results after a code change are worse than a repeated stage: opt in by vertex.caching
         task.set_caching_options(self.config.vertex.caching)
 

@@ -83,6 +83,10 @@ class StageError(AidetectError):
     """An expected failure of a stage."""
 
 
+class StoppedError(StageError):
+    """A stage was told to stop, by SIGTERM."""
+
+
 class StateError(StageError):
     """A record that is kept from run to run, or by the server, cannot be read or written; names the place."""
 

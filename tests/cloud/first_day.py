@@ -202,6 +202,14 @@ def first_day(environment: str) -> list[Step]:
             "verify_data, train, evaluate, quality_gate",
             (*reads("data"), *reads("pipelines"), *writes("pipelines"), needs("logging.logEntries.create")),
         ),
+        Step(
+            "pipeline",
+            "train on several machines: a custom job",
+            (
+                *(needs(f"aiplatform.customJobs.{does}") for does in ("list", "create", "get", "cancel")),
+                needs("iam.serviceAccounts.actAs", account("pipeline")),
+            ),
+        ),
         Step("pipeline", "register", registers),
         Step("pipeline", "deploy", deploys),
         Step("pipeline", "score a catalogue: plan and summary are replaced", (*reads("data"), *writes("pipelines"))),

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from components.train.config import PlacedTrainConfig
 from pipelines.config import load_config
 from pipelines.launch import Order, launch
 from pipelines.preflight import check_cloud
 from pipelines.runs import RunRecord, list_runs
 from pipelines.settings.pipeline import PipelineConfig
+from pipelines.settings.places import Machine
 from pipelines.targets import vertex
 from pipelines.targets.registry import open_target
 from serving.platform.errors import CompileError, PreflightError, StageError
@@ -84,8 +86,8 @@ def test_sync_follows_to_the_end(
         ("images.train=registry.example/train@sha256:" + "0" * 64, "images.train was never pushed"),
         ("machines.train.cpu=32", "1 T4 attach to at most 24 CPUs"),
         ("machines.train.accelerator=NVIDIA_TESLA_K80", "NVIDIA_TESLA_K80 is not one this project knows"),
-        ("machines.train.accelerator_count=3", "3 T4s do not attach to one machine"),
-        ("machines.train.accelerator_count=2", "one process trains on one, the others would be billed idle"),
+        ("machines.train.accelerator_count=3", "3 T4s do not attach to one machine; use 1 or 2 or 4"),
+        ("machines.evaluate.nodes=2", "machines.evaluate: only train runs on several machines"),
         ("train.device=cpu", "machines.train asks for a NVIDIA_TESLA_T4 and train.device is 'cpu'"),
         ("deploy.image=registry.example/s:latest", "deploy.image is 'registry.example/s:latest': pin it by digest"),
         ("machines.train.accelerator_count=0", "accelerator and accelerator_count go together"),
@@ -140,6 +142,65 @@ def test_an_accelerator_that_is_paid_for_is_trained_on(tmp_path: Path, cloud: Fa
     assert stage_parameters(open_target("vertex", without).config)["train_config"]["device"] == "auto"
     assert stage_parameters(open_target("local", config).config)["train_config"]["device"] == "auto"
     assert problems_offline(configuration(tmp_path, cloud, "machines.train.accelerator=NVIDIA_L4")) == []
+
+
+def test_several_gpus_are_trained_on_and_several_machines_are_asked_for_by_the_stage(
+    tmp_path: Path, cloud: FakeVertexPipelines
+) -> None:
+    from pipelines.preflight import problems_offline
+
+    nodes, kept = "machines.train.nodes=3", "train.checkpoint_dir=gs://bkt/checkpoints"
+    config = configuration(tmp_path, cloud, nodes, kept, "machines.train.accelerator_count=2")
+    cloud.t4s = {"": 6}
+    run(config, sync=False)
+    (request,) = [request for request in cloud.requests if request.method == "POST"]
+    # the task follows the job of the others: it is small and has no accelerator
+    resources = request.body["pipelineSpec"]["deploymentSpec"]["executors"]["exec-train"]["container"]["resources"]
+    assert (resources["cpuLimit"], "accelerator" in resources) == (4.0, False)
+    told = request.body["runtimeConfig"]["parameterValues"]["train_config"]
+    assert told["device"] == "cuda"
+    assert told["cluster"] == {
+        "nodes": 3, "project": "proj", "region": "europe-west1", "image": config.images.train,
+        "machine_type": "n1-standard-8", "accelerator": "NVIDIA_TESLA_T4", "accelerator_count": 2,
+        "service_account": "pipeline@proj.iam.gserviceaccount.com", "network": "projects/1/global/networks/n",
+        "labels": {"team": "trust"}, "api_endpoint": cloud.url, "request_timeout_s": config.vertex.request_timeout_s,
+        "poll_s": config.vertex.poll_s,
+    }  # fmt: skip
+    assert PlacedTrainConfig.model_validate(told).cluster is not None  # as the stage reads it
+    cloud.t4s = {"": 5}
+    with pytest.raises(PreflightError, match="the run needs 6"):
+        run(config, sync=False)
+    one = configuration(tmp_path, cloud, "machines.train.accelerator_count=2")
+    assert problems_offline(one) == []
+    here = configuration(tmp_path, cloud, nodes, "train.checkpoint_dir=checkpoints", "machines.train.memory_gb=150")
+    assert [problem.partition(":")[2].strip() for problem in problems_offline(here)] == [
+        "3 nodes: one that goes away starts all again; set train.checkpoint_dir to a gs:// folder",
+        "no machine type has 8 CPUs and 150 GB with 1 accelerators; a job on several nodes has to name one: "
+        "ask for less",
+    ]
+    with pytest.raises(PreflightError, match="several machines train together on Vertex AI only"):
+        open_target("kubeflow", config).prepare({}, {})
+
+
+@pytest.mark.parametrize(
+    ("cpu", "memory_gb", "accelerator", "count", "expected"),
+    [
+        (8, 30, "NVIDIA_TESLA_T4", 1, "n1-standard-8"),
+        (8, 31, "NVIDIA_TESLA_T4", 4, "n1-highmem-8"),
+        (17, 30, "NVIDIA_TESLA_T4", 1, ""),
+        (17, 30, "NVIDIA_TESLA_T4", 2, "n1-standard-32"),
+        (1, 1, "", 0, "n1-standard-4"),
+        (8, 30, "NVIDIA_L4", 1, "g2-standard-8"),
+        (8, 33, "NVIDIA_L4", 1, "g2-standard-12"),
+        (8, 30, "NVIDIA_L4", 2, "g2-standard-24"),
+        (96, 625, "", 0, ""),
+    ],
+)
+def test_the_smallest_machine_that_fits_is_named(
+    cpu: int, memory_gb: int, accelerator: str, count: int, expected: str
+) -> None:
+    machine = Machine.model_construct(cpu=cpu, memory_gb=memory_gb, accelerator=accelerator, accelerator_count=count)
+    assert machine.machine_type == expected
 
 
 def test_preflight_checks_parameters_against_the_spec(tmp_path: Path, cloud: FakeVertexPipelines) -> None:

@@ -89,6 +89,8 @@ resource "google_service_account_iam_member" "acts_as" {
     "preview sandbox"  = { actor = "preview", as = "sandbox" }
     "pipeline serving" = { actor = "pipeline", as = "serving" }
     "train pipeline"   = { actor = "train", as = "pipeline" }
+    # a training on several machines is a job of its own, which the stage submits: Google asks for this although both are one
+    "pipeline pipeline" = { actor = "pipeline", as = "pipeline" }
   }
 
   service_account_id = google_service_account.this[each.value.as].name

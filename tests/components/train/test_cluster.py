@@ -1,0 +1,315 @@
+"""Training on several machines: the custom job that the stage asks for, and two machines that train together."""
+
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from google.cloud import aiplatform_v1 as vertex
+
+from components.artifacts.context import RunContext
+from components.train import cluster
+from components.train.config import Node, PlacedTrainConfig, TrainConfig
+from components.train.stage import TrainSummary
+from serving.detector import bundle
+from serving.platform.errors import StageError
+from tests.components.train.conftest import fit
+from tests.components.train.packed import TINY
+from tests.fakes.policy import Policy, plan_of
+from tests.fakes.vertex_jobs import FakeVertexJobs, State, succeed
+from tests.untraced import untraced
+
+ROOT = Path(__file__).resolve().parents[3]
+SUMMARY = TrainSummary("d" * 64, "test_efficientnet", 64, 3, 2, 0, *([0.5] * 11))
+PENDING, RUNNING, SUCCEEDED, FAILED = (
+    State[f"JOB_STATE_{name}"] for name in ("PENDING", "RUNNING", "SUCCEEDED", "FAILED")
+)
+
+
+@pytest.fixture
+def vertex_ai() -> Iterator[FakeVertexJobs]:
+    fake = FakeVertexJobs()
+    yield fake
+    fake.close()
+
+
+def placed(fake: FakeVertexJobs, **settings: object) -> PlacedTrainConfig:
+    machines: dict[str, Any] = {
+        "nodes": 3, "project": "proj", "region": "europe-west1", "image": "registry.example/train@sha256:" + "a1" * 32,
+        "machine_type": "n1-standard-8", "accelerator": "NVIDIA_TESLA_T4", "accelerator_count": 2,
+        "service_account": "pipeline@proj.iam.gserviceaccount.com", "network": "projects/1/global/networks/n",
+        "labels": {"team": "trust"}, "api_endpoint": fake.url, "poll_s": 0.01, "request_timeout_s": 5.0,
+    }  # fmt: skip
+    machines |= {key: settings.pop(key) for key in list(settings) if key in machines}
+    return PlacedTrainConfig.model_validate(TINY | settings | {"cluster": machines})
+
+
+def ask(fake: FakeVertexJobs, folder: Path, run_id: str = "20260101-Run", **settings: object) -> TrainSummary | None:
+    out = folder / "bundle"
+    return cluster.train(
+        folder / "data", out, placed(fake, **settings), RunContext(run_id=run_id), folder / "curves.html"
+    )
+
+
+def answered(job: vertex.CustomJob) -> Iterator[State]:
+    """Machines that train in no time."""
+    folder = Path(job.job_spec.worker_pool_specs[0].container_spec.args[0])
+    (folder / "summary.json").write_text(json.dumps(asdict(SUMMARY)))
+    return succeed(job)
+
+
+def test_the_job_is_what_vertex_ai_is_asked_for_field_by_field(vertex_ai: FakeVertexJobs, tmp_path: Path) -> None:
+    vertex_ai.machines = answered
+    assert ask(vertex_ai, tmp_path) == SUMMARY
+    created = [r for r in vertex_ai.requests if r.method == "POST"]
+    assert [request.path for request in created] == ["/v1/projects/proj/locations/europe-west1/customJobs"]
+    machine = {"machineType": "n1-standard-8", "acceleratorType": 5, "acceleratorCount": 2}
+    container = {
+        "imageUri": "registry.example/train@sha256:" + "a1" * 32,
+        "command": ["python", "-m", "components.train.nodes"],
+        "args": [str(tmp_path / "cluster")],
+    }
+    assert created[0].body == {
+        "displayName": "train-20260101-run",
+        "labels": {"team": "trust", "run-id": "20260101-run"},
+        "jobSpec": {
+            "workerPoolSpecs": [
+                {"machineSpec": machine, "replicaCount": "1", "containerSpec": container},
+                {"machineSpec": machine, "replicaCount": "2", "containerSpec": container},
+            ],
+            "scheduling": {"restartJobOnWorkerRestart": True},
+            "serviceAccount": "pipeline@proj.iam.gserviceaccount.com",
+            "network": "projects/1/global/networks/n",
+        },
+    }
+    told = json.loads((tmp_path / "cluster/order.json").read_text())
+    # the machines get the training alone: none of them asks for machines again
+    assert "cluster" not in told["config"] and TrainConfig.model_validate(told["config"])
+    assert (told["out"], told["context"]["run_id"]) == (str(tmp_path / "bundle"), "20260101-Run")
+
+
+def test_without_accelerators_none_is_named(vertex_ai: FakeVertexJobs, tmp_path: Path) -> None:
+    vertex_ai.machines = answered
+    ask(vertex_ai, tmp_path, accelerator="", accelerator_count=0, nodes=2, service_account="", network="")
+    [job] = vertex_ai.jobs.values()
+    assert [pool.machine_spec.accelerator_count for pool in job.job_spec.worker_pool_specs] == [0, 0]
+
+
+def test_a_stage_that_is_started_again_goes_on_with_its_job(vertex_ai: FakeVertexJobs, tmp_path: Path) -> None:
+    vertex_ai.machines = answered
+    ask(vertex_ai, tmp_path)
+    assert ask(vertex_ai, tmp_path) == SUMMARY  # its job has succeeded: nothing is trained again
+    assert len(vertex_ai.jobs) == 1
+    ask(vertex_ai, tmp_path, run_id="another")
+    assert len(vertex_ai.jobs) == 2
+
+
+@pytest.mark.parametrize("carried_out", [True, False])
+def test_a_lost_answer_starts_no_second_job(vertex_ai: FakeVertexJobs, tmp_path: Path, carried_out: bool) -> None:
+    vertex_ai.machines = answered
+    vertex_ai.cut("POST", "/customJobs", carried_out)
+    if carried_out:
+        assert ask(vertex_ai, tmp_path) == SUMMARY
+        assert len(vertex_ai.jobs) == 1
+        return
+    with pytest.raises(StageError, match="submit a training on 3 machines to Vertex AI: "):
+        ask(vertex_ai, tmp_path)
+    assert not vertex_ai.jobs
+
+
+def test_a_job_that_loses_a_machine_goes_on_from_its_checkpoint_and_not_for_ever(
+    vertex_ai: FakeVertexJobs, tmp_path: Path
+) -> None:
+    def lost(job: vertex.CustomJob) -> Iterator[State]:
+        job.error = {"code": 9, "message": "The replica workerpool1-0 exited with\n a non-zero status of 1."}
+        return itertools.chain([RUNNING], itertools.repeat(FAILED))
+
+    def lost_once(job: vertex.CustomJob) -> Iterator[State]:
+        return answered(job) if len(vertex_ai.jobs) > 1 else lost(job)
+
+    vertex_ai.machines = lost_once
+    assert ask(vertex_ai, tmp_path, checkpoint_dir=str(tmp_path / "kept")) == SUMMARY
+    assert len(vertex_ai.jobs) == 2
+    vertex_ai.machines = lost
+    with pytest.raises(StageError, match=r"europe-west1/5 FAILED: The replica .* status of 1\.; its log says why"):
+        ask(vertex_ai, tmp_path, run_id="again", checkpoint_dir=str(tmp_path / "kept"))
+    assert len(vertex_ai.jobs) == 5
+    with pytest.raises(StageError, match="europe-west1/6 FAILED"):
+        ask(vertex_ai, tmp_path, run_id="without")  # nothing was kept that another could go on from
+    assert len(vertex_ai.jobs) == 6
+
+
+def test_what_a_machine_says_is_the_stages_error_and_is_not_tried_again(
+    vertex_ai: FakeVertexJobs, tmp_path: Path
+) -> None:
+    def diverged(job: vertex.CustomJob) -> Iterator[State]:
+        folder = Path(job.job_spec.worker_pool_specs[0].container_spec.args[0])
+        (folder / "error.txt").write_text("the loss became nan")
+        return itertools.repeat(FAILED)
+
+    vertex_ai.machines = diverged
+    with pytest.raises(StageError, match=r"^the loss became nan$"):
+        ask(vertex_ai, tmp_path, checkpoint_dir=str(tmp_path / "kept"))
+    assert len(vertex_ai.jobs) == 1
+
+
+def test_a_stage_that_is_stopped_ends_its_job(vertex_ai: FakeVertexJobs, tmp_path: Path) -> None:
+    def stop(_: vertex.CustomJob) -> Iterator[State]:
+        yield RUNNING
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield from itertools.repeat(RUNNING)
+
+    vertex_ai.machines = stop
+    with pytest.raises(StageError, match="stopped by SIGTERM"):
+        ask(vertex_ai, tmp_path)
+    assert vertex_ai.cancelled == list(vertex_ai.jobs)
+
+
+def test_what_google_refuses_is_one_line(vertex_ai: FakeVertexJobs, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"submit a training on 3 machines to Vertex AI: 400 .*machine_type") as error:
+        ask(vertex_ai, tmp_path, machine_type="n1-nothing")
+    assert "\n" not in str(error.value)
+    vertex_ai.fail("POST", "/customJobs", 403)
+    with pytest.raises(StageError, match=r"403 .*grant the calling service account the role it lacks"):
+        ask(vertex_ai, tmp_path)
+
+
+@pytest.mark.parametrize("environment", ["dev", "prod"])
+def test_the_account_of_the_pipeline_may_ask_for_machines_and_needs_each_grant(
+    vertex_ai: FakeVertexJobs, tmp_path: Path, environment: str
+) -> None:
+    grant = 'iam.google_service_account_iam_member.acts_as["pipeline pipeline"]'
+    for without in ("", grant):
+        vertex_ai.policy = policy = Policy(plan_of(environment, f"module.platform.module.{without}" if without else ""))
+        policy.as_account("pipeline", "train on several machines")
+        account = policy.caller.removeprefix("serviceAccount:")
+        vertex_ai.machines = answered
+        if not without:
+            assert ask(vertex_ai, tmp_path, service_account=account) == SUMMARY
+            continue
+        with pytest.raises(StageError, match=r"403 .*Permission 'iam\.serviceAccounts\.actAs' denied"):
+            ask(vertex_ai, tmp_path, run_id="without", service_account=account)
+
+
+def cluster_spec(kind: str, index: int, port: int = 2222) -> str:
+    """As Vertex AI writes it for two machines."""
+    pools = {"workerpool0": [f"127.0.0.1:{port}"], "workerpool1": [f"127.0.0.2:{port}"]}
+    return json.dumps({"cluster": pools, "environment": "cloud", "task": {"type": kind, "index": index}})
+
+
+def test_a_machine_learns_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = json.loads(cluster_spec("workerpool1", 1))
+    spec["cluster"] = {"workerpool0": ["lead-0:2222"], "workerpool1": ["w-0:2222", "w-1:2222"], "workerpool3": ["e:1"]}
+    monkeypatch.setenv("CLUSTER_SPEC", json.dumps(spec))
+    node = Node.from_environment()
+    assert (node.rank, node.nodes, node.host, node.port) == (2, 3, "lead-0", 2222)
+    monkeypatch.setenv("CLUSTER_SPEC", cluster_spec("workerpool0", 0))
+    assert Node.from_environment() == Node(0, 2, "127.0.0.1", 2222)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["", "{}", "[]", "null", '{"cluster": {}}', '{"cluster": [], "task": {}}', '{"cluster": {"workerpool0": ["h"]}}',
+     cluster_spec("workerpool2", 0), cluster_spec("workerpool1", 7),
+     '{"cluster": {"workerpool0": [1]}, "task": {"type": "workerpool0", "index": 0}}'],
+)  # fmt: skip
+def test_a_place_that_is_none_is_said_in_one_line(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLUSTER_SPEC", spec)
+    with pytest.raises(StageError, match=r"^CLUSTER_SPEC ") as error:
+        Node.from_environment()
+    assert "\n" not in str(error.value)
+
+
+class Loopback:
+    """The machines of a job as processes of this one, each on an address of its own, as Vertex AI starts them."""
+
+    def __init__(self, kill_once: Path) -> None:
+        self.kill_once = kill_once
+        """A checkpoint: once it stands, all of one machine is killed, one time."""
+        self.killed: list[int] = []
+        self.said: list[str] = []
+        self.nodes: list[subprocess.Popen[str]] = []
+
+    def close(self) -> None:
+        """End what a failed test left."""
+        for node in self.nodes:
+            with suppress(psutil.NoSuchProcess):
+                kill(node)
+            node.wait(30)
+
+    def __call__(self, job: vertex.CustomJob) -> Iterator[State]:
+        container = job.job_spec.worker_pool_specs[0].container_spec
+        command = [sys.executable, *container.command[1:], *container.args]
+        port = free_port()
+        nodes = []
+        for rank, pool in enumerate(job.job_spec.worker_pool_specs):
+            assert pool.replica_count == 1
+            environment = untraced() | {"CLUSTER_SPEC": cluster_spec(f"workerpool{rank}", 0, port)}
+            nodes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True))
+        self.nodes += nodes
+        readers = [threading.Thread(target=self._read, args=(node,)) for node in nodes]
+        for reader in readers:
+            reader.start()
+        yield PENDING
+        while any(node.poll() is None for node in nodes):
+            if not self.killed and any(self.kill_once.rglob("last.pt")):
+                self.killed = [p.pid for p in kill(nodes[1])]
+            yield RUNNING
+        for reader in readers:
+            reader.join()
+        while True:
+            yield SUCCEEDED if all(node.returncode == 0 for node in nodes) else FAILED
+
+    def _read(self, node: "subprocess.Popen[str]") -> None:
+        assert node.stderr is not None
+        self.said += node.stderr.readlines()
+
+
+def kill(node: "subprocess.Popen[str]") -> list[psutil.Process]:
+    """Kill -9 a machine: all of its processes at once."""
+    processes = [*psutil.Process(node.pid).children(recursive=True), psutil.Process(node.pid)]
+    for process in processes:
+        process.kill()
+    return processes
+
+
+def free_port() -> int:
+    """A port below those that the kernel gives to outgoing connections: none of them takes it meanwhile."""
+    for port in range(20_000 + os.getpid() % 5_000, 32_000):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no free port")
+
+
+@pytest.mark.system
+def test_two_machines_of_a_job_reach_the_metrics_of_one_though_one_is_killed(
+    toy_data: Path, vertex_ai: FakeVertexJobs, tmp_path: Path
+) -> None:
+    config = placed(
+        vertex_ai, nodes=2, device="cpu", processes=1, epochs=8, checkpoint_dir=str(tmp_path / "kept"), poll_s=0.1
+    )
+    with closing(Loopback(tmp_path / "kept")) as machines:
+        vertex_ai.machines = machines
+        done = cluster.train(toy_data, tmp_path / "b", config, RunContext(run_id="r"), tmp_path / "curves.html")
+    assert machines.killed, "".join(machines.said)[-3000:]
+    assert done is not None and len(vertex_ai.jobs) == 2
+    assert 1 <= done.resumed_from_epoch < 8
+    one = fit(toy_data, tmp_path / "scratch", TrainConfig.model_validate(TINY | {"epochs": 8}))
+    assert done.val_roc_auc == pytest.approx(one.history[-1]["val_roc_auc"], abs=0.05)
+    assert bundle.verify(tmp_path / "b").digest == done.digest
+    assert (tmp_path / "curves.html").is_file()
