@@ -44,7 +44,7 @@ def test_a_killed_training_resumes_to_the_same_weights(toy_data: Path, tmp_path:
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "b").exists()
 
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=True)
     summary = json.loads(again.stdout)
     assert 1 <= summary["resumed_from_epoch"] < 4
     assert "resumed after epoch" in again.stderr
@@ -58,7 +58,7 @@ def test_a_killed_training_resumes_to_the_same_weights(toy_data: Path, tmp_path:
 def test_two_processes_reach_the_metrics_of_one(toy_data: Path, tmp_path: Path) -> None:
     # the stage starts them itself, as it does for two GPUs
     command = [sys.executable, *arguments(toy_data, tmp_path / "b", epochs=4, processes=2, device="cpu")]
-    done = subprocess.run(command, cwd=ROOT, env=untraced(), capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=untraced(), capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     summary = json.loads(done.stdout)  # one document: the main process alone talks
     assert bundle.verify(tmp_path / "b").digest == summary["digest"]
@@ -98,7 +98,7 @@ def test_where_one_of_two_processes_is_killed_the_stage_fails_and_goes_on(toy_da
     # one of two was killed: the stage fails, and nothing of it is left or passes for a bundle
     assert code == 1 and "error: training in 2 processes ended with status 1" in said, said[-3000:]
     assert not (tmp_path / "b").exists()
-    again = subprocess.run(command, cwd=ROOT, env=untraced(), capture_output=True, text=True, timeout=300, check=False)
+    again = subprocess.run(command, cwd=ROOT, env=untraced(), capture_output=True, text=True, timeout=900, check=False)
     assert again.returncode == 0, again.stderr[-3000:]
     figures = json.loads(again.stdout)
     assert 1 <= figures["resumed_from_epoch"] < 3
