@@ -11,16 +11,19 @@ from tests.fakes.google_rest import ApiError, GoogleRest, Request
 from tests.fakes.policy import Policy
 from tests.fakes.vertex import parse, show
 
-State = vertex.JobState
-Machines = Callable[[vertex.CustomJob], Iterator[State]]
+PENDING, RUNNING, SUCCEEDED, FAILED, CANCELLED = (
+    vertex.JobState(getattr(vertex.JobState, f"JOB_STATE_{name}"))
+    for name in ("PENDING", "RUNNING", "SUCCEEDED", "FAILED", "CANCELLED")
+)
+Machines = Callable[[vertex.CustomJob], Iterator[vertex.JobState]]
 """What the machines of a job do: its state at every look."""
 _MACHINE: Final = re.compile(r"(n1-(standard|highmem|highcpu)|g2-standard)-\d+")
 _LABEL: Final = re.compile(r"[a-z0-9_-]{0,63}")
 
 
-def succeed(_: vertex.CustomJob) -> Iterator[State]:
+def succeed(_: vertex.CustomJob) -> Iterator[vertex.JobState]:
     """A job without anything to do."""
-    return chain((State.JOB_STATE_PENDING, State.JOB_STATE_RUNNING), repeat(State.JOB_STATE_SUCCEEDED))
+    return chain((PENDING, RUNNING), repeat(SUCCEEDED))
 
 
 class FakeVertexJobs(GoogleRest):
@@ -30,7 +33,7 @@ class FakeVertexJobs(GoogleRest):
         super().__init__()
         self.machines = machines
         self.jobs: dict[str, vertex.CustomJob] = {}
-        self.states: dict[str, Iterator[State]] = {}
+        self.states: dict[str, Iterator[vertex.JobState]] = {}
         self.cancelled: list[str] = []
 
     def ask(self, request: Request, policy: Policy) -> None:
@@ -56,7 +59,7 @@ class FakeVertexJobs(GoogleRest):
         job = self.jobs[name]
         if verb == "cancel":
             self.cancelled.append(name)
-            job.state = State.JOB_STATE_CANCELLED
+            job.state = CANCELLED
             return {}
         if name not in self.cancelled:
             job.state = next(self.states[name])
@@ -65,7 +68,7 @@ class FakeVertexJobs(GoogleRest):
     def _create(self, kind: str, body: dict[str, Any]) -> dict[str, Any]:
         job = parse(vertex.CustomJob, body)
         _refuse(job)
-        job.name, job.state = f"{kind}/{len(self.jobs) + 1}", State.JOB_STATE_PENDING
+        job.name, job.state = f"{kind}/{len(self.jobs) + 1}", PENDING
         self.jobs[job.name] = job
         self.states[job.name] = self.machines(job)
         return show(job)

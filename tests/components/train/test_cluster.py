@@ -27,14 +27,11 @@ from serving.platform.errors import StageError
 from tests.components.train.conftest import fit
 from tests.components.train.packed import TINY
 from tests.fakes.policy import Policy, plan_of
-from tests.fakes.vertex_jobs import FakeVertexJobs, State, succeed
+from tests.fakes.vertex_jobs import FAILED, PENDING, RUNNING, SUCCEEDED, FakeVertexJobs, succeed
 from tests.untraced import untraced
 
 ROOT = Path(__file__).resolve().parents[3]
 SUMMARY = TrainSummary("d" * 64, "test_efficientnet", 64, 3, 2, 0, *([0.5] * 11))
-PENDING, RUNNING, SUCCEEDED, FAILED = (
-    State[f"JOB_STATE_{name}"] for name in ("PENDING", "RUNNING", "SUCCEEDED", "FAILED")
-)
 
 
 @pytest.fixture
@@ -62,7 +59,7 @@ def ask(fake: FakeVertexJobs, folder: Path, run_id: str = "20260101-Run", **sett
     )
 
 
-def answered(job: vertex.CustomJob) -> Iterator[State]:
+def answered(job: vertex.CustomJob) -> Iterator[vertex.JobState]:
     """Machines that train in no time."""
     folder = Path(job.job_spec.worker_pool_specs[0].container_spec.args[0])
     (folder / "summary.json").write_text(json.dumps(asdict(SUMMARY)))
@@ -95,7 +92,8 @@ def test_the_job_is_what_vertex_ai_is_asked_for_field_by_field(vertex_ai: FakeVe
     }
     told = json.loads((tmp_path / "cluster/order.json").read_text())
     # the machines get the training alone: none of them asks for machines again
-    assert "cluster" not in told["config"] and TrainConfig.model_validate(told["config"])
+    assert "cluster" not in told["config"]
+    TrainConfig.model_validate(told["config"])
     assert (told["out"], told["context"]["run_id"]) == (str(tmp_path / "bundle"), "20260101-Run")
 
 
@@ -131,11 +129,11 @@ def test_a_lost_answer_starts_no_second_job(vertex_ai: FakeVertexJobs, tmp_path:
 def test_a_job_that_loses_a_machine_goes_on_from_its_checkpoint_and_not_for_ever(
     vertex_ai: FakeVertexJobs, tmp_path: Path
 ) -> None:
-    def lost(job: vertex.CustomJob) -> Iterator[State]:
+    def lost(job: vertex.CustomJob) -> Iterator[vertex.JobState]:
         job.error = {"code": 9, "message": "The replica workerpool1-0 exited with\n a non-zero status of 1."}
         return itertools.chain([RUNNING], itertools.repeat(FAILED))
 
-    def lost_once(job: vertex.CustomJob) -> Iterator[State]:
+    def lost_once(job: vertex.CustomJob) -> Iterator[vertex.JobState]:
         return answered(job) if len(vertex_ai.jobs) > 1 else lost(job)
 
     vertex_ai.machines = lost_once
@@ -153,7 +151,7 @@ def test_a_job_that_loses_a_machine_goes_on_from_its_checkpoint_and_not_for_ever
 def test_what_a_machine_says_is_the_stages_error_and_is_not_tried_again(
     vertex_ai: FakeVertexJobs, tmp_path: Path
 ) -> None:
-    def diverged(job: vertex.CustomJob) -> Iterator[State]:
+    def diverged(job: vertex.CustomJob) -> Iterator[vertex.JobState]:
         folder = Path(job.job_spec.worker_pool_specs[0].container_spec.args[0])
         (folder / "error.txt").write_text("the loss became nan")
         return itertools.repeat(FAILED)
@@ -165,7 +163,7 @@ def test_what_a_machine_says_is_the_stages_error_and_is_not_tried_again(
 
 
 def test_a_stage_that_is_stopped_ends_its_job(vertex_ai: FakeVertexJobs, tmp_path: Path) -> None:
-    def stop(_: vertex.CustomJob) -> Iterator[State]:
+    def stop(_: vertex.CustomJob) -> Iterator[vertex.JobState]:
         yield RUNNING
         os.kill(os.getpid(), signal.SIGTERM)
         yield from itertools.repeat(RUNNING)
@@ -248,7 +246,7 @@ class Loopback:
                 kill(node)
             node.wait(30)
 
-    def __call__(self, job: vertex.CustomJob) -> Iterator[State]:
+    def __call__(self, job: vertex.CustomJob) -> Iterator[vertex.JobState]:
         container = job.job_spec.worker_pool_specs[0].container_spec
         command = [sys.executable, *container.command[1:], *container.args]
         port = free_port()
