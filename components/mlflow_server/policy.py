@@ -2,7 +2,8 @@
 
 read      looks at runs, versions and files
 write     and records runs and makes versions; moves no alias, changes and deletes nothing that stands
-register  and aliases a version `challenger`, and adds to a version the two addresses that register finds out late
+register  and aliases a version `challenger`, adds to a version the two addresses that register finds out late, and
+          takes off the mark of an unfinished one
 deploy    everything else too: `champion`, tags, deletions
 """
 
@@ -34,7 +35,10 @@ _WRITE: Final = frozenset(
 _FILES: Final = re.compile(r"mlflow-artifacts/(?:artifacts/.+|mpu/(?:create|complete)/.+)")
 ALIAS: Final = "mlflow/registered-models/alias"
 TAG: Final = "mlflow/model-versions/set-tag"
+UNTAG: Final = "mlflow/model-versions/delete-tag"
 CHALLENGER: Final = "challenger"
+UNFINISHED: Final = "registering"
+"""The tag of a version that is still being made: who registers takes it off (`serving.registry.UNFINISHED_TAG`)."""
 LATE_TAGS: Final = frozenset({"bundle_uri", "vertex_resource"})
 
 
@@ -55,7 +59,7 @@ class Call:
     @property
     def body_counts(self) -> bool:
         """Whether the answer for `register` depends on the body."""
-        return self.method == "POST" and self.asks in (ALIAS, TAG)
+        return (self.method == "POST" and self.asks in (ALIAS, TAG)) or (self.method == "DELETE" and self.asks == UNTAG)
 
 
 def least_role(call: Call) -> Role:
@@ -89,6 +93,8 @@ def may(role: Role, call: Call, body: Any, standing: dict[str, str] | None = Non
         return False
     if call.asks == ALIAS:
         return body.get("alias") == CHALLENGER
+    if call.asks == UNTAG:
+        return body.get("key") == UNFINISHED
     key, value = body.get("key"), body.get("value")
     # once written they stay: where a champion's files lie is nobody's to move afterwards
     return key in LATE_TAGS and (standing or {}).get(str(key), value) == value

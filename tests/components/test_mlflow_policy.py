@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.mlflow_server.policy import ROLES, Call, Role, least_role, may
+from components.mlflow_server.policy import ROLES, UNFINISHED, Call, Role, least_role, may
 from components.mlflow_server.settings import roles
 from serving.platform.errors import SignInError, StartError
 from serving.platform.google_identity import IdTokens, expiry
+from serving.registry import UNFINISHED_TAG
 
 API = "/api/2.0/mlflow"
 ALIAS = Call("POST", f"{API}/registered-models/alias")
@@ -66,6 +67,15 @@ def test_a_version_s_address_is_written_once() -> None:
     assert may("register", TAG, late, {}) and may("register", TAG, late, {"bundle_uri": "gs://models/b"})
     assert not may("register", TAG, late, {"bundle_uri": "gs://models/other"})
     assert not may("register", TAG, {"key": "bundle_digest", "value": "0"}, {})
+
+
+@pytest.mark.parametrize("key", ["bundle_digest", "bundle_uri", "verdict", None, ["registering"]])
+def test_who_registers_takes_off_the_mark_of_an_unfinished_version_and_no_other_tag(key: object) -> None:
+    assert UNFINISHED == UNFINISHED_TAG
+    untag = Call("DELETE", f"{API}/model-versions/delete-tag")
+    assert may("register", untag, {"name": "m", "version": "1", "key": UNFINISHED})
+    assert not may("register", untag, {"name": "m", "version": "1", "key": key})
+    assert not may("write", untag, {"key": UNFINISHED}) and not may("register", untag, None)
 
 
 def test_accounts_and_roles_come_from_the_environment() -> None:
