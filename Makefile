@@ -145,6 +145,10 @@ lint: $(STAMP) ## Check style, types, the import rules and for dead code
 	@$(BIN)/lint-imports
 	@$(BIN)/vulture
 
+.PHONY: mutate
+mutate: $(VENV)/.with-mutate ## Change what decides in small ways: which changes does no quick test notice? (half an hour)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutate
+
 .PHONY: format
 format: $(STAMP) ## Format the code
 	@$(BIN)/ruff format .
@@ -200,4 +204,4 @@ down: ## Stop what `make up` started
 
 .PHONY: clean
 clean: ## Remove what builds and tests left (keeps .venv and workspace)
-	@rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .coverage* htmlcov .hypothesis .import_linter_cache
+	@rm -rf build dist mutants site .pytest_cache .mypy_cache .ruff_cache .coverage* htmlcov .hypothesis .import_linter_cache

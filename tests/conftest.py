@@ -10,6 +10,7 @@ os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 from pathlib import Path
 
 import pytest
+from httpx._config import DEFAULT_TIMEOUT_CONFIG
 
 from tests.bundles import make_bundle
 from tests.interrupted import interrupted_start as interrupted_start
@@ -19,6 +20,10 @@ from tests.shared import once
 from tests.untraced import untraced
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# httpx gives up after five seconds unless told otherwise: a loaded machine needs longer, and only a hang a minute
+for _phase in ("connect", "read", "write", "pool"):
+    setattr(DEFAULT_TIMEOUT_CONFIG, _phase, 60.0)
 
 
 def pytest_report_header() -> str:

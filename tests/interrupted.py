@@ -22,7 +22,7 @@ def interrupted_start(monkeypatch: pytest.MonkeyPatch) -> Iterator[InterruptedSt
         for process in started:
             process.kill()
 
-    watchdog = threading.Timer(60, end)
+    watchdog = threading.Timer(300, end)
 
     def interrupt(sig: signal.Signals) -> list[psutil.Process]:
         class Interrupted(subprocess.Popen[Any]):

@@ -37,9 +37,9 @@ def authority() -> Authority:
     return _authority(_year(2035))
 
 
-def short_lived_authority() -> tuple[Authority, datetime]:
-    """A signer whose certificate ends in seconds, and when: nothing signs with one that has ended."""
-    end = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=4)
+def short_lived_authority(seconds: int) -> tuple[Authority, datetime]:
+    """A signer whose certificate ends in so many seconds, and when: nothing signs with one that has ended."""
+    end = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=seconds)
     return _authority(end), end
 
 

@@ -80,7 +80,8 @@ def population_stability(reference: Counts, windows: Counts) -> Tested:
     q = (reference + PSI_SMOOTHING) / (size + k * PSI_SMOOTHING)
     index = ((p - q) * np.log(p / q)).sum(axis=1)
     scaled = index / (1.0 / n + 1.0 / size)
-    return Tested(index, chdtrc(k - 1, scaled) if k > 1 else np.full(len(windows), np.nan))
+    # one bin alone leaves no degree of freedom: NaN
+    return Tested(index, chdtrc(k - 1, scaled))
 
 
 def homogeneity(reference: Counts, windows: Counts) -> Tested:
@@ -134,7 +135,7 @@ def half_cauchy(p_values: Values) -> Values:
     """
     tested = ~np.isnan(p_values)
     m = tested.sum(axis=1)
-    angle = 0.5 * np.pi * np.where(tested, np.clip(p_values, 1e-300, 1.0), 1.0)
+    angle = 0.5 * np.pi * np.maximum(p_values, 1e-300)
     scores = np.where(tested, np.cos(angle) / np.sin(angle), 0.0).sum(axis=1) / np.maximum(m, 1)
     return np.where(m > 0, 2.0 / np.pi * np.arctan2(1.0, np.maximum(scores, 0.0)), np.nan)
 

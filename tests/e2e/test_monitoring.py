@@ -58,7 +58,7 @@ class Watch:
     proof: Path
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        answer = httpx.get(f"{self.prometheus}/api/v1/query", params={"query": expression}, timeout=10)
+        answer = httpx.get(f"{self.prometheus}/api/v1/query", params={"query": expression}, timeout=30)
         assert answer.status_code == 200, answer.text
         return list(answer.json()["data"]["result"])
 
@@ -67,7 +67,7 @@ class Watch:
 
     def routed(self) -> dict[str, list[str]]:
         """Alerts that Alertmanager holds, with the receivers each goes to."""
-        alerts = httpx.get(f"{self.alertmanager}/api/v2/alerts", timeout=10).json()
+        alerts = httpx.get(f"{self.alertmanager}/api/v2/alerts", timeout=30).json()
         return {a["labels"]["alertname"]: sorted(r["name"] for r in a["receivers"]) for a in alerts}
 
     def decisions(self) -> list[dict[str, Any]]:
@@ -150,7 +150,7 @@ def watch(tmp_path: Path) -> Iterator[Callable[[httpx.Client], Watch]]:
     for process in processes:
         process.terminate()
     for process in processes:
-        process.wait(20)
+        process.wait(60)
 
 
 def _quick(workspace: Path) -> dict[str, str]:
@@ -193,7 +193,7 @@ def test_from_shifted_traffic_to_one_retraining_run(
             _every_panel_shows_something(watched)
         finally:
             stop.set()
-            background.join(10)
+            background.join(60)
 
         # what the trickle left open is closed by healthy traffic, so that the next window is all shifted
         rest = client.get("/drift").json()["open_window"]

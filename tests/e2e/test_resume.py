@@ -76,7 +76,7 @@ def test_a_killed_command_leaves_no_process_and_a_lost_run(tmp_path: Path) -> No
     assert len(children) >= 2, "no stage began"
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not psutil.wait_procs(children, timeout=30)[1]
+    assert not psutil.wait_procs(children, timeout=60)[1]
     listed = json.loads(Cli(tmp_path).here("runs", "list", "--json").stdout)
     assert [run["status"] for run in listed] == ["lost"]
 

@@ -52,11 +52,11 @@ class BundleServers:
         for _, process in self._running.values():
             process.send_signal(signal.SIGTERM)
         for _, process in self._running.values():
-            assert process.wait(20) == 0
+            assert process.wait(120) == 0
 
     @staticmethod
     def _wait(url: str, process: "subprocess.Popen[bytes]") -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:
             try:
                 if httpx.get(f"{url}/readyz", trust_env=False).status_code == 200:

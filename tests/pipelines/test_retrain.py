@@ -158,7 +158,7 @@ def test_a_record_in_a_bucket_is_remembered_by_the_next_runner_and_races_start_o
         return Run()
 
     def runner(_: int) -> Any:
-        barrier.wait(20)
+        barrier.wait(60)
         return retrain(config, ALARM, start)
 
     with ThreadPoolExecutor(3) as pool:

@@ -14,7 +14,8 @@ import pytest
 from serving.http.connections import MAX_HEAD_BYTES, MAX_HEAD_LINES, MAX_TARGET_BYTES
 from tests.serving.processes import Server, serve
 
-HEADER_TIMEOUT_S = 1.0
+HEADER_TIMEOUT_S = 3.0
+"""Whole heads come within it on a loaded machine, too."""
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
 
 
@@ -28,7 +29,7 @@ def server(toy_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 def connect(server: Server, source: str = "127.0.0.2") -> socket.socket:
     """A connection from an address of the attacker's own."""
-    return socket.create_connection(("127.0.0.1", server.port), timeout=10, source_address=(source, 0))
+    return socket.create_connection(("127.0.0.1", server.port), timeout=60, source_address=(source, 0))
 
 
 def answer_to(opened: socket.socket, *pieces: bytes) -> tuple[int, dict[str, object]]:
@@ -118,7 +119,7 @@ def test_a_connection_without_a_whole_head_is_closed(server: Server, drips: byte
         opened.sendall(GET + b"\r\n")
         assert whole_answer(opened).startswith(b"HTTP/1.1 200 ")
         opened.settimeout(0.2)
-        deadline = time.monotonic() + HEADER_TIMEOUT_S + 5
+        deadline = time.monotonic() + HEADER_TIMEOUT_S + 60
         opened.sendall(drips and GET)
         while time.monotonic() < deadline:
             try:

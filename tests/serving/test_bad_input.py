@@ -31,7 +31,7 @@ def server(toy_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def post(server: Server, data: bytes, name: str = "photo.jpg") -> httpx.Response:
-    return httpx.post(f"{server.url}/predict", files={"file": (name, data, "image/jpeg")}, timeout=30)
+    return httpx.post(f"{server.url}/predict", files={"file": (name, data, "image/jpeg")}, timeout=60)
 
 
 def saved(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -202,7 +202,7 @@ def test_a_client_that_leaves_or_stalls_hurts_nobody(toy_bundle: Path, tmp_path:
         port = int(running.url.rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port)) as leaver:
             leaver.sendall(head + b"--b\r\n")
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as staller:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as staller:
             staller.sendall(head + b"--b\r\n")
             answer = b""
             while b"}" not in answer:

@@ -21,7 +21,7 @@ END = b"\r\n--b--\r\n"
 
 
 def begin(server: Server, length: int, source: str = "127.0.0.2") -> socket.socket:
-    opened = socket.create_connection(("127.0.0.1", server.port), timeout=20, source_address=(source, 0))
+    opened = socket.create_connection(("127.0.0.1", server.port), timeout=60, source_address=(source, 0))
     lines = ("POST /predict HTTP/1.1", "Host: x", f"Content-Length: {length}")
     opened.sendall("\r\n".join((*lines, "Content-Type: multipart/form-data; boundary=b", "", "")).encode())
     return opened
@@ -57,7 +57,7 @@ def test_slow_bodies_of_one_client_shut_nobody_out(toy_bundle: Path, tmp_path: P
                 # refused while it was sending: it has its share
                 continue
         for _ in range(4):
-            answer = httpx.post(f"{server.url}/predict", files={"file": jpeg(200) + bytes(3 * MIB)}, timeout=20)
+            answer = httpx.post(f"{server.url}/predict", files={"file": jpeg(200) + bytes(3 * MIB)}, timeout=60)
             assert answer.status_code == 200, answer.text
 
 
@@ -88,7 +88,7 @@ def test_a_steady_slow_upload_lives_and_one_that_stalls_does_not(toy_bundle: Pat
                 if answer:
                     break
                 time.sleep(0.05)
-            reader.join(10)
+            reader.join(60)
             assert answer[0].startswith(b"HTTP/1.1 408 ")
 
 

@@ -175,12 +175,12 @@ def test_the_largest_bodies_cost_the_server_little_and_the_loop_nothing(server: 
         vertex(b"[" + b"{}," * (13 * MIB) + b"{}]"),
     ]
     for bomb in bombs:
-        answer = httpx.post(f"{server.url}/vertex/predict", content=bomb, timeout=30)
+        answer = httpx.post(f"{server.url}/vertex/predict", content=bomb, timeout=60)
         assert (answer.status_code, answer.json()["reason"]) == (422, "invalid_request")
         assert len(answer.content) < 1500
     body, length = binary(bytes(48 * MIB))
     path = f"{server.url}/v2/models/{NAME}/infer"
-    answer = httpx.post(path, content=bytes(body), headers={"Inference-Header-Content-Length": length}, timeout=30)
+    answer = httpx.post(path, content=bytes(body), headers={"Inference-Header-Content-Length": length}, timeout=60)
     assert (answer.status_code, answer.json()["reason"]) == (422, "too_many_files")
     assert server.peak_mib() - before < 200
     # what stands behind the bodies themselves

@@ -2,7 +2,8 @@
 
 import socket
 import time
-from http.client import HTTPConnection
+from collections.abc import Callable
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from tests.serving.processes import Server, serve
 
 def connection(server: Server) -> HTTPConnection:
     """A kept-alive connection that has been used once."""
-    opened = HTTPConnection("127.0.0.1", server.port, timeout=10)
+    opened = HTTPConnection("127.0.0.1", server.port, timeout=60)
     assert ask(opened) == (200, None)
     return opened
 
@@ -26,21 +27,36 @@ def ask(opened: HTTPConnection) -> tuple[int, str | None]:
     return answer.status, answer.getheader("connection")
 
 
+def played(scene: Callable[[], None]) -> None:
+    """A scene whose pauses are shorter than the server's. Where the machine holds either of the two up for longer, its
+    connection is lost and it is played again; a server that does not linger loses each of them."""
+    for left in reversed(range(5)):
+        try:
+            scene()
+            return
+        except (OSError, HTTPException):
+            if not left:
+                raise
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_request_on_an_idle_connection_is_answered_after_term(toy_bundle: Path, tmp_path: Path, workers: str) -> None:
-    with serve(toy_bundle, tmp_path / "log", WORKERS=workers, TMPDIR=str(tmp_path)) as server:
-        asks, silent = connection(server), connection(server)
-        server.process.terminate()
-        pause_s = LINGER_S * 0.4
-        time.sleep(pause_s)
-        # workers hear of it from their supervisor, a little later
-        while (answer := ask(asks)) == (200, None):
+    def scene() -> None:
+        with serve(toy_bundle, tmp_path / "log", WORKERS=workers, TMPDIR=str(tmp_path)) as server:
+            asks, silent = connection(server), connection(server)
+            server.process.terminate()
+            pause_s = LINGER_S * 0.4
             time.sleep(pause_s)
-        assert answer == (200, "close")
-        assert asks.sock is None
-        # and one that asks nothing does not hold the server up
-        assert server.process.wait(10) == 0
-        assert silent.sock.recv(1) == b""
+            # workers hear of it from their supervisor, a little later
+            while (answer := ask(asks)) == (200, None):
+                time.sleep(pause_s)
+            assert answer == (200, "close")
+            assert asks.sock is None
+            # and one that asks nothing does not hold the server up
+            assert server.process.wait(60) == 0
+            assert silent.sock.recv(1) == b""
+
+    played(scene)
 
 
 BODY_BYTES = 400_000
@@ -53,7 +69,8 @@ def refused_early(to: socket.socket, *headers: str) -> bytes:
     answer = b""
     while b'"reason"' not in answer or not answer.endswith(b"}"):
         part = to.recv(65536)
-        assert part, answer
+        if not part:
+            raise ConnectionError(answer)
         answer += part
     assert answer.startswith(b"HTTP/1.1 404 ")
     return answer.lower()
@@ -69,24 +86,31 @@ def send_the_rest(to: socket.socket) -> None:
 
 def test_an_answer_before_the_end_of_its_request_is_not_torn_away(toy_bundle: Path, tmp_path: Path) -> None:
     with serve(toy_bundle, tmp_path / "log") as server:
-        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as asks:
-            assert b"connection: close" in refused_early(asks, "Connection: close")
-            send_the_rest(asks)
-            assert asks.recv(1) == b""
-        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as stalls:
-            refused_early(stalls, "Connection: close")
+
+        def sends_on() -> None:
+            with socket.create_connection(("127.0.0.1", server.port), timeout=60) as asks:
+                assert b"connection: close" in refused_early(asks, "Connection: close")
+                send_the_rest(asks)
+                assert asks.recv(1) == b""
+
+        played(sends_on)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as stalls:
             started = time.monotonic()
+            refused_early(stalls, "Connection: close")
             assert stalls.recv(1) == b""
             # not before, and not only with the client's patience; a loaded machine takes its time
-            assert LINGER_S * 0.8 < time.monotonic() - started < LINGER_S + 8
+            assert LINGER_S * 0.8 < time.monotonic() - started < 50
 
 
 def test_nor_is_it_while_the_server_stops(toy_bundle: Path, tmp_path: Path) -> None:
-    with serve(toy_bundle, tmp_path / "log") as server:
-        opened = connection(server)
-        server.process.terminate()
-        time.sleep(LINGER_S * 0.4)
-        assert b"connection: close" in refused_early(opened.sock)
-        send_the_rest(opened.sock)
-        assert opened.sock.recv(1) == b""
-        assert server.process.wait(10) == 0
+    def scene() -> None:
+        with serve(toy_bundle, tmp_path / "log") as server:
+            opened = connection(server)
+            server.process.terminate()
+            time.sleep(LINGER_S * 0.4)
+            assert b"connection: close" in refused_early(opened.sock)
+            send_the_rest(opened.sock)
+            assert opened.sock.recv(1) == b""
+            assert server.process.wait(60) == 0
+
+    played(scene)

@@ -7,7 +7,6 @@ from scipy import stats
 from serving.detector.decision import CONFIDENCES, DecisionRule
 from serving.detector.labels import LABELS
 from serving.detector.statistics import DIGITS, Reference
-from serving.drift import significance
 from serving.drift.diagnosis import diagnose
 from serving.drift.signals import FORMATS, SIGNALS, Assessment, Baseline, Floors, Windows, tally
 
@@ -109,38 +108,6 @@ def test_each_test_alone_holds_its_level() -> None:
         assert not np.isnan(p).any(), signal
         # four standard errors around 5 %, and a little below for tests of discrete counts
         assert 0.025 <= (p <= 0.05).mean() <= 0.05 + 4 * np.sqrt(0.05 * 0.95 / len(p)), signal
-
-
-def test_the_tests_agree_with_scipy() -> None:
-    rng = np.random.default_rng(0)
-    reference = np.sort(rng.normal(0, 1, 900))
-    windows = rng.normal(0.1, 1.1, (20, 300))
-    ours = significance.kolmogorov_smirnov(reference, windows)
-    theirs = [stats.ks_2samp(reference, w, method="asymp") for w in windows]
-    assert np.allclose(ours.distance, [t.statistic for t in theirs])
-    assert np.allclose(ours.p_value, [t.pvalue for t in theirs], atol=0.02)
-
-    tied, tied_windows = np.sort(rng.integers(0, 30, 900)).astype(float), rng.integers(0, 30, (20, 300)).astype(float)
-    assert np.allclose(
-        significance.kolmogorov_smirnov(tied, tied_windows).distance,
-        [stats.ks_2samp(tied, w, method="asymp").statistic for w in tied_windows],
-    )
-
-    counts, window_counts = np.array([500, 300, 200]), rng.multinomial(250, [0.5, 0.3, 0.2], 20)
-    pearson = significance.homogeneity(counts, window_counts)
-    expected = [stats.chi2_contingency(np.stack([counts, w]), correction=False).pvalue for w in window_counts]
-    assert np.allclose(pearson.p_value, expected)
-
-    # by hand: sorted 0.01 0.02 0.03 0.9 times 4 3 2 1, then never decreasing
-    adjusted = significance.holm(np.array([[0.03, 0.01, np.nan, 0.9, 0.02]]))
-    assert np.allclose(adjusted, [[0.06, 0.04, np.nan, 0.9, 0.06]], equal_nan=True)
-
-
-def test_one_odd_file_is_no_alarm_and_many_are() -> None:
-    reference = np.array([10_000, 0, 0])
-    one, many = significance.homogeneity(reference, np.array([[999, 1, 0], [900, 100, 0]])).p_value
-    assert np.isnan(one)
-    assert many < 1e-12
 
 
 def test_a_constant_signal_is_not_tested_until_it_changes() -> None:

@@ -1,11 +1,13 @@
 """What files say of themselves: every pattern has a file, silence stays silent, and no bytes are too hostile."""
 
+import contextlib
 import json
 import random
 import socket
 import time
 from pathlib import Path
 
+import c2pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -98,11 +100,17 @@ def test_a_signer_nobody_lists_is_intact_and_not_trusted() -> None:
 
 
 def test_an_expired_certificate_makes_a_statement_untrusted_not_tampered_with(tmp_path: Path) -> None:
-    by, end = short_lived_authority()
-    (tmp_path / "root.pem").write_text(by.root_pem)
-    verifier = Verifier([tmp_path / "root.pem"])
-    signed = {fmt: sign(fmt, by=by) for fmt in FORMATS}
-    assert all(inspect(data, verifier).c2pa.trusted for data in signed.values())
+    for lifetime_s in (4, 16, 64):
+        by, end = short_lived_authority(lifetime_s)
+        (tmp_path / "root.pem").write_text(by.root_pem)
+        verifier = Verifier([tmp_path / "root.pem"])
+        # a loaded machine may need longer than the shortest to sign and look
+        with contextlib.suppress(c2pa.C2paError):
+            signed = {fmt: sign(fmt, by=by) for fmt in FORMATS}
+            trusted = [inspect(data, verifier).c2pa.trusted for data in signed.values()]
+            if all(trusted) or time.time() < end.timestamp():
+                break
+    assert all(trusted)
     while time.time() <= end.timestamp() + 1:
         time.sleep(0.1)
     for data in signed.values():

@@ -25,7 +25,7 @@ def redis(port: int, folder: Path) -> Iterator[None]:
     command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -36,7 +36,7 @@ def redis(port: int, folder: Path) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def free_port() -> int:
@@ -47,7 +47,7 @@ def free_port() -> int:
 
 def ask(server: Server) -> int:
     files = {"file": ("x.jpg", jpeg(200), "image/jpeg")}
-    return httpx.post(f"{server.url}/predict", files=files, timeout=10).status_code
+    return httpx.post(f"{server.url}/predict", files=files, timeout=60).status_code
 
 
 def storage_failures(server: Server) -> float:
@@ -76,13 +76,13 @@ def test_replicas_share_one_limit_outlive_an_outage_and_return(toy_bundle: Path,
         started = time.monotonic()
         alone = [ask(first) for _ in range(8)]
         assert alone == [200] * 6 + [429] * 2
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30
         assert storage_failures(first) >= 1
         assert "rate limit storage failed" in (tmp_path / "first.log").read_text()
 
         # Redis is back, empty: within its pause the replica asks it again
         with redis(port, tmp_path):
-            deadline = time.monotonic() + 15
+            deadline = time.monotonic() + 60
             while (status := ask(first)) == 429 and time.monotonic() < deadline:
                 time.sleep(0.25)
             assert status == 200

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from serving.http.uploads import BodyBudget
 from serving.settings import ENVELOPE_BYTES, Settings, as_base64
 from tests.bundles import jpeg, make_bundle
-from tests.serving.processes import environment, free_port, start_refused
+from tests.serving.processes import HANG_S, environment, free_port, start_refused
 
 BRIGHT = jpeg(205, (64, 64))
 
@@ -119,7 +119,7 @@ def test_vertex_names_port_and_routes(toy_bundle: Path, tmp_path: Path) -> None:
         [sys.executable, "-m", "serving"], env=environment(AIP_STORAGE_URI=str(toy_bundle), PORT="1", **env)
     )
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + HANG_S
         while True:
             try:
                 assert httpx.get(f"http://127.0.0.1:{port}/ep/health").status_code == 200
@@ -132,7 +132,7 @@ def test_vertex_names_port_and_routes(toy_bundle: Path, tmp_path: Path) -> None:
         assert "instances.0.b64" in answer.json()["detail"]
     finally:
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(HANG_S) == 0
 
 
 def test_importing_the_application_loads_nothing_heavy() -> None:

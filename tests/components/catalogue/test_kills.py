@@ -54,7 +54,7 @@ def kill_and_finish(source: Path, bundle: Path, output: Path, kills: int) -> Non
         time.sleep(chance.uniform(0.5, 6.0))
         # only the job itself: its workers must find out by themselves
         os.kill(process.pid, signal.SIGKILL)
-        process.wait(30)
+        process.wait(60)
         written = {part.name: part.stat().st_mtime_ns for part in (output / "parts").glob("part-*")}
         # what was committed is never scored again: repeated work is what was under way
         assert {name: written[name] for name in kept} == kept

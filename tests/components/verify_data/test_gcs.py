@@ -67,7 +67,7 @@ def objects(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
     yield content
     server.shutdown()
     server.server_close()
-    thread.join(5)
+    thread.join(60)
 
 
 def _files(folder: Path) -> dict[str, bytes]:

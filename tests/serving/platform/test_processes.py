@@ -17,15 +17,15 @@ from serving.platform.processes import tied, untie
 child = subprocess.Popen(tied("timeit", "-n1", "-r1", {statement!r}), stdin=subprocess.PIPE, start_new_session=True)
 {then}
 print(child.pid, flush=True)
-time.sleep(60)
+time.sleep(300)
 """
-SLEEPS = "import subprocess, time; subprocess.Popen(['sleep', '60']); time.sleep(60)"
+SLEEPS = "import subprocess, time; subprocess.Popen(['sleep', '300']); time.sleep(300)"
 
 
 def family(parent: "subprocess.Popen[str]", size: int) -> list[psutil.Process]:
     assert parent.stdout is not None
     child = psutil.Process(int(parent.stdout.readline()))
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while len(child.children()) < size - 1:
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -39,7 +39,7 @@ def test_child_and_grandchild_end_with_a_killed_parent(kill: signal.Signals) -> 
     ) as parent:
         members = family(parent, 2)
         parent.send_signal(kill)
-    assert not psutil.wait_procs(members, timeout=15)[1]
+    assert not psutil.wait_procs(members, timeout=60)[1]
 
 
 def test_one_let_go_outlives_its_parent(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_one_let_go_outlives_its_parent(tmp_path: Path) -> None:
     ) as parent:
         (child,) = family(parent, 1)
         parent.kill()
-    assert not psutil.wait_procs([child], timeout=30)[1]
+    assert not psutil.wait_procs([child], timeout=60)[1]
     assert done.is_file()
 
 

@@ -16,7 +16,7 @@ from serving.detector.detector import Detector
 from serving.detector.heatmap import overlay, shown
 from serving.registry import resolve
 from tests.serving.processes import serve
-from tests.serving.ui.test_browser import CHROMIUM, FLAGS, ROOT, interface, opened, see, upload
+from tests.serving.ui.chromium import CHROMIUM, FLAGS, ROOT, interface, opened, see, upload
 
 SIDE_PX, GAP_PX = 384, 16
 

@@ -29,7 +29,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AppTest]:
     def started(url: str, key: str = "") -> AppTest:
         monkeypatch.setenv("API_URL", url)
         monkeypatch.setenv("API_KEY", key)
-        return AppTest.from_file(str(APP), default_timeout=20).run()
+        return AppTest.from_file(str(APP), default_timeout=120).run()
 
     return started
 
@@ -40,7 +40,7 @@ def page(name: str, url: str, key: str) -> AppTest:
         f"from serving.ui import {name}\nfrom serving.ui.client import Client\n"
         f"from serving.ui.memory import remembered\n{name}.show(remembered(Client({url!r}, {key!r})))"
     )
-    return AppTest.from_string(script, default_timeout=20).run()
+    return AppTest.from_string(script, default_timeout=120).run()
 
 
 def test_it_starts_and_says_what_a_score_is_worth(api: Server, start: Callable[..., AppTest]) -> None:
