@@ -7,8 +7,9 @@ from tests.mutate import REASONS, Mutant, named, survivors
 
 
 def test_a_row_names_one_change_and_needs_a_reason() -> None:
-    table = "| file | line | becomes | why |\n|---|---|---|---|\n| `a.py` | `x \\| y` | `x` | y is x |\n| `b.py` | `1` | `2` | |"
-    assert named(table) == {Mutant("a.py", "x | y", "x")}
+    rows = ["| file | line | becomes | why |", "|---|---|---|---|", "| `a.py` | `x \\| y` | `x` | y is x |"]
+    rows.append("| `b.py` | `1` | `2` | |")
+    assert named("\n".join(rows)) == {Mutant("a.py", "x | y", "x")}
 
 
 def test_every_row_of_the_list_names_a_line_that_stands_there() -> None:

@@ -61,9 +61,12 @@ def test_many_writers_lose_nothing(tmp_path: Path) -> None:
 
 def test_one_promotion_at_a_time_holds_the_ledger(tmp_path: Path) -> None:
     place = str(tmp_path / "ledger.jsonl")
-    with Ledger(place).exclusive(0.0), pytest.raises(StageError, match="another promotion is under way"):
-        with Ledger(place).exclusive(0.0):
-            pytest.fail("held twice")
+    with (
+        Ledger(place).exclusive(0.0),
+        pytest.raises(StageError, match="another promotion is under way"),
+        Ledger(place).exclusive(0.0),
+    ):
+        pytest.fail("held twice")
     with Ledger(place).exclusive(0.0):
         pass
 
