@@ -74,11 +74,18 @@ def export_bundle(
     Raises:
         StageError: the exported graph does not reproduce the trained network.
     """
+    from safetensors.numpy import save_file as save_arrays
+    from safetensors.torch import save_file
+
     from components.train.card import model_card
 
     folder.mkdir(parents=True)
     write_onnx(network, fitted.model, config.input_px, folder / bundle.MODEL)
-    head = _write_weights(folder, fitted.model)
+    save_file({k: v.contiguous() for k, v in fitted.model.state_dict().items()}, folder / bundle.WEIGHTS)
+    linear = linear_head(fitted.model)
+    head = {"weight": linear.weight.detach().numpy(), "bias": linear.bias.detach().numpy()}
+    save_arrays(head, folder / bundle.HEAD)
+
     engine = Engine(folder / bundle.MODEL, threads)
     logits, head_gap = _score_by_graph(engine, validation.inputs, head)
     parity = _prove(logits, head_gap, network, fitted, validation)
@@ -115,18 +122,6 @@ def export_bundle(
     except BundleError as error:
         raise StageError(f"the exported bundle does not load: {error}") from error
     return Exported(manifest, calibration, logits, parity, head_gap)
-
-
-def _write_weights(folder: Path, model: torch.nn.Module) -> dict[str, Floats]:
-    """Write all weights, and those of the last layer apart; returns these: `weight` (1, channels) and `bias` (1,)."""
-    from safetensors.numpy import save_file as save_arrays
-    from safetensors.torch import save_file
-
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / bundle.WEIGHTS)
-    linear = linear_head(model)
-    head = {"weight": linear.weight.detach().numpy(), "bias": linear.bias.detach().numpy()}
-    save_arrays(head, folder / bundle.HEAD)
-    return head
 
 
 def publish(folder: Path, out: Path) -> None:

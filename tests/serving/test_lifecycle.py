@@ -17,6 +17,8 @@ from tests.bundles import jpeg, make_bundle
 from tests.serving.processes import HANG_S, Server, serve
 
 BRIGHT = jpeg(205, (64, 64))
+PATIENT = {"REQUEST_TIMEOUT_S": "100", "DECODE_TIMEOUT_S": "60", "SHUTDOWN_TIMEOUT_S": "110"}
+"""To decode, and to load torch, takes many times as long where the machine is shared."""
 
 
 @dataclass
@@ -98,9 +100,7 @@ def test_term_under_load_answers_everything_accepted_and_exits_0(toy_bundle: Pat
 
 def test_a_slow_request_is_finished_after_term(toy_bundle: Path, tmp_path: Path) -> None:
     picture = jpeg(205, (4000, 3000))
-    # to load torch takes many times as long where the machine is shared
-    patient = {"REQUEST_TIMEOUT_S": "100", "DECODE_TIMEOUT_S": "60", "SHUTDOWN_TIMEOUT_S": "110"}
-    with serve(toy_bundle, tmp_path / "log", SLOTS="1", **patient) as server:
+    with serve(toy_bundle, tmp_path / "log", SLOTS="1", **PATIENT) as server:
 
         async def scene() -> httpx.Response:
             async with httpx.AsyncClient(timeout=HANG_S) as client:
@@ -177,7 +177,7 @@ def _overload(server: Server, picture: bytes) -> tuple[Traffic, Traffic]:
 
 
 def test_overload_is_refused_and_nothing_queues_without_bound(toy_bundle: Path, tmp_path: Path) -> None:
-    with serve(toy_bundle, tmp_path / "log", SLOTS="1", QUEUE_SIZE="4") as server:
+    with serve(toy_bundle, tmp_path / "log", SLOTS="1", QUEUE_SIZE="4", **PATIENT) as server:
         full, over = _overload(server, _heavy_to_decode())
         depth = httpx.get(f"{server.url}/health").json()["queue"]
     assert full.lost == over.lost == []
@@ -209,7 +209,7 @@ def test_the_metrics_tell_how_many_jobs_wait(toy_bundle: Path, tmp_path: Path) -
             await drive(server, _heavy_to_decode(), 5, look)
             return deepest, await depth(client)
 
-    with serve(toy_bundle, tmp_path / "log", SLOTS="1", QUEUE_SIZE="4") as server:
+    with serve(toy_bundle, tmp_path / "log", SLOTS="1", QUEUE_SIZE="4", **PATIENT) as server:
         deepest, after = asyncio.run(watch(server))
     # five clients at one slot: four wait
     assert 1 <= deepest <= 4
@@ -223,7 +223,7 @@ def test_under_overload_what_is_accepted_stays_quick(toy_bundle: Path, tmp_path:
         return found[int(0.95 * (len(found) - 1))]
 
     ratios = []
-    with serve(toy_bundle, tmp_path / "log", SLOTS="1", QUEUE_SIZE="4") as server:
+    with serve(toy_bundle, tmp_path / "log", SLOTS="1", QUEUE_SIZE="4", **PATIENT) as server:
         for _ in range(3):
             full, over = _overload(server, _heavy_to_decode())
             ratios.append(p95(over, 200) / p95(full, 200))
