@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from serving.served import Served
 
 
+WORKER_START_S: Final = 60
 SHUTDOWN_RESERVE_S: Final = 3
 """Of SHUTDOWN_TIMEOUT_S, for what comes after the last request."""
 
@@ -93,6 +94,8 @@ def _prepare(settings: Settings) -> Callable[[], int]:
         proxy_headers=False,
         # what is still not answered then is given up, and the slots have a moment to end
         timeout_graceful_shutdown=max(1, settings.shutdown_timeout_s - SHUTDOWN_RESERVE_S),
+        # a worker that still imports answers nobody: of five seconds, uvicorn's own, a busy machine makes a loop of starts
+        timeout_worker_healthcheck=WORKER_START_S,
     )
     # uvicorn re-raises the signal that stopped it; ours ends the process with 0, as an orderly stop should
     for number in (signal.SIGTERM, signal.SIGINT):

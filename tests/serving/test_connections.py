@@ -27,25 +27,27 @@ def ask(opened: HTTPConnection) -> tuple[int, str | None]:
     return answer.status, answer.getheader("connection")
 
 
-def played(scene: Callable[[], None]) -> None:
-    """A scene whose pauses are shorter than the server's. Where the machine holds either of the two up for longer, its
-    connection is lost and it is played again; a server that does not linger loses each of them."""
-    for left in reversed(range(5)):
+TRIES = 8
+
+
+def played(scene: Callable[[float], None]) -> None:
+    """A scene whose pauses, in seconds, are shorter than the server's. Where the machine holds either of the two up for
+    longer, its connection is lost and it is played again, quicker; a server that does not linger loses each of them."""
+    for number in range(TRIES):
         try:
-            scene()
+            scene(LINGER_S * 0.4 / (number + 1))
             return
         except (OSError, HTTPException):
-            if not left:
+            if number + 1 == TRIES:
                 raise
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_request_on_an_idle_connection_is_answered_after_term(toy_bundle: Path, tmp_path: Path, workers: str) -> None:
-    def scene() -> None:
+    def scene(pause_s: float) -> None:
         with serve(toy_bundle, tmp_path / "log", WORKERS=workers, TMPDIR=str(tmp_path)) as server:
             asks, silent = connection(server), connection(server)
             server.process.terminate()
-            pause_s = LINGER_S * 0.4
             time.sleep(pause_s)
             # workers hear of it from their supervisor, a little later
             while (answer := ask(asks)) == (200, None):
@@ -76,21 +78,21 @@ def refused_early(to: socket.socket, *headers: str) -> bytes:
     return answer.lower()
 
 
-def send_the_rest(to: socket.socket) -> None:
+def send_the_rest(to: socket.socket, within_s: float) -> None:
     left = BODY_BYTES - 10_000
     for size in (1000, 1000, left - 2000):
         # a reset would be known by the next piece
-        time.sleep(LINGER_S / 10)
+        time.sleep(within_s / 4)
         to.sendall(bytes(size))
 
 
 def test_an_answer_before_the_end_of_its_request_is_not_torn_away(toy_bundle: Path, tmp_path: Path) -> None:
     with serve(toy_bundle, tmp_path / "log") as server:
 
-        def sends_on() -> None:
+        def sends_on(pause_s: float) -> None:
             with socket.create_connection(("127.0.0.1", server.port), timeout=60) as asks:
                 assert b"connection: close" in refused_early(asks, "Connection: close")
-                send_the_rest(asks)
+                send_the_rest(asks, pause_s)
                 assert asks.recv(1) == b""
 
         played(sends_on)
@@ -103,13 +105,13 @@ def test_an_answer_before_the_end_of_its_request_is_not_torn_away(toy_bundle: Pa
 
 
 def test_nor_is_it_while_the_server_stops(toy_bundle: Path, tmp_path: Path) -> None:
-    def scene() -> None:
+    def scene(pause_s: float) -> None:
         with serve(toy_bundle, tmp_path / "log") as server:
             opened = connection(server)
             server.process.terminate()
-            time.sleep(LINGER_S * 0.4)
+            time.sleep(pause_s)
             assert b"connection: close" in refused_early(opened.sock)
-            send_the_rest(opened.sock)
+            send_the_rest(opened.sock, pause_s)
             assert opened.sock.recv(1) == b""
             assert server.process.wait(60) == 0
 
