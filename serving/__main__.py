@@ -94,7 +94,7 @@ def _prepare(settings: Settings) -> Callable[[], int]:
         proxy_headers=False,
         # what is still not answered then is given up, and the slots have a moment to end
         timeout_graceful_shutdown=max(1, settings.shutdown_timeout_s - SHUTDOWN_RESERVE_S),
-        # a worker that still imports answers nobody: of five seconds, uvicorn's own, a busy machine makes a loop of starts
+        # a worker that imports answers nobody yet: within the usual five seconds a busy machine would start it for ever
         timeout_worker_healthcheck=WORKER_START_S,
     )
     # uvicorn re-raises the signal that stopped it; ours ends the process with 0, as an orderly stop should
