@@ -154,7 +154,9 @@ def again() -> None:
         workspace("apply", "-input=false", "-no-color", "-auto-approve", "-parallelism=1")
         live = json.loads(workspace.live.read_text())
         service = next(
-            v for k, v in live.items() if k.startswith("google_cloud_run_v2_service ") and "preview" not in v["name"]
+            v
+            for k, v in live.items()
+            if k.startswith("google_cloud_run_v2_service ") and v["name"] == "ai-product-photo-detector"
         )
         template = service["template"][0]
         serving = template["containers"][0]
