@@ -30,7 +30,7 @@ from tests.photos import (
     wide_gamut,
     with_chunks,
 )
-from tests.serving.ui.test_browser import CHROMIUM, FLAGS
+from tests.serving.ui.chromium import CHROMIUM, FLAGS
 
 pytestmark = pytest.mark.system
 
