@@ -1,6 +1,5 @@
 """The bytes of a shard's photos, from wherever they lie, a few read or fetched ahead; all bounded."""
 
-import hashlib
 import os
 import stat
 import tempfile
@@ -8,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -43,7 +42,7 @@ class Photos:
         """
         self._config = config
         self._pool = ThreadPoolExecutor(config.fetch_threads, thread_name_prefix="fetch")
-        self._scratch = tempfile.TemporaryDirectory(prefix="aidetect-photos-")
+        self._fetched_table: tuple[bytes, BinaryIO] | None = None
         self._fetcher = Fetcher(
             FetchLimits(
                 max_bytes=config.max_file_bytes,
@@ -145,7 +144,7 @@ class Photos:
         """Rows of one Parquet file: only the row groups that hold them are read, a batch at a time."""
         wanted = {entry.row: entry for entry in entries}
         try:
-            with pq.ParquetFile(self._on_disk(entries[0].place)) as file:
+            with pq.ParquetFile(self._table(entries[0].place)) as file:
                 column = image_column(file.schema_arrow)
                 start = 0
                 for group in range(file.num_row_groups):
@@ -158,18 +157,22 @@ class Photos:
         for entry in wanted.values():
             yield entry, UnreadPhotoError("unreadable")
 
-    def _on_disk(self, place: bytes) -> Path:
-        """A Parquet file as a local one; of a bucket's the last is kept, for shards follow each other in a file."""
+    def _table(self, place: bytes) -> Path | BinaryIO:
+        """A Parquet file; of a bucket's the last is kept, for shards follow each other in a file."""
         if not place.startswith(SCHEME.encode()):
             return Path(os.fsdecode(place))
-        kept = Path(self._scratch.name) / f"{hashlib.sha256(place).hexdigest()}.parquet"
-        if not kept.exists():
+        if self._fetched_table is None or self._fetched_table[0] != place:
             from components.platform.cloud_storage import fetch_file
 
-            for other in Path(self._scratch.name).iterdir():
-                other.unlink()
-            fetch_file(place.decode(), kept)
-        return kept
+            if self._fetched_table is not None:
+                self._fetched_table[1].close()
+                self._fetched_table = None
+            # kept open and without a name: workers end without goodbye, and the disk has it back all the same
+            with tempfile.TemporaryDirectory(prefix="aidetect-photos-") as scratch:
+                named = Path(scratch) / "rows.parquet"
+                fetch_file(place.decode(), named)
+                self._fetched_table = (place, named.open("rb"))
+        return self._fetched_table[1]
 
     def _row_group(
         self, file: pq.ParquetFile, group: int, start: int, column: str, wanted: dict[int, Entry]

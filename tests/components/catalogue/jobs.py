@@ -57,7 +57,7 @@ def score(source: Path | str, output: Path | str, bundle: Path, **knobs: object)
     return score_catalogue(str(source), str(output), bundle, "7", config, executor=here)
 
 
-def command(source: Path, output: Path, bundle: Path, *more: str) -> list[str]:
+def command(source: Path | str, output: Path, bundle: Path, *more: str) -> list[str]:
     knobs = ["--set", "catalogue.shard_photos=2", "--workers", "2"]
     entry = "import sys; from pipelines.cli import main; main()"
     return [sys.executable, "-c", entry, "score", str(source), "-o", str(output), "--model", str(bundle), *knobs, *more]

@@ -1,6 +1,7 @@
 """Where photos come from: Parquet, feeds of paths and addresses, buckets; each has its row or is one line."""
 
 import shutil
+import subprocess
 import tracemalloc
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 from components.catalogue.config import CatalogueConfig
 from components.catalogue.entries import entries_of
 from serving.platform.errors import AidetectError
-from tests.components.catalogue.jobs import picture, rows_of, score
+from tests.components.catalogue.jobs import command, picture, rows_of, score
+from tests.e2e.conftest import ROOT
 from tests.fakes.gcs import FakeGcs
 from tests.serving.fetch.shop import Answer, ok, raw, redirect, shop, status
 
@@ -197,3 +199,22 @@ def test_a_bucket_is_source_and_destination(photos: Path, toy_bundle: Path, tmp_
     assert {name for name in changed if "/parts/" in name or "/plan/" in name} == {"shop/out/parts/part-000001.parquet"}
     with pytest.raises(AidetectError, match="no photos"):
         score("gs://shop/none", "gs://shop/out5", toy_bundle)
+
+
+def test_the_processes_of_a_job_leave_nothing_behind(
+    photos: Path, toy_bundle: Path, tmp_path: Path, bucket: FakeGcs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers end without goodbye: what they fetched must not stay on the disk, table after table."""
+    table = pa.table({"image": [{"bytes": (photos / "a/03.jpg").read_bytes(), "path": "03.jpg"}] * 6})
+    pq.write_table(table, tmp_path / "t.parquet")
+    for name in ("first", "second"):
+        bucket.put(f"gs://shop/tables/{name}.parquet", (tmp_path / "t.parquet").read_bytes())
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    done = subprocess.run(
+        command("gs://shop/tables", tmp_path / "out", toy_bundle), cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    assert [row["refused_reason"] for row in rows_of(tmp_path / "out")] == [None] * 12
+    assert [path.name for path in temporary.iterdir() if not path.name.startswith("aidetect-matplotlib")] == []
