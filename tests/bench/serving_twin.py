@@ -84,7 +84,7 @@ def prepare(self: Detector, data: bytes, limits: ImageLimits | None = None, poli
     started = time.perf_counter()
     rgb = Image.open(io.BytesIO(data)).convert("RGB")
     pixels = np.asarray(rgb.resize((self.input_px, self.input_px), Image.Resampling.BILINEAR))
-    return Prepared(_INFO, pixels[None], UNKNOWN, _NOTHING, "", time.perf_counter() - started)
+    return Prepared(_INFO, pixels[None], UNKNOWN, _NOTHING, _UNREAD, time.perf_counter() - started)
 
 
 def _tiny() -> bytes:
@@ -96,6 +96,8 @@ def _tiny() -> bytes:
 _INFO = decode(_tiny()).info
 """The twin looks at nothing but pixels; the observers behind it want some description."""
 _NOTHING = inspect(_tiny())
+_UNREAD = "0" * 64
+"""In place of the digest of a file, which the twin does not count either."""
 
 if __name__ == "__main__":
     vars(detector)["Engine"] = EagerEngine
