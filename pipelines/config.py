@@ -16,7 +16,7 @@ import yaml
 from pydantic import ValidationError
 
 from pipelines.settings.pipeline import PipelineConfig
-from serving.platform.errors import ConfigError
+from serving.platform.errors import ConfigError, system_error
 
 CONFIG_FILE: Final = "pipeline_config.yaml"
 ENV_PREFIX: Final = "AIDETECT_"
@@ -102,8 +102,10 @@ def _read(path: Path) -> dict[str, Any]:
         document = yaml.safe_load(path.read_text())
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file; run from the project's folder or pass --config") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: {system_error(error)}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: cannot be read: not UTF-8 text; write it anew or pass --config") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict) or not set(document) <= {"base", "profiles"}:

@@ -90,7 +90,7 @@ def _stranger(uri: str, who: str, recorded: str, found: str) -> BundleError:
 def _from_disk(uri: str, digest: str) -> Path:
     folder = Path(uri.removeprefix("file://"))
     if not folder.is_dir():
-        raise ModelNotFoundError(f"{uri}: no such folder")
+        raise ModelNotFoundError(f"{uri}: no such folder; give a bundle's folder or models:/NAME@ALIAS")
     # behind a link: files read later must be those that were verified
     folder = folder.resolve()
     _compare(uri, folder, "the folder's name says", digest)
@@ -256,7 +256,7 @@ def _from_cloud_storage(uri: str, cache_dir: Path, digest: str) -> Path:
     try:
         found = cloud_storage.bundle_objects(uri)
         if not found:
-            raise ModelNotFoundError(f"{uri}: no such folder")
+            raise ModelNotFoundError(f"{uri}: no such folder; give a bundle's folder or models:/NAME@ALIAS")
         # generations change when an object is written again, so the key names exactly this content
         key = _key(uri, *sorted(f"{blob.name}#{blob.generation}" for blob in found))
         return _cached(

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from components.catalogue.config import CatalogueConfig
 from components.catalogue.merchant import LINKS, NAMES, items_of
-from serving.platform.errors import SourceError
+from serving.platform.errors import SourceError, system_error
 
 Kind = Literal["path", "url", "gs", "row"]
 
@@ -168,7 +168,7 @@ def _of_feed(path: Path, config: CatalogueConfig) -> Iterator[Entry]:
     except csv.Error as error:
         raise SourceError(f"{path}: not a readable table ({error})") from error
     except OSError as error:
-        raise SourceError(f"{path}: {error.strerror}") from error
+        raise SourceError(f"{path}: {system_error(error)}") from error
 
 
 class _BoundedLines:

@@ -1,6 +1,5 @@
 """The Typer application and its one error rule: exit 0 done, 1 failed with one line, 2 the gate refused."""
 
-import errno
 import os
 import sys
 import traceback
@@ -24,18 +23,9 @@ from pipelines.cli import (
     settings,
     stages,
 )
-from serving.platform.errors import AidetectError
+from serving.platform.errors import AidetectError, system_error
 
 DISTRIBUTION: Final = "ai-product-photo-detector"
-_FIXES: Final = {
-    errno.ENOENT: "check the path",
-    errno.EACCES: "you may not; check its owner and rights",
-    errno.EROFS: "choose a place that can be written",
-    errno.ENOSPC: "make room or choose another disk",
-    errno.EISDIR: "name a file in it",
-    errno.ENOTDIR: "a part of the path is a file",
-    errno.EEXIST: "remove it or choose another place",
-}
 
 app = typer.Typer(
     name="aidetect",
@@ -92,7 +82,7 @@ def run_app(arguments: list[str]) -> int:
     except typer.Exit as stop:
         return stop.exit_code
     except TyperException as error:
-        return _usage(error)
+        return _usage(error, arguments)
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("interrupted", err=True)
         return 130
@@ -108,7 +98,7 @@ def run_app(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _usage(error: TyperException) -> int:
+def _usage(error: TyperException, arguments: list[str]) -> int:
     """Say what is wrong with the words of a command line; a group of verbs without one shows its help."""
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError" and context is not None:
@@ -116,16 +106,27 @@ def _usage(error: TyperException) -> int:
         return 0
     said = " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(".")
     # a missing argument or unknown option: 1, because 2 means that the gate refused
-    typer.echo(f"error: {said}; see: {context.command_path if context else 'aidetect'} --help", err=True)
+    typer.echo(f"error: {said}; see: {context.command_path if context else _verb(arguments)} --help", err=True)
     return 1
+
+
+def _verb(arguments: list[str]) -> str:
+    """The verb that a command line names, as it is typed; the parser's own complaints do not tell it."""
+    command, words = typer.main.get_command(app), ["aidetect"]
+    for word in arguments:
+        below = getattr(command, "commands", {}).get(word)
+        if below is not None:
+            command, words = below, [*words, word]
+        elif not word.startswith("-"):
+            break
+    return " ".join(words)
 
 
 def one_line(error: BaseException) -> str:
     """The error as one line; errors that are not ours also say their type and how to see more."""
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        fix = _FIXES.get(error.errno or 0, "")
-        return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}" + (f"; {fix}" if fix else "")
+        return f"{error.filename}: {system_error(error)}"
     if isinstance(error, (AidetectError, OSError)):
         return text
     return f"{type(error).__name__}: {text} (run with --debug for the traceback)"

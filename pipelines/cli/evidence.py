@@ -27,6 +27,7 @@ def inspect(
 
     No pixel is judged and no network is used. A file that states nothing may be anything: statements are easily lost.
     """
+    from serving.platform.errors import system_error
     from serving.provenance.credentials import Verifier
     from serving.provenance.inspect import inspect as read
     from serving.provenance.wording import sentence
@@ -39,9 +40,9 @@ def inspect(
             data = path.read_bytes()
         except OSError as error:
             failed = True
-            rows.append({"file": str(path), "error": error.strerror})
+            rows.append({"file": str(path), "error": system_error(error)})
             if not as_json:
-                typer.echo(f"error: {path}: {error.strerror}", err=True)
+                typer.echo(f"error: {path}: {system_error(error)}", err=True)
             continue
         found = read(data, verifier)
         row: dict[str, object] = {

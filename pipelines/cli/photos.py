@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from serving.detector.image import ImageLimits
-from serving.platform.errors import ImageRefusedError, SourceError
+from serving.platform.errors import ImageRefusedError, SourceError, system_error
 
 if TYPE_CHECKING:
     from components.catalogue.config import CatalogueConfig
@@ -112,4 +112,4 @@ def refusal_of(error: OSError | ImageRefusedError) -> dict[str, str]:
 
     if isinstance(error, ImageRefusedError):
         return {"reason": error.reason, "detail": str(error), "advice": REASONS[error.reason].seller}
-    return {"reason": "unreadable", "detail": error.strerror or str(error)}
+    return {"reason": "unreadable", "detail": system_error(error)}

@@ -38,17 +38,27 @@ def require_registry(config: "PipelineConfig") -> None:
 
 
 def require_data(uri: str) -> None:
-    """Refuse images that are not on this disk before a run is started for them.
+    """Refuse what cannot be images before a run is started for them; what is in a bucket or hub, the run will see.
 
     Raises:
-        StageError: names the folder.
+        StageError: names the place, and what to give instead.
     """
     from serving.platform.errors import StageError
 
-    if "://" not in uri and not Path(uri).expanduser().exists():
-        raise StageError(
-            f"{uri}: no such folder or table; give the folder of the images, gs://BUCKET/PREFIX or hf://NAME"
-        )
+    scheme, is_remote, rest = uri.partition("://")
+    path = Path(uri).expanduser()
+    if is_remote:
+        problem = "" if scheme in ("gs", "hf") and rest.strip("/") else "names no images"
+    elif not path.exists():
+        problem = "no such folder or table"
+    elif path.is_dir():
+        problem = "" if any(path.iterdir()) else "an empty folder"
+    else:
+        from components.verify_data.tables import TABLES
+
+        problem = "" if path.suffix.lower() in TABLES else f"is no table ({', '.join(TABLES)})"
+    if problem:
+        raise StageError(f"{uri}: {problem}; give the folder of the images, gs://BUCKET/PREFIX or hf://NAME")
 
 
 def of_run(config: "PipelineConfig", place: str, stage: "Stage", artifact: str) -> str:

@@ -4,6 +4,7 @@ The command line and the reader of a stage's log know "ours" by the base, or in 
 neither an `AidetectError` nor an `OSError` is a defect and is shown with its type.
 """
 
+import errno
 import re
 from typing import Final, Literal
 
@@ -13,6 +14,15 @@ Refusal = Literal[
 """Why bytes are not an acceptable image: stable, for programs."""
 
 _LONGEST: Final = 400
+_FIXES: Final = {
+    errno.ENOENT: "check the path",
+    errno.EACCES: "you may not; check its owner and rights",
+    errno.EROFS: "choose a place that can be written",
+    errno.ENOSPC: "make room or choose another disk",
+    errno.EISDIR: "name a file in it",
+    errno.ENOTDIR: "a part of the path is a file",
+    errno.EEXIST: "remove it or choose another place",
+}
 
 
 class AidetectError(Exception):
@@ -166,6 +176,12 @@ class RetrainError(AidetectError):
 
 
 # what the errors of others say
+
+
+def system_error(error: OSError) -> str:
+    """What the system says of a file, and what to do: `no such file or directory; check the path`."""
+    said, fix = error.strerror or str(error), _FIXES.get(error.errno or 0, "")
+    return f"{said[:1].lower()}{said[1:]}" + (f"; {fix}" if fix else "")
 
 
 def one_line(error: BaseException) -> str:

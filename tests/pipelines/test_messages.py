@@ -58,6 +58,14 @@ VERBS = "'local', 'docker', 'vertex', 'kubeflow'"
         (["deploy"], "no model yet: nothing was registered in sqlite:///"),
         (["run", "--data", "nowhere"], "nowhere: no such folder or table; give the folder of the images"),
         (
+            ["run", "--data", "README.md"],
+            "README.md: is no table (.csv, .tsv, .parquet); give the folder of the images",
+        ),
+        (["run", "--data", "gs://"], "gs://: names no images; give the folder of the images, gs://BUCKET/PREFIX"),
+        (["run", "--data", "s3://shop/photos"], "s3://shop/photos: names no images; give the folder of the images"),
+        (["predict", "README.md", "--model", "nowhere"], "nowhere: no such folder; give a bundle's folder or models:/"),
+        (["config", "show", "--config", "docs"], "docs: is a directory; name a file in it"),
+        (
             ["drift", "--url", "http://127.0.0.1:1"],
             "http://127.0.0.1:1/drift: no answer (Connection refused); is it running?",
         ),
@@ -73,6 +81,23 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
     for leak in ("Value error", "Errno", "Traceback", "LookupError", ".;"):
         assert leak not in ran.err
     assert list(tmp_path.iterdir()) == [], "a refused verb leaves nothing"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["inspect", "nothing.jpg"], "nothing.jpg: no such file or directory; check the path"),
+        (["inspect", "docs"], "docs: is a directory; name a file in it"),
+        (["run", "--resume"], "Option '--resume' requires an argument; see: aidetect run --help"),
+        (
+            ["--debug", "runs", "show", "--json=3"],
+            "Option '--json' does not take a value; see: aidetect runs show --help",
+        ),
+    ],
+)
+def test_so_it_is_without_settings(aidetect: Aidetect, words: list[str], message: str) -> None:
+    ran = aidetect(*words)
+    assert (ran.code, ran.out, ran.err) == (1, "", f"error: {message}\n")
 
 
 def test_every_verb_shows_its_help_and_refuses_in_one_line_what_it_does_not_know(aidetect: Aidetect) -> None:
