@@ -10,7 +10,7 @@ from tests.docs.conftest import Clone, clone_to
 from tests.docs.test_commands import runs_here
 from tests.e2e.conftest import ROOT
 
-HERE = {"format", "clean", "data", "bench", "soak", "lock"}
+HERE = {"format", "clean", "data", "bench", "soak", "lock", "mutate"}
 
 
 def targets() -> list[str]:
@@ -85,3 +85,10 @@ def test_a_short_soak_and_a_small_benchmark(clone: Clone) -> None:
     assert recipe.returncode == 0, recipe.stdout + recipe.stderr
     assert re.search(r"^blur sigma 2 +\d+\.\d% +\d+\.\d% +[+-]\d+\.\d \[", recipe.stdout, re.MULTILINE)
     assert (clone.folder / "workspace/bench/recipe/evaluation/report.html").stat().st_size > 10_000
+
+
+@pytest.mark.system
+@pytest.mark.nightly
+def test_every_mutant_is_noticed_or_named(clone: Clone) -> None:
+    done = clone.sh("make mutate", timeout_s=7200)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

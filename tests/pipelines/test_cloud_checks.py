@@ -58,6 +58,7 @@ def settings(vertex_settings: list[str], registry: FakeRegistry) -> list[str]:
         "register.project=proj",
         "deploy.project=proj",
         "retrain.state_path=gs://records/retrain.jsonl",
+        "retrain.feedback_path=gs://records/labels/",
     ]
 
 

@@ -98,9 +98,8 @@ class JpegPicture:
         else:
             try:
                 pixels = self._pixels(self._data, size, strict=True)
-            except ValueError as error:
-                if "premature" not in str(error).lower():
-                    self._strip()
+            except ValueError:
+                self._strip()
                 pixels = self._what_is_there(size)
         if self.header.mode == "CMYK":
             # Adobe's convention: stored inverted
@@ -114,22 +113,31 @@ class JpegPicture:
         self._data = front + self._data[self._segments.first_scan :]
 
     def _what_is_there(self, size: Size) -> npt.NDArray[np.uint8]:
-        """The pixels of a file that the decoder warns of, where nearly all of its rows are there."""
+        """The pixels of a file that the decoder may warn of, where nearly all of its rows are there.
+
+        Only its first warning is heard, which may be a harmless one in front of the end of the data.
+        """
         try:
-            pixels = self._pixels(self._data, size, strict=True)
-            share = 1.0 if not self._rare or self._whole(pixels) else self._share_of_rows()
-        except ValueError as error:
-            share = 1.0 if "premature" not in str(error).lower() else self._share_of_rows()
-            pixels = None
+            pixels, warned = self._pixels(self._data, size, strict=True), self._rare
+        except ValueError:
+            pixels, warned = self._pixels(self._data, size, strict=False), True
+        share = self._share_of_rows() if warned and not self._whole(pixels, size) else 1.0
         if share < LEAST_ROWS:
             raise rows_missing("JPEG", share) from None
-        return self._pixels(self._data, size, strict=False) if pixels is None else pixels
+        return pixels
 
-    def _whole(self, pixels: npt.NDArray[np.uint8]) -> bool:
-        """Whether more data would change nothing: the decoder of rare files tells of no warnings."""
+    def _whole(self, pixels: npt.NDArray[np.uint8], size: Size) -> bool:
+        """Whether more data would change nothing."""
         start, end = self._last_scan()
-        more = self._data[start : start + _MORE_BYTES].rstrip(b"\xff")
-        return np.array_equal(pixels, self._pixels(self._data[:end] + more + _END, self.header.size, strict=False))
+        more = self._data[start : min(start + _MORE_BYTES, end)].rstrip(b"\xff")
+        if not more:
+            return False
+        # between two restart intervals nothing is read but a marker, and which one depends on those that were lost
+        restarts = [bytes((0xFF, 0xD0 + n)) for n in range(8)] if self._segments.restarts else []
+        return all(
+            np.array_equal(pixels, self._pixels(self._data[:end] + added + more + _END, size, strict=False))
+            for added in (b"", *restarts)
+        )
 
     def _last_scan(self) -> tuple[int, int]:
         """From where to where the data of the last scan is."""
@@ -162,15 +170,18 @@ class JpegPicture:
         start, end = self._last_scan()
         # an eighth is enough to see where it ends
         width, height = self.header.size
-        size = (width, height) if self._rare or min(width, height) < 256 else (-(-width // 8), -(-height // 8))
+        scale = 1 if self._rare or min(width, height) < 256 else 8
+        size = (-(-width // scale), -(-height // scale))
         whole = self._pixels(self._data[:end] + _END, size, strict=False)
+        # where a block's last bytes show is not where it begins
+        height_of_blocks = 8 * max(down for _, _, down in self._segments.components) // scale
         for dropped in (4, 32, 256, 2048):
             if end - dropped <= start:
                 break
             less = self._pixels(self._data[: end - dropped] + _END, size, strict=False)
             touched = np.flatnonzero((whole != less).reshape(len(whole), -1).any(axis=1))
             if len(touched):
-                return float(touched[0]) / len(whole)
+                return float(touched[0] - touched[0] % height_of_blocks) / len(whole)
         return 0.0
 
 

@@ -23,7 +23,7 @@ _FRAMES: Final = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _KNOWN_FRAMES: Final = frozenset({0xC0, 0xC1, 0xC2})
 """Baseline, extended and progressive with Huffman codes. An arithmetic coder cannot tell that its data is cut short."""
 _COMMENTS: Final = frozenset({*range(0xE0, 0xF0), 0xFE})
-_SOS, _EOI, _TABLES, _EXIF, _PROFILE, _ADOBE = 0xDA, 0xD9, 0xDB, 0xE1, 0xE2, 0xEE
+_SOS, _EOI, _TABLES, _RESTARTS, _EXIF, _PROFILE, _ADOBE = 0xDA, 0xD9, 0xDB, 0xDD, 0xE1, 0xE2, 0xEE
 _ICC: Final = b"ICC_PROFILE\0"
 _GAIN_MAPS: Final = (b"urn:iso:std:iso:ts:21496:-1\0", b"hdrgm:", b"HDRGainMap")
 
@@ -50,6 +50,8 @@ class Segments:
     progressive: bool = False
     tables: dict[int, int] = field(default_factory=dict)
     """Sum of each quantisation table."""
+    restarts: bool = False
+    """Whether the data is cut by restart markers."""
     exif_block: bytes | None = None
     icc: list[tuple[int, int, bytes]] = field(default_factory=list)
     """Number, stated count and content of each part of a profile."""
@@ -134,6 +136,8 @@ def walk(data: bytes) -> Segments:
 def _read(found: Segments, marker: int, data: bytes, start: int, end: int) -> None:
     if marker == _TABLES:
         _read_tables(found, data[start:end])
+    if marker == _RESTARTS:
+        found.restarts = any(data[start:end])
     if marker not in _FRAMES:
         return
     if marker not in _KNOWN_FRAMES or data[start] != 8:

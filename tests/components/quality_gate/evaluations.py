@@ -11,10 +11,12 @@ def metric(value: float, half: float = 0.02) -> Metric:
 
 def scores(n: int = 2000, slices: tuple[Slice, ...] = (), floor: float | None = None, **figures: Metric) -> ScoreSet:
     """Figures of one model; good ones unless named."""
-    wrong, hits = round(0.06 * n), round(0.3985 * n)
-    counts = Confusion(true_real=n - wrong - hits, false_ai=wrong // 2, false_real=wrong - wrong // 2, true_ai=hits)
-    f1 = 2 * hits / (2 * hits + wrong)
-    good = {"accuracy": metric((n - wrong) / n), "f1": metric(f1), "fpr": metric(0.05), "ece": metric(0.03)}
+    wrong, hits, accused = round(0.06 * n), round(0.3985 * n), round(0.0285 * n)
+    cleared = n - wrong - hits
+    counts = Confusion(true_real=cleared, false_ai=accused, false_real=wrong - accused, true_ai=hits)
+    # 94, 93 and 5 % of 2,000
+    shares = {"accuracy": (n - wrong) / n, "f1": 2 * hits / (2 * hits + wrong), "fpr": accused / (accused + cleared)}
+    good = {name: metric(share) for name, share in shares.items()} | {"ece": metric(0.03)}
     return ScoreSet(
         n=n,
         distinct=n,
