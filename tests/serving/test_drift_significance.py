@@ -51,6 +51,16 @@ def test_shares_are_compared_as_pearson_does() -> None:
     assert np.allclose(found.distance, np.abs(windows / 250 - counts / 1000).sum(axis=1) / 2)
 
 
+def test_rare_categories_are_one_and_what_is_just_expected_often_enough_is_none_of_them() -> None:
+    # a quarter of all is the windows', so 5.0 of the third category are expected of each, and of the last two 3 and 4
+    counts = np.array([143, 125, 15, 8, 9])
+    windows = np.array([[40, 44, 5, 4, 7], [35, 53, 5, 4, 3]])
+    found = significance.homogeneity(counts, windows)
+    for p_value, window in zip(found.p_value, windows, strict=True):
+        merged = np.array([[*row[:3], row[3] + row[4]] for row in (counts, window)])
+        assert p_value == pytest.approx(stats.chi2_contingency(merged, correction=False).pvalue)
+
+
 def test_one_odd_file_is_no_alarm_and_many_are() -> None:
     reference = np.array([10_000, 0, 0])
     one, many = significance.homogeneity(reference, np.array([[999, 1, 0], [900, 100, 0]])).p_value

@@ -179,3 +179,47 @@ def test_two_writers_of_a_bucket_lose_nothing(bucket: FakeGcs) -> None:
 def test_bucket_without_an_object_is_refused() -> None:
     with pytest.raises(StageError, match="must be gs://BUCKET/OBJECT"):
         Ledger("gs://ops")
+
+
+def released(before: str | None, after: str, old: str, new: str, action: str = "deploy") -> LedgerEntry:
+    """A promotion where the target names its serving images."""
+    return entry(before, after, action=action).model_copy(update={"from_image": old, "to_image": new})
+
+
+def test_a_version_goes_back_with_the_image_that_served_it() -> None:
+    first = released("1", "2", "i1", "i2")
+    assert (history(first).image, history(first).before("2")) == ("i2", Standing("1", "i1"))
+    # a release of code alone
+    assert history(first, released("2", "2", "i2", "i3")).before("2") == Standing("2", "i2")
+    # what ran in truth counts, where the line knows it
+    assert history(first, released("2", "3", "i9", "i10")).before("3") == Standing("2", "i9")
+    assert history(first, released("2", "3", "", "i10")).before("3") == Standing("2", "i2")
+    # somebody else's promotion, of which there is no line
+    assert history(first, released("7", "8", "i7", "i8")).before("8") == Standing("7", "i7")
+    assert history(first, released("7", "8", "i7", "i8")).served == {"1", "2", "7", "8"}
+    assert history(released(None, "1", "", "i1", "rollback")).withdrawn == set()
+
+
+def test_what_is_begun_is_no_outcome_and_every_line_knows_its_hour(tmp_path: Path) -> None:
+    ledger = Ledger(str(tmp_path / "ledger.jsonl"))
+    ledger.append(entry("1", "2", "begun"))
+    ledger.append(entry("1", "2"))
+    assert [line.outcome for line in ledger.lines()] == ["begun", "promoted"]
+    assert [line.outcome for line in ledger.entries()] == ["promoted"]
+    assert all(line.at.endswith("+00:00") for line in ledger.lines())
+
+
+def test_a_place_is_held_on_disk_only_and_an_unreadable_line_is_named_by_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = tmp_path / "ledger.jsonl"
+    place.write_text('{"no": "entry"}\n')
+    ledger = Ledger(str(place))
+    ledger.append(entry(None, "1"))
+    assert len(ledger.lines()) == 1 and str(place) in caplog.text
+    assert (ledger.held, Ledger("gs://bucket/ledger.jsonl").held) == (True, False)
+    with ledger.exclusive(0.0), pytest.raises(StageError) as told, ledger.exclusive(0.0):
+        pytest.fail("held twice")
+    assert str(told.value).startswith("another promotion is under way")
+    with pytest.raises(StageError, match=r"; set deploy\.ledger_path$"):
+        Ledger("/proc/nowhere/ledger.jsonl").check()

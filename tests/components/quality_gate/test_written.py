@@ -2,11 +2,13 @@
 
 from math import nan
 
-from components.artifacts.evaluation import Metric
+import pytest
+
+from components.artifacts.evaluation import Metric, OutsideClass, OutsideFigures
 from components.artifacts.verdict import Check
 from components.quality_gate.config import GateConfig
 from components.quality_gate.policy import judge
-from tests.components.quality_gate.evaluations import against, cell, check, evaluation, metric, part, scores
+from tests.components.quality_gate.evaluations import against, cell, check, evaluation, metric, names, part, scores
 
 LOOSE = {
     "max_fpr": 0.06,
@@ -113,3 +115,82 @@ def test_what_is_no_number_is_written_as_none_and_refuses() -> None:
     )
     none = check(judge(evaluation(champion=against(metric(0.01, 0.005))), GateConfig()), "champion_slices")
     assert figures(none) == (None, ">=", -0.05, None, None, False, "reported")
+
+
+def photos(label: str, errors: Metric | None) -> OutsideClass:
+    """One class of a folder outside the data."""
+    shares = {"wrong": errors, "confident_errors_by_score": errors, "wrong_decisions": errors}
+    return OutsideClass(
+        label=label, n=50, refused=0, confident_errors=errors, to_review=errors, outside_domain=errors, **shares
+    )
+
+
+def test_errors_outside_the_data_are_held_to_their_limit_by_the_worse_class() -> None:
+    name = "confident_errors_outside"
+    bad, good = photos("real", metric(0.05, 0.01)), photos("ai_generated", metric(0.01, 0.005))
+    judged = evaluation(outside=OutsideFigures(place="beside", classes=(good, bad)))
+    for limit, report_only, outcome in ((0.05, (), "passed"), (0.04, (), "refused"), (0.04, (name,), "reported")):
+        policy = GateConfig.model_validate({"max_confident_errors_outside": limit, "report_only": report_only})
+        found = check(judge(judged, policy), name)
+        assert figures(found) == (0.05, "<=", limit, 0.04, pytest.approx(0.06), outcome != "reported", outcome)
+        assert found.sentence == (
+            f"wrong with high confidence on real photos outside the data 5.0 % (limit {limit * 100:g} %), "
+            "95 % CI 4.0-6.0"
+        )
+    strict = check(judge(judged, GateConfig(max_confident_errors_outside=0.05, use_lower_bound=True)), name)
+    assert (strict.outcome, "by its interval" in strict.sentence) == ("refused", True)
+    unjudged = evaluation(outside=OutsideFigures(place="beside", classes=(good, photos("real", None))))
+    assert check(judge(unjudged, GateConfig(max_confident_errors_outside=0.05)), name).outcome == "refused"
+    for report_only, outcome in (((), "refused"), ((name,), "reported")):
+        policy = GateConfig.model_validate({"max_confident_errors_outside": 0.05, "report_only": report_only})
+        found = check(judge(evaluation(), policy), name)
+        assert figures(found) == (None, "<=", 0.05, None, None, outcome != "reported", outcome)
+        assert found.sentence == "errors outside the data were not measured: set evaluate.outside to a labelled folder"
+    assert name not in names(judge(judged, GateConfig()))
+
+
+def test_a_limit_on_parts_of_which_there_are_none_refuses() -> None:
+    for report_only, outcome in (((), "refused"), (("corruption_fpr",), "reported")):
+        policy = GateConfig.model_validate({"max_worst_corruption_fpr": 0.1, "report_only": report_only})
+        found = check(judge(evaluation(), policy), "corruption_fpr")
+        assert figures(found) == (None, "<=", 0.1, None, None, outcome != "reported", outcome)
+
+
+def test_at_its_very_limit_a_figure_holds() -> None:
+    policy = GateConfig(max_fpr=0.05, max_ece=0.03, min_test_images=2000, leakage_warning_accuracy=0.94)
+    at = evaluation(scores(floor=0.03))
+    verdict = judge(at, policy)
+    assert verdict.passed
+    assert not any("small" in note or "ECE limit" in note for note in verdict.notes)
+    assert [note for note in verdict.notes if "suspiciously" in note] == [
+        "Accuracy 94.0 % is suspiciously high: look for images that train and test share, and for a format or size "
+        "that gives the class away (both are in the report of verify_data)."
+    ]
+    margin = GateConfig().non_inferiority_margin
+    for low, said in ((0.0, "not worse than"), (-margin, "not worse than"), (1e-6, "better than")):
+        difference = Metric(value=0.01, low=low, high=0.02)
+        assert said in judge(evaluation(champion=against(difference)), GateConfig()).headline
+
+
+def test_a_figure_that_is_missing_refuses() -> None:
+    found = scores()
+    without = found.model_copy(update={"metrics": {k: v for k, v in found.metrics.items() if k not in ("f1", "fpr")}})
+    verdict = judge(evaluation(without), GateConfig(max_fpr=0.1))
+    assert [check(verdict, name).outcome for name in ("accuracy", "f1", "fpr")] == ["passed", "refused", "refused"]
+
+
+def test_three_reasons_stand_in_the_headline_and_the_rest_is_counted() -> None:
+    tight = {"min_accuracy": 0.99, "min_f1": 0.99, "max_fpr": 0.01}
+    assert "more" not in judge(evaluation(), GateConfig.model_validate(tight)).headline
+    assert judge(evaluation(), GateConfig.model_validate({**tight, "max_ece": 0.01})).headline.endswith("; and 1 more")
+
+
+def test_notes_say_what_to_do_about_copies_and_of_how_many_photographs() -> None:
+    found = scores().model_copy(update={"distinct": 1990, "units": 400})
+    notes = judge(evaluation(found), GateConfig()).notes
+    assert notes[-2:] == [
+        "10 of the 2,000 test images repeat the pixels of another one; the intervals count what is judged once as one. "
+        "Remove the copies (aidetect data verify names them).",
+        "The 2,000 test images come of 400 photographs: images of one photograph are no independent witnesses, so the "
+        "intervals resample photographs.",
+    ]

@@ -30,6 +30,8 @@ def provenance(declared: str, c2pa: Credentials = NO_CREDENTIALS) -> Provenance:
 
 
 BROKEN = provenance("none", Credentials(present=True, checked=True, broken=True))
+BROKEN_AI = provenance("ai_generated", BROKEN.c2pa)
+BROKEN_EDIT = provenance("ai_edited", BROKEN.c2pa)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,8 @@ BROKEN = provenance("none", Credentials(present=True, checked=True, broken=True)
         (0.1, UNKNOWN, provenance("ai_edited"), "review", ["declared_ai_edited", "score_real"]),
         (0.9, UNKNOWN, provenance("ai_edited"), "likely_ai", ["declared_ai_edited", "score_ai"]),
         (0.1, UNKNOWN, BROKEN, "review", ["credentials_broken", "score_real"]),
+        (0.1, UNKNOWN, BROKEN_AI, "likely_ai", ["declared_ai_generated", "credentials_broken", "score_real"]),
+        (0.1, UNKNOWN, BROKEN_EDIT, "review", ["declared_ai_edited", "credentials_broken", "score_real"]),
     ],
 )
 def test_the_table(probability: float, domain: Domain, said: Provenance, decision: str, codes: list[str]) -> None:
