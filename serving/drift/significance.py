@@ -104,7 +104,7 @@ def homogeneity(reference: Counts, windows: Counts) -> Tested:
     rare_total = np.where(common, 0, total).sum(axis=1)
     rare_expected = rare_total * (n / (n + size))[:, 0]
     share = (n / (n + size))[:, 0]
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(invalid="ignore"):
         cells = np.where(common, (windows - expected) ** 2 / expected, 0.0).sum(axis=1)
         kept = rare_expected >= MIN_EXPECTED
         cells = cells + np.where(kept, (rare_window - rare_expected) ** 2 / rare_expected, 0.0)

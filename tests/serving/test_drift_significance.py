@@ -61,6 +61,7 @@ def test_rare_categories_are_one_and_what_is_just_expected_often_enough_is_none_
         assert p_value == pytest.approx(stats.chi2_contingency(merged, correction=False).pvalue)
 
 
+@pytest.mark.filterwarnings("error")
 def test_one_odd_file_is_no_alarm_and_many_are() -> None:
     reference = np.array([10_000, 0, 0])
     one, many = significance.homogeneity(reference, np.array([[999, 1, 0], [900, 100, 0]])).p_value

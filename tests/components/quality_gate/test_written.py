@@ -156,6 +156,14 @@ def test_a_limit_on_parts_of_which_there_are_none_refuses() -> None:
         assert figures(found) == (None, "<=", 0.1, None, None, outcome != "reported", outcome)
 
 
+def test_nothing_right_at_all_is_the_worst() -> None:
+    cells = [cell("jpeg", "q50", 0.5), cell("blur", "sigma 2", 0.0), cell("jpeg", "q30", 0.7)]
+    found = check(
+        judge(evaluation(robustness=cells), GateConfig(min_worst_corruption_accuracy=0.9)), "corruption_accuracy"
+    )
+    assert (found.value, found.outcome) == (0.0, "refused")
+
+
 def test_at_its_very_limit_a_figure_holds() -> None:
     policy = GateConfig(max_fpr=0.05, max_ece=0.03, min_test_images=2000, leakage_warning_accuracy=0.94)
     at = evaluation(scores(floor=0.03))
