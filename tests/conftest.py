@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from httpx._config import DEFAULT_TIMEOUT_CONFIG
+from hypothesis import settings
 
 from tests.bundles import make_bundle
 from tests.interrupted import interrupted_start as interrupted_start
@@ -20,6 +21,10 @@ from tests.shared import once
 from tests.untraced import untraced
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# a neighbour on the core is no fault of what is tested
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 # httpx gives up after five seconds unless told otherwise: a loaded machine needs longer, and only a hang a minute
 for _phase in ("connect", "read", "write", "pool"):

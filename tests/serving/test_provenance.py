@@ -202,7 +202,7 @@ def test_hostile_bytes_neither_raise_nor_take_long(verifier: Verifier) -> None:
     st.binary(max_size=400),
     st.sampled_from((b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"RIFF....WEBP", b"GIF89a", b"....ftypavif")),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_bytes_have_blocks_within_bounds(body: bytes, head: bytes) -> None:
     found = find_blocks(head + body)
     assert sum(len(block.body) for block in found.found) <= MAX_TOTAL_BYTES

@@ -50,7 +50,7 @@ def test_mcnemar_of_units_counts_every_way_their_differences_could_fall(differen
 
 
 @given(st.integers(0, 1000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_differences_are_exact_antisymmetric_and_in_their_intervals(seed: int) -> None:
     first, second = pair(seed, 150, better=0.2)
     accuracy, f1 = paired_accuracy(first, second, CONFIG), paired_f1(first, second, CONFIG)

@@ -38,7 +38,7 @@ def judged(seed: int, n: int = 300, step: float = 0.25, shift: float = 1.0, rule
 
 
 @given(st.integers(0, 10_000), st.sampled_from([0.01, 0.5, 2.0]), st.floats(-0.5, 2.0))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_score_figures_equal_scikit_learn(seed: int, step: float, shift: float) -> None:
     data = judged(seed, step=step, shift=shift)
     found = Ranking(data, 15).figures(np.ones((1, 300)))
@@ -54,7 +54,7 @@ def test_score_figures_equal_scikit_learn(seed: int, step: float, shift: float) 
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_weights_mean_repetition(seed: int) -> None:
     data = judged(seed, 60)
     ranking = Ranking(data, 10)
@@ -68,7 +68,7 @@ def test_weights_mean_repetition(seed: int) -> None:
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_figures_equal_torchmetrics(seed: int) -> None:
     data = judged(seed, step=0.05)
     y, p = torch.from_numpy(data.positive.astype(np.int64)), torch.from_numpy(data.probabilities)
@@ -85,7 +85,7 @@ def test_figures_equal_torchmetrics(seed: int) -> None:
 
 
 @given(st.integers(0, 10_000), st.integers(2, 20))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_calibration_bins_hold_every_image_and_give_the_error(seed: int, bins: int) -> None:
     data = judged(seed, 200)
     ranking = Ranking(data, bins)
@@ -134,7 +134,7 @@ def test_equal_seeds_give_equal_intervals() -> None:
 
 
 @given(st.integers(0, 1000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_inverted_scores_mirror_the_figures(seed: int) -> None:
     data = judged(seed, step=1e-9)
     mirrored = Judged.of(data.positive, -data.logits, RULE)

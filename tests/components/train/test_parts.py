@@ -40,7 +40,7 @@ def test_the_packaged_imagenet_weights_know_a_photo() -> None:
 
 
 @given(st.integers(16, 200), st.integers(16, 200), st.sampled_from([32, 64, 128]), st.integers(0, 99))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_device_resize_is_the_servers_within_one_level(height: int, width: int, side: int, seed: int) -> None:
     # beyond twice the input the server may shrink by a box filter first; the cache never holds such images
     height, width = min(height, 2 * side), min(width, 2 * side)

@@ -109,7 +109,7 @@ def test_what_was_calibrated_is_what_is_served(gridded: Path, native: Path) -> N
     st.sampled_from((1, 4, 9)),
     st.tuples(st.integers(0, 40), st.integers(0, 40)),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_crops_lie_in_the_photo_are_pixels_of_it_and_reach_its_edges(
     size: tuple[int, int], count: int, margin: tuple[int, int]
 ) -> None:
@@ -134,7 +134,7 @@ def test_crops_lie_in_the_photo_are_pixels_of_it_and_reach_its_edges(
 
 
 @given(st.lists(st.tuples(st.sampled_from(["", "a", "b", "c", "d"]), st.integers(0, 1)), min_size=2, max_size=60))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_pairs_stay_together_and_nothing_is_seen_twice(photos: list[tuple[str, int]]) -> None:
     sources, labels = np.array([s for s, _ in photos]), np.array([label for _, label in photos], dtype=np.float32)
     order = paired_order(sources, labels, (3, 1), 0, 1)

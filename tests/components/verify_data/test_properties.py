@@ -28,7 +28,7 @@ def _as_int(value: imagehash.ImageHash) -> int:
 
 
 @given(seeds)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_hashes_are_those_of_imagehash(seed: int) -> None:
     generator = np.random.default_rng(seed)
     coarse = generator.integers(0, 256, (3, 8, 8)).astype(np.uint8)
@@ -41,7 +41,7 @@ def test_hashes_are_those_of_imagehash(seed: int) -> None:
 
 
 @given(seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_batch_of_small_images_greys_as_pillow_does(seed: int) -> None:
     pixels = np.random.default_rng(seed).integers(0, 256, (32, 32, 3)).astype(np.uint8)
     buffer = io.BytesIO()
@@ -53,7 +53,7 @@ def test_a_batch_of_small_images_greys_as_pillow_does(seed: int) -> None:
 
 
 @given(seeds, st.integers(0, 12), st.integers(2, 120))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_search_finds_exactly_what_comparing_all_finds(seed: int, bits: int, n: int) -> None:
     generator = np.random.default_rng(seed)
     centres = generator.integers(0, 2**64, 6, dtype=np.uint64)
@@ -82,7 +82,7 @@ def test_a_search_that_is_cut_short_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @given(seeds, st.integers(4, 200), st.floats(0.05, 0.5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_copies_never_part_and_order_does_not_matter(seed: int, n: int, fraction: float) -> None:
     generator = np.random.default_rng(seed)
     digests = _digests(generator.integers(0, max(2, n // 2), n))

@@ -120,7 +120,7 @@ def test_a_declared_capture_changes_nothing() -> None:
 
 
 @given(st.floats(0, 1), st.sampled_from(("none", "capture", "ai_edited", "ai_generated")), st.booleans(), st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_statement_lowers_suspicion(probability: float, declared: str, broken: bool, inside: bool) -> None:
     domain = UNKNOWN if inside else OUTSIDE
     verdict = RULE.verdict(probability)
@@ -130,7 +130,7 @@ def test_no_statement_lowers_suspicion(probability: float, declared: str, broken
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.01, 0.2), st.floats(0.01, 0.2))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_bands_keep_their_promise_on_new_photos(seed: int, alpha_real: float, alpha_ai: float) -> None:
     rng = np.random.default_rng(seed)
     labels = np.repeat([0, 1], 400)

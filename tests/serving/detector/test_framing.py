@@ -30,7 +30,7 @@ def canvas(
     st.integers(0, 190),
     st.tuples(*[st.integers(0, 255)] * 3),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_canvas_of_any_colour_gives_the_photo_back(
     left: int, top: int, right: int, bottom: int, colour: tuple[int, int, int]
 ) -> None:

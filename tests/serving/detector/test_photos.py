@@ -32,7 +32,7 @@ from tests.photos import (
     with_segment,
 )
 
-CHEAP = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), max_examples=80)
+CHEAP = settings(derandomize=True, suppress_health_check=list(HealthCheck), max_examples=80)
 
 
 def pixels(data: bytes, target_px: int | None = None) -> np.ndarray:

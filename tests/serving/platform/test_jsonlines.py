@@ -30,7 +30,7 @@ def numbers(lines: LocalLines | CloudLines) -> list[int]:
     return [note.n for note in documents(lines.read(), Note, lines.where)]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     before=st.integers(1, 5),
     after=st.integers(1, 3),

@@ -139,7 +139,7 @@ def test_the_table_counts_what_the_problems_judge(
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 150), st.integers(1, 60), st.floats(0.05, 0.6), st.floats(0.05, 0.35))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_groups_never_part_shares_are_reached_to_a_group_and_something_is_left(
     seed: int, n: int, groups: int, test: float, val: float
 ) -> None:
