@@ -78,9 +78,10 @@ def test_the_champion_answers_on_the_command_line(passed: tuple[Cli, dict[str, A
 
 
 def test_a_failing_stage_fails_the_run_with_its_own_message(tmp_path: Path) -> None:
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    code, record = Cli(tmp_path / "workspace").run("--data", str(empty))
+    unknown = tmp_path / "unknown"
+    unknown.mkdir()
+    (unknown / "notes.txt").write_text("no folder here is named for a class")
+    code, record = Cli(tmp_path / "workspace").run("--data", str(unknown))
     assert (code, record["status"]) == (1, "failed")
-    assert record["error"].startswith("verify_data: ") and str(empty) in record["error"]
+    assert record["error"].startswith("verify_data: ") and str(unknown) in record["error"]
     assert ran(record) == []

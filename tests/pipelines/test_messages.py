@@ -61,6 +61,7 @@ VERBS = "'local', 'docker', 'vertex', 'kubeflow'"
             ["run", "--data", "README.md"],
             "README.md: is no table (.csv, .tsv, .parquet); give the folder of the images",
         ),
+        (["run", "--data", "{tmp}"], ": an empty folder; give the folder of the images, gs://BUCKET/PREFIX"),
         (["run", "--data", "gs://"], "gs://: names no images; give the folder of the images, gs://BUCKET/PREFIX"),
         (["run", "--data", "s3://shop/photos"], "s3://shop/photos: names no images; give the folder of the images"),
         (["predict", "README.md", "--model", "nowhere"], "nowhere: no such folder; give a bundle's folder or models:/"),
@@ -74,6 +75,7 @@ VERBS = "'local', 'docker', 'vertex', 'kubeflow'"
 def test_a_mistake_is_one_line_that_says_what_to_do(
     aidetect: Aidetect, tmp_path: Path, words: list[str], message: str
 ) -> None:
+    words = [word.replace("{tmp}", str(tmp_path)) for word in words]
     ran = aidetect(*words, settings=[f"paths.workspace={tmp_path / 'w'}"] if "shw" not in words[1:] else None)
     assert ran.code == 1
     assert message in ran.err

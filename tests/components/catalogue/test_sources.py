@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import tempfile
 import tracemalloc
 from pathlib import Path
 
@@ -209,12 +210,12 @@ def test_the_processes_of_a_job_leave_nothing_behind(
     pq.write_table(table, tmp_path / "t.parquet")
     for name in ("first", "second"):
         bucket.put(f"gs://shop/tables/{name}.parquet", (tmp_path / "t.parquet").read_bytes())
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
-    monkeypatch.setenv("TMPDIR", str(temporary))
-    done = subprocess.run(
-        command("gs://shop/tables", tmp_path / "out", toy_bundle), cwd=ROOT, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr
-    assert [row["refused_reason"] for row in rows_of(tmp_path / "out")] == [None] * 12
-    assert [path.name for path in temporary.iterdir() if not path.name.startswith("aidetect-matplotlib")] == []
+    # not below pytest's folder: the workers' sockets lie there, whose paths are short
+    with tempfile.TemporaryDirectory(prefix="jobs-") as temporary:
+        monkeypatch.setenv("TMPDIR", temporary)
+        words = command("gs://shop/tables", tmp_path / "out", toy_bundle)
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr
+        assert [row["refused_reason"] for row in rows_of(tmp_path / "out")] == [None] * 12
+        left = [path.name for path in Path(temporary).iterdir()]
+    assert [name for name in left if not name.startswith("aidetect-matplotlib")] == []
