@@ -45,13 +45,13 @@ def run(
         place = data if "://" in data else str(Path(data).expanduser().resolve())
         overrides = [*overrides, f"data.uri={place}"]
         config = config.changed("data", uri=data)
-        if on == "local":
-            require_data(data)
     order = Order(on, profile, tuple(overrides), reason)
     if resume:
         order = Order.again(find_run(config.paths.workspace, resume), tuple(overrides))
         config = configuration(order.profile, list(order.overrides), config_file)
     with summary(summary_file, "aidetect run") as told:
+        if data and on == "local":
+            require_data(data)
         with RunProgress(quiet=as_json) as progress:
             record = launch(config, order, progress, sync)
         told.add(run_markdown(record))

@@ -63,6 +63,10 @@ def test_a_run_that_fails_appends_what_failed(tmp_path: Path, summary: Path) -> 
     (tmp_path / "images").mkdir()
     arguments = ["run", "--json", "--data", str(tmp_path / "images"), "--set", f"paths.workspace={tmp_path}"]
     assert run_app([*arguments, "--summary", str(summary)]) == 1
+    assert f"{tmp_path / 'images'}: an empty folder" in summary.read_text()
+    summary.write_text("# Earlier step\n\n")
+    (tmp_path / "images/notes.txt").write_text("no folder here is named for a class")
+    assert run_app([*arguments, "--summary", str(summary)]) == 1
     text = summary.read_text()
     assert text.startswith("# Earlier step\n\n## Run ")
     assert ": failed\n" in text
