@@ -191,6 +191,8 @@ def test_a_killed_deployment_leaves_no_server(shop: Shop, tmp_path: Path, kill: 
         ],
         stderr=subprocess.PIPE,
         text=True,
+        # slower than who watches it: on a busy machine it was done before it was seen
+        preexec_fn=lambda: os.nice(10),
     )
     watchdog = threading.Timer(300, process.kill)
     watchdog.start()

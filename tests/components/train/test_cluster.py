@@ -295,6 +295,7 @@ def free_port() -> int:
 
 
 @pytest.mark.system
+@pytest.mark.nightly
 def test_two_machines_of_a_job_reach_the_metrics_of_one_though_one_is_killed(
     toy_data: Path, vertex_ai: FakeVertexJobs, tmp_path: Path
 ) -> None:
