@@ -121,23 +121,34 @@ class JpegPicture:
             pixels, warned = self._pixels(self._data, size, strict=True), self._rare
         except ValueError:
             pixels, warned = self._pixels(self._data, size, strict=False), True
-        share = self._share_of_rows() if warned and not self._whole(pixels, size) else 1.0
+        share = self._share_of_rows() if warned and not self._whole(pixels) else 1.0
         if share < LEAST_ROWS:
             raise rows_missing("JPEG", share) from None
         return pixels
 
-    def _whole(self, pixels: npt.NDArray[np.uint8], size: Size) -> bool:
-        """Whether more data would change nothing."""
+    def _whole(self, pixels: npt.NDArray[np.uint8]) -> bool:
+        """Whether more data would change nothing; looked at in small, for `pixels` stay in memory meanwhile."""
         start, end = self._last_scan()
         more = self._data[start : min(start + _MORE_BYTES, end)].rstrip(b"\xff")
         if not more:
             return False
         # between two restart intervals nothing is read but a marker, and which one depends on those that were lost
         restarts = [bytes((0xFF, 0xD0 + n)) for n in range(8)] if self._segments.restarts else []
+        size = self._glance()
+        seen = pixels if pixels.shape[:2] == size[::-1] else self._pixels(self._data, size, strict=False)
         return all(
-            np.array_equal(pixels, self._pixels(self._data[:end] + added + more + _END, size, strict=False))
+            np.array_equal(seen, self._pixels(self._data[:end] + added + more + _END, size, strict=False))
             for added in (b"", *restarts)
         )
+
+    @property
+    def _glance_scale(self) -> int:
+        return 1 if self._rare or min(self.header.size) < 256 else 8
+
+    def _glance(self) -> Size:
+        """An eighth of the size is enough to see where the data ends."""
+        width, height = self.header.size
+        return -(-width // self._glance_scale), -(-height // self._glance_scale)
 
     def _last_scan(self) -> tuple[int, int]:
         """From where to where the data of the last scan is."""
@@ -168,13 +179,10 @@ class JpegPicture:
     def _share_of_rows(self) -> float:
         """Share of the rows above those that the last bytes of the data touch: they are whole."""
         start, end = self._last_scan()
-        # an eighth is enough to see where it ends
-        width, height = self.header.size
-        scale = 1 if self._rare or min(width, height) < 256 else 8
-        size = (-(-width // scale), -(-height // scale))
+        size = self._glance()
         whole = self._pixels(self._data[:end] + _END, size, strict=False)
         # where a block's last bytes show is not where it begins
-        height_of_blocks = 8 * max(down for _, _, down in self._segments.components) // scale
+        height_of_blocks = 8 * max(down for _, _, down in self._segments.components) // self._glance_scale
         for dropped in (4, 32, 256, 2048):
             if end - dropped <= start:
                 break
