@@ -18,6 +18,7 @@ from serving.platform.errors import ImageRefusedError
 
 logger = logging.getLogger(__name__)
 
+_DEFAULT_LIMITS: Final = ImageLimits()
 _TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -93,7 +94,7 @@ def decode(data: bytes, limits: ImageLimits | None = None, target_px: int | None
     Raises:
         ImageRefusedError: empty, of another type, damaged, too large or too small.
     """
-    limits = limits or ImageLimits()
+    limits = limits or _DEFAULT_LIMITS
     limits.check_bytes(len(data))
     fmt = sniff(data)
     if fmt is None:

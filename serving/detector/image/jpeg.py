@@ -165,8 +165,10 @@ class JpegPicture:
         width, height = self.header.size
         if target_px is None or self._rare:
             return width, height
-        least = max(1, JPEG_DRAFT_FACTOR * target_px)
-        factor = next((f for f in (8, 4, 2) if min(width, height) // least >= f), 1)
+        fits = min(width, height) // max(1, JPEG_DRAFT_FACTOR * target_px)
+        if fits < 2:
+            return width, height
+        factor = next(f for f in (8, 4, 2) if fits >= f)
         return -(-width // factor), -(-height // factor)
 
     def _pixels(self, data: bytes, size: Size, *, strict: bool) -> npt.NDArray[np.uint8]:

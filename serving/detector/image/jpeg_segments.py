@@ -67,7 +67,9 @@ class Segments:
 
     def profile(self) -> bytes | None:
         """The profile, where its parts are as they say; of a profile in one part, the first such part."""
-        if self.icc and self.icc[0][1] == 1:
+        if not self.icc:
+            return None
+        if self.icc[0][1] == 1:
             return self.icc[0][2]
         parts = {number: body for number, _, body in self.icc}
         whole = sorted(parts) == list(range(1, len(self.icc) + 1))
@@ -104,9 +106,7 @@ def walk(data: bytes) -> Segments:
     """
     found = Segments()
     at, seen = 2, 0
-    # a marker may be filled up with any number of FF in front: passed over at memory speed
-    while (marked := _MARKED.search(data, at)) is not None:
-        at = marked.end()
+    while (at := _after_marker(data, at)) >= 0:
         marker = data[at - 1]
         seen += 1
         if seen > MAX_SEGMENTS:
@@ -133,12 +133,22 @@ def walk(data: bytes) -> Segments:
     return found
 
 
+def _after_marker(data: bytes, at: int) -> int:
+    """Offset behind the next marker from `at` on; -1 where there is none."""
+    # nearly every marker stands where the segment before it ends
+    if data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] not in (b"", b"\xff"):
+        return at + 2
+    # it may be filled up with any number of FF in front: passed over at memory speed
+    marked = _MARKED.search(data, at)
+    return marked.end() if marked else -1
+
+
 def _read(found: Segments, marker: int, data: bytes, start: int, end: int) -> None:
-    if marker == _TABLES:
-        _read_tables(found, data[start:end])
-    if marker == _RESTARTS:
-        found.restarts = any(data[start:end])
     if marker not in _FRAMES:
+        if marker == _TABLES:
+            _read_tables(found, data[start:end])
+        elif marker == _RESTARTS:
+            found.restarts = any(data[start:end])
         return
     if marker not in _KNOWN_FRAMES or data[start] != 8:
         raise ImageRefusedError(
