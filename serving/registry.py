@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from serving.detector.bundle import RELEASE, read_manifest, verify
-from serving.platform import cloud_storage
+from serving.platform import cloud_storage, mlflow_files
 from serving.platform.errors import BundleError, ModelNotFoundError, RegistryMissingError, StageError, one_line
 from serving.platform.mlflow_sign_in import sign_in
 from serving.registry_file import ARTIFACTS, SQLITE, read_versions
@@ -155,12 +155,11 @@ def _from_mlflow(uri: str, cache_dir: Path, tracking_uri: str) -> ResolvedModel:
         if beside is not None:
             shutil.copytree(beside, folder / "bundle")
             return
-        from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
 
         try:
-            download_artifacts(artifact_uri=found.source, dst_path=str(folder), tracking_uri=tracking_uri or None)
-        except (MlflowException, OSError) as error:
+            mlflow_files.fetch(str(found.source), folder, tracking_uri)
+        except (MlflowException, StageError, OSError) as error:
             raise ModelNotFoundError(f"{uri}: version {found.version} cannot be read: {one_line(error)}") from error
 
     # the number alone is no identity: another registry, or one made anew, has a version 1 too

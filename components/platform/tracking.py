@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from components.artifacts.context import RunContext
 from components.platform.registry import open_client
+from serving.platform import mlflow_files
 from serving.platform.errors import StageError, one_line
 
 if TYPE_CHECKING:
@@ -47,18 +48,18 @@ def fetch_recorded(tracking_uri: str, experiment: str, run_id: str, folder: str,
     Raises:
         StageError: no such run, nothing stored for it, or the tracking server cannot be reached.
     """
-    from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
     missing = f"MLflow at {tracking_uri} holds no {folder} of run {run_id}"
     try:
         found = find_run(open_client(tracking_uri), experiment, run_id)
-        if found is None:
-            raise StageError(missing)
         to.mkdir(parents=True, exist_ok=True)
-        return Path(download_artifacts(f"runs:/{found}/{folder}", dst_path=str(to), tracking_uri=tracking_uri))
-    except (MlflowException, OSError) as error:
+        fetched = mlflow_files.fetch(f"runs:/{found}/{folder}", to, tracking_uri) if found else None
+    except (MlflowException, StageError, OSError) as error:
         raise StageError(f"{missing}: {one_line(error)}") from error
+    if fetched is None:
+        raise StageError(missing)
+    return fetched
 
 
 def record(

@@ -87,12 +87,21 @@ def bundle_objects(uri: str) -> "list[Blob]":
     for blob in objects(uri):
         found.append(blob)
         size += blob.size or 0
-        if len(found) > MOST_FILES or size > MOST_BYTES:
-            raise StageError(
-                f"it holds more than a model does (at most {MOST_FILES:,} files and {MOST_BYTES >> 30} GiB in all); "
-                "name the folder of one bundle"
-            )
+        refuse_more_than_a_model(len(found), size)
     return found
+
+
+def refuse_more_than_a_model(files: int, size: int) -> None:
+    """Refuse a folder of so many files and bytes before any of it is downloaded.
+
+    Raises:
+        StageError: no model has as many.
+    """
+    if files > MOST_FILES or size > MOST_BYTES:
+        raise StageError(
+            f"it holds more than a model does (at most {MOST_FILES:,} files and {MOST_BYTES >> 30} GiB in all); "
+            "name the folder of one bundle"
+        )
 
 
 def fetch(found: "Iterable[Blob]", uri: str, to: Path, timeout_s: float = RETRY_S) -> None:

@@ -15,7 +15,8 @@ from components.artifacts.model_version import CHALLENGER, CHAMPION, RELEASE_FIL
 from components.platform.registry import Registry, list_models
 from components.platform.tracking import fetch_recorded, record
 from serving.detector.bundle import RELEASE, read_manifest, verify
-from serving.platform.errors import StageError
+from serving.platform import cloud_storage
+from serving.platform.errors import ModelNotFoundError, StageError
 from serving.registry import resolve
 from tests.bundles import make_bundle
 from tests.fakes.servers import free_port
@@ -55,7 +56,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Iterator
 
 
 @pytest.mark.system
-def test_a_version_over_http_is_whole_found_and_served(server: str, toy_bundle: Path, tmp_path: Path) -> None:
+def test_a_version_over_http_is_whole_found_and_served(
+    server: str, toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     context = make_context(tmp_path, tracking_uri=server, artifact_root="")
     first = registered(tmp_path / "1", toy_bundle, context)
     assert (first.version, first.tracking_uri) == ("1", server)
@@ -67,6 +70,14 @@ def test_a_version_over_http_is_whole_found_and_served(server: str, toy_bundle: 
         "1": (CHAMPION,),
         second.version: (CHALLENGER,),
     }
+    for name, most in (("MOST_FILES", 3), ("MOST_BYTES", 1_000)):
+        with (
+            monkeypatch.context() as bounded,
+            pytest.raises(ModelNotFoundError, match=r"version 1 .* more than a model"),
+        ):
+            bounded.setattr(cloud_storage, name, most)
+            resolve(f"models:/{context.model_name}@{CHAMPION}", tmp_path / "cache", server)
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     found = resolve(f"models:/{context.model_name}@{CHAMPION}", tmp_path / "cache", server)
     assert found.version == "1"
     assert verify(found.folder).digest == read_manifest(toy_bundle).digest
