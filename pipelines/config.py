@@ -6,6 +6,7 @@ Precedence, last wins: `base` in the file, the profile, `AIDETECT_SECTION__KEY` 
 import difflib
 import os
 import re
+import reprlib
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -40,6 +41,9 @@ _PATHS: Final = (
 """Keys that hold a path of this disk, with their defaults; `checkpoint_dir` and its like are within the workspace."""
 _ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.-]*:")
 """`gs://`, `hf://`, `models:/`: no path of this disk."""
+_MOST_BYTES: Final = 1 << 20
+_SHORT: Final = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 200
 
 
 def load_config(
@@ -67,8 +71,11 @@ def load_config(
     if profile not in profiles:
         raise ConfigError(f"unknown profile {profile!r} in {path}; it has: {', '.join(profiles) or 'none'}")
     merged: dict[str, Any] = {}
-    _merge(merged, document.get("base") or {})
-    _merge(merged, profiles[profile] or {})
+    try:
+        _merge(merged, document.get("base") or {})
+        _merge(merged, profiles[profile] or {})
+    except RecursionError:
+        raise ConfigError(f"{path}: a section holds itself by an anchor; write it out") from None
     _against(path.parent, merged)
     for key, text in _from_environment(os.environ if environ is None else environ):
         _assign(merged, key, _value(key, text, key))
@@ -99,7 +106,11 @@ def find_config() -> Path:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(path.read_text())
+        with path.open("rb") as file:
+            text = file.read(_MOST_BYTES + 1)
+        if len(text) > _MOST_BYTES:
+            raise ConfigError(f"{path}: more than {_MOST_BYTES >> 20} MiB, which no configuration has; pass --config")
+        document = _parsed(text.decode())
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file; run from the project's folder or pass --config") from error
     except OSError as error:
@@ -110,7 +121,24 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict) or not set(document) <= {"base", "profiles"}:
         raise ConfigError(f"{path}: expected the two sections `base` and `profiles` at the top")
+    profiles = document.get("profiles") or {}
+    layers = {"base": document.get("base"), "profiles": profiles}
+    if isinstance(profiles, dict):
+        layers |= {f"profiles.{name}": layer for name, layer in profiles.items()}
+    for name, layer in layers.items():
+        if layer is not None and not isinstance(layer, dict):
+            raise ConfigError(
+                f"{path}: `{name}` holds {type(layer).__name__}, not sections; write `section: {{key: value}}`"
+            )
     return document
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except RecursionError:
+        # of its depth, or of an anchor that holds itself
+        raise yaml.YAMLError("nested too deeply") from None
 
 
 def _against(folder: Path, document: dict[str, Any]) -> None:
@@ -137,7 +165,7 @@ def _value(key: str, text: str, where: str) -> Any:
     if _takes_text(key):
         return text
     try:
-        return yaml.safe_load(text)
+        return _parsed(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: the value is not valid YAML") from error
 
@@ -182,7 +210,7 @@ def _explain(error: ValidationError) -> str:
             lines.append(f"{key}: unknown key{_suggestion(detail['loc'])}")
         else:
             said = detail["msg"].removeprefix("Value error, ")
-            lines.append(f"{key}: {said[0].lower()}{said[1:]} (got {detail['input']!r})")
+            lines.append(f"{key}: {said[0].lower()}{said[1:]} (got {_SHORT.repr(detail['input'])})")
     return "; ".join(lines)
 
 

@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.settings.names import STAGES, TASKS, PipelineName, Task
-from serving.platform.errors import RunError
+from serving.platform.errors import RunError, one_line
 
 RUN_JSON: Final = "run.json"
 PIPELINE_FILE: Final = "pipeline.json"
@@ -22,6 +22,8 @@ REUSED_FILE: Final = "reused.json"
 """KFP's name of each stage that is taken over from an earlier run -> its folder there."""
 _LOCK: Final = "run.lock"
 _SHOWN: Final = 5
+_RECORD_BYTES: Final = 8 << 20
+_IDENTITY: Final = r"^\w[\w.-]*$"
 
 StageStatus = Literal["pending", "running", "succeeded", "failed"]
 RunStatus = Literal[
@@ -57,7 +59,8 @@ class RunRecord(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    run_id: str
+    run_id: str = Field(pattern=_IDENTITY)
+    """Also the name of its folder."""
     pipeline: PipelineName = "training"
     target: str
     profile: str
@@ -183,18 +186,35 @@ def new_run(
     return record
 
 
-def list_runs(workspace: Path) -> Iterator[RunRecord]:
-    """Records of all runs in a workspace, newest first; folders without a readable record are passed over."""
+def list_runs(workspace: Path, damaged: list[RunError] | None = None) -> Iterator[RunRecord]:
+    """Records of all runs in a workspace, newest first.
+
+    Args:
+        workspace: the folder that has `runs`.
+        damaged: gets what is wrong with each record that cannot be read, and is passed over.
+    """
     for path in sorted((workspace / "runs").glob(f"*/{RUN_JSON}"), key=os.path.getmtime, reverse=True):
         try:
-            record = RunRecord.model_validate(json.loads(path.read_text()))
-        except ValueError:
+            record = _read(path)
+        except RunError as error:
+            if damaged is not None:
+                damaged.append(error)
             continue
         _rebase(record, path.resolve().parent)
         if record.status == "running" and not _is_held(path.parent):
             record.status = "lost"
             record.error = record.error or "its process ended without a word (killed, or the machine went down)"
         yield record
+
+
+def _read(path: Path) -> RunRecord:
+    """One record as it was written; raises RunError with what is wrong with it."""
+    try:
+        if path.stat().st_size > _RECORD_BYTES:
+            raise ValueError(f"larger than any record ({_RECORD_BYTES >> 20} MiB)")
+        return RunRecord.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: damaged: {one_line(error)}; bring it back, or delete the run's folder") from error
 
 
 def _rebase(record: RunRecord, here: Path) -> None:
@@ -212,12 +232,17 @@ def find_run(workspace: Path, run_id: str) -> RunRecord:
     """Record of one run.
 
     Raises:
-        RunError: there is no such run; names the newest there are.
+        RunError: there is no such run, with the newest there are; or its record is damaged.
     """
-    records = list(list_runs(workspace))
+    damaged: list[RunError] = []
+    records = list(list_runs(workspace, damaged))
     for record in records:
         if record.run_id == run_id:
             return record
+    place = f"{workspace / 'runs' / run_id / RUN_JSON}:"
+    for error in damaged:
+        if str(error).startswith(place):
+            raise error
     known = ", ".join(record.run_id for record in records[:_SHOWN])
     hint = f"the newest are: {known}; all: aidetect runs" if known else "there are none yet; start one: aidetect run"
     raise RunError(f"no run {run_id!r} in {workspace / 'runs'}; {hint}")

@@ -85,7 +85,7 @@ def _read(path: Path) -> dict[str, str] | None:
         document = json.loads(path.read_text())
         datetime.fromisoformat(document["started_at"])
         return {"status": document["status"], "started_at": document["started_at"]}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None  # half a record, or another program's: not worth an outage
 
 

@@ -11,7 +11,9 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
+from serving.platform.errors import StageError, one_line
 from serving.platform.frozen import Frozen
 
 DATASET_JSON: Final = "dataset.json"
@@ -62,14 +64,21 @@ class DatasetSummary(Frozen):
 
 
 class Dataset:
-    """Reader of a packed dataset folder."""
+    """Reader of a packed dataset folder.
+
+    Raises:
+        StageError: it is none, or its summary is damaged.
+    """
 
     def __init__(self, folder: Path) -> None:
         path = folder / DATASET_JSON
         if not path.is_file():
-            raise FileNotFoundError(f"{folder}: no {DATASET_JSON}; not a dataset packed by verify_data")
+            raise StageError(f"{folder}: no {DATASET_JSON}; not a dataset packed by verify_data: run it first")
         self.folder = folder
-        self.summary = DatasetSummary.model_validate_json(path.read_text())
+        try:
+            self.summary = DatasetSummary.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise StageError(f"{path}: damaged: {one_line(error)}; run verify_data again") from error
 
     def has(self, split: str) -> bool:
         """Whether the split exists and holds rows."""

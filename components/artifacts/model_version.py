@@ -65,7 +65,7 @@ def read_model_version(folder: Path) -> ModelVersion:
     """
     path = folder / MODEL_VERSION_JSON
     try:
-        return ModelVersion.model_validate_json(path.read_text())
+        return ModelVersion.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise StageError(f"{path}: no readable model version; run register first") from error
 
@@ -86,6 +86,6 @@ def read_release(bundle: Path) -> Release:
     """
     path = bundle / RELEASE / RELEASE_JSON
     try:
-        return Release.model_validate_json(path.read_text())
+        return Release.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise StageError(f"{path}: no release record; only versions made by register may be deployed") from error

@@ -7,7 +7,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from pydantic import ValidationError
 
 from components.artifacts.context import RunContext
 from components.artifacts.dataset import TEST, UNSEEN, Dataset
@@ -28,7 +27,7 @@ from components.evaluate.slices import Frame, groups, units_of
 from components.platform.tracking import record
 from serving.detector.detector import Detector
 from serving.detector.labels import LABELS
-from serving.platform.errors import BundleError, StageError, one_line
+from serving.platform.errors import BundleError, StageError
 
 
 @dataclass(frozen=True)
@@ -113,10 +112,8 @@ def _prepare(
 ) -> tuple[Bench, str]:
     try:
         candidate, data = Detector.load(bundle), Dataset(dataset)
-    except (BundleError, FileNotFoundError) as error:
+    except BundleError as error:
         raise StageError(f"{error}; run the stage that makes it again") from error
-    except ValidationError as error:
-        raise StageError(f"{dataset}: damaged: {one_line(error)}; run verify_data again") from error
     test = _test_frame(data)
     champion, note = find_champion(config, context, cache_dir)
     detectors = [candidate] if champion is None else [candidate, champion.detector]

@@ -72,10 +72,7 @@ def train(
     started = time.monotonic()
     if (out / MANIFEST).exists():
         raise StageError(f"{out}: there is a bundle already; give an empty folder")
-    try:
-        packed = Dataset(dataset)
-    except (FileNotFoundError, ValueError) as error:
-        raise StageError(str(error)) from error
+    packed = Dataset(dataset)
     # SIGTERM is how a container is preempted: the decoded images must not stay on its disk
     with sigterm_raises(), joined(Launch.from_environment(), config.device) as ranks:
         prepare_device(config, ranks, usable_cores())

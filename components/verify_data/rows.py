@@ -157,9 +157,11 @@ def _first(schema: pa.Schema, candidates: Sequence[str], what: str, where: str) 
 
 
 def _class_names(schema: pa.Schema, label: str) -> Sequence[str] | None:
-    document = (schema.metadata or {}).get(b"huggingface")
-    if document is None:
+    """What Hugging Face's metadata calls the classes; None where it is not there or tells of no names."""
+    document = (schema.metadata or {}).get(b"huggingface", b"")
+    try:
+        names = json.loads(document)["info"]["features"][label]["names"]
+    except (ValueError, TypeError, LookupError, RecursionError):
         return None
-    feature = json.loads(document).get("info", {}).get("features", {}).get(label, {})
-    names: Sequence[str] | None = feature.get("names")
-    return names
+    told = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+    return names if told else None

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from pipelines.runs import RunRecord
     from pipelines.settings.pipeline import PipelineConfig
+    from serving.platform.errors import RunError
 
 runs_app = typer.Typer(help="Runs of the pipeline: those of this workspace, here and in the cloud.")
 
@@ -112,13 +113,17 @@ def runs_cancel(
 def _list(config: "PipelineConfig", as_json: bool) -> None:
     from pipelines.runs import list_runs
 
-    records = list(list_runs(config.paths.workspace))
+    damaged: list[RunError] = []
+    records = list(list_runs(config.paths.workspace, damaged))
+    for error in damaged:
+        typer.echo(f"left out: {error}", err=True)
     if as_json:
         typer.echo(json.dumps([record.model_dump(mode="json") for record in records], indent=1))
         return
     from pipelines.cli.summary import print_runs
 
-    print_runs(records)
+    if records or not damaged:
+        print_runs(records)
 
 
 def _find(

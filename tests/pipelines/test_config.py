@@ -62,6 +62,38 @@ def test_mistakes_in_the_file(tmp_path: Path) -> None:
         load_config("staging", file=FILE)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("base: " + "[" * 20_000, "nested too deeply"),
+        ("base: &a {train: *a}\nprofiles: {sample: *a}", "holds itself by an anchor"),
+        ("base: 5\nprofiles: {sample: {}}", "`base` holds int, not sections"),
+        ("profiles: [sample]", "`profiles` holds list, not sections"),
+        ("profiles: {sample: [1]}", "`profiles.sample` holds list, not sections"),
+        ("#" * 2_000_000, "more than 1 MiB"),
+        (
+            "base: {train: {epochs: &a [x, x]}}\nprofiles: {sample: {train: {epochs: [*a, *a]}}}".replace(
+                "&a [x, x]", "&a " + "[" * 40 + "]" * 40
+            ),
+            "train.epochs: input should be a valid integer (got [[[[",
+        ),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_one_short_line(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_config("sample", file=file, environ={})
+    assert message in str(error.value)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("value", ["[" * 5_000, "{a: " * 3_000])
+def test_a_value_that_is_nested_for_ever_is_refused(value: str) -> None:
+    with pytest.raises(ConfigError, match="the value is not valid YAML"):
+        load_config("sample", file=FILE, environ={"AIDETECT_TRAIN__EPOCHS": value})
+
+
 def test_unknown_environment_key_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"train\.epoch: unknown key"):
         load_config("sample", file=FILE, environ={"AIDETECT_TRAIN__EPOCH": "3"})

@@ -224,6 +224,30 @@ def test_an_unknown_run_names_the_newest(tmp_path: Path) -> None:
     assert str(error.value).count(records[0].run_id[:8]) == 5
 
 
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b'{"run_id":', "Invalid JSON"),
+        (b"[1]", "should be an object"),
+        (b"[" * 200_000, "recursion limit"),
+        (b"\0" * (9 << 20), "larger than any record"),
+        (b'{"run_id": "../x", "target": "local", "profile": "p", "started_at": "", "folder": ""}', "run_id"),
+    ],
+)
+def test_a_damaged_record_is_named_not_left_out(
+    tmp_path: Path, aidetect: Aidetect, content: bytes, problem: str
+) -> None:
+    record = new_run(tmp_path, "local", "sample", "manual", "c0ffee")
+    whole = new_run(tmp_path, "local", "sample", "manual", "c0ffee")
+    (Path(record.folder) / "run.json").write_bytes(content)
+    listed = aidetect("runs", settings=[f"paths.workspace={tmp_path}"])
+    assert (listed.code, whole.run_id in listed.out) == (0, True)
+    assert f"left out: {record.folder}/run.json: damaged: " in listed.err and problem in listed.err
+    shown = aidetect("runs", "show", record.run_id, settings=[f"paths.workspace={tmp_path}"])
+    assert shown.code == 1 and f"{record.run_id}/run.json: damaged: " in shown.err
+    assert "\n" not in shown.err.strip() and len(shown.err) < 500
+
+
 @pytest.fixture
 def finished(tmp_path: Path) -> RunRecord:
     record = new_run(tmp_path, "local", "sample", "drift: a long reason that does not fit in its column", "c0ffee")
