@@ -17,7 +17,7 @@ from components.catalogue.config import CatalogueConfig
 from components.catalogue.merchant import LINKS, NAMES, items_of
 from serving.platform.errors import SourceError, system_error
 
-Kind = Literal["path", "url", "gs", "row"]
+Kind = Literal["path", "url", "gs", "row", "none"]
 
 PARQUET: Final = ".parquet"
 FEEDS: Final = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".xml", ".rss", ".atom")
@@ -29,6 +29,9 @@ _MAX_LINE: Final = 2**20
 _MAX_COLUMNS: Final = 2000
 _LINKS: Final = 20
 """Addresses taken from one cell at most; Google allows ten."""
+_LONGEST: Final = 8192
+_SHOWN: Final = 500
+"""Characters of an address, and of a row's name, that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,8 @@ class Entry:
     """What people know it by: path, address, or `file.parquet#row`."""
     kind: Kind
     place: bytes
-    """Where its bytes lie: absolute path (as the file system spells it), address, `gs://` name, or the Parquet file."""
+    """Where its bytes lie: absolute path (as the file system spells it), address, `gs://` name, or the Parquet file; of
+    the kind `none`, the reason for which there are none."""
     row: int = -1
     """Row of the Parquet file."""
 
@@ -149,7 +153,7 @@ def _rows_of(path: Path, file: pq.ParquetFile, config: CatalogueConfig) -> Itera
         ids = (value for batch in file.iter_batches(8192, columns=[key]) for value in batch.column(0).to_pylist())
     for number, value in enumerate(ids):
         uri = f"{path.name}#{number}"
-        yield Entry(uri if value is None else str(value)[:500], uri, "row", place, number)
+        yield Entry(uri if value is None else str(value)[:_SHOWN], uri, "row", place, number)
 
 
 def _of_feed(path: Path, config: CatalogueConfig) -> Iterator[Entry]:
@@ -267,18 +271,25 @@ def _of_records(
     key = _id_column(path, names, config)
     root = Path(config.paths_root or path.parent).resolve()
     for number, row in enumerate(rows, 1):
-        name = str(row.get(key) or f"row {number}") if key else f"row {number}"
-        for column in links:
-            for index, link in enumerate(_links(row.get(column), split=column in MERCHANT)):
+        name = (str(row.get(key) or f"row {number}") if key else f"row {number}")[:_SHOWN]
+        found = {column: _links(row.get(column), split=column in MERCHANT) for column in links}
+        if not any(found.values()):
+            yield Entry(name, "", "none", b"no_photo")
+        for column, cell in found.items():
+            for index, link in enumerate(cell[:_LINKS]):
                 shown = name if column == links[0] and index == 0 else f"{name}#{column}/{index + 1}"
-                yield _linked(shown[:500], link, root)
+                yield _linked(shown[:_SHOWN], link, root)
+            if len(cell) > _LINKS:
+                yield Entry(f"{name}#{column}/{_LINKS + 1}"[:_SHOWN], "", "none", b"too_many_links")
 
 
 def _links(cell: Any, split: bool) -> list[str]:
+    """The addresses of a cell, and one more than are taken where there are more."""
     if cell is None:
         return []
     values = cell if isinstance(cell, list) else str(cell).split(",") if split else [str(cell)]
-    return [str(value).strip()[:8192] for value in values if str(value).strip()][:_LINKS]
+    named = (text[:_LONGEST] for value in values if (text := str(value).strip()))
+    return list(islice(named, _LINKS + 1))
 
 
 def _linked(name: str, link: str, root: Path) -> Entry:

@@ -94,11 +94,15 @@ class Photos:
 
     def _guarded(self, entry: Entry) -> bytes | UnreadPhotoError:
         try:
-            return {"path": self._file, "url": self._fetched, "gs": self._object}[entry.kind](entry.place)
+            read = {"path": self._file, "url": self._fetched, "gs": self._object, "none": self._nothing}[entry.kind]
+            return read(entry.place)
         except UnreadPhotoError as error:
             return error
         except FetchRefusedError as error:
             return UnreadPhotoError(error.reason)
+
+    def _nothing(self, reason: bytes) -> bytes:
+        raise UnreadPhotoError(reason.decode())
 
     def _fetched(self, place: bytes) -> bytes:
         return self._fetcher.get(place.decode())

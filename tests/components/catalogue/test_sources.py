@@ -115,6 +115,32 @@ def test_an_xml_feed_is_read_as_a_stream_and_its_texts_are_cut(tmp_path: Path) -
     assert peak < 4 * 2**20
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("f.csv", "id,image_link,additional_image_link\n1,a.jpg\n2\n\n3,,\n4, ,b.jpg\n5,{many},\n"),
+        (
+            "f.jsonl",
+            '{"id": 1, "image_link": "a.jpg"}\n{"id": 2}\n{"id": 3, "image_link": []}\n'
+            '{"id": 4, "additional_image_link": "b.jpg"}\n{"id": 5, "image_link": "{many}"}\n',
+        ),
+    ],
+)
+def test_a_row_without_a_photo_is_a_row_and_so_is_what_is_more_than_is_taken(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    many = ",".join(["x.jpg"] * 25)
+    (tmp_path / name).write_text(text.replace("{many}", many if name.endswith("jsonl") else f'"{many}"'))
+    found = list(entries_of(str(tmp_path / name), CatalogueConfig()))
+    assert [(entry.id, entry.place) for entry in found if entry.kind == "none"] == [
+        ("2", b"no_photo"),
+        ("3", b"no_photo"),
+        ("5#image_link/21", b"too_many_links"),
+    ]
+    assert [entry.id for entry in found if entry.kind == "path"][:3] == ["1", "4#additional_image_link/1", "5"]
+    assert len(found) == 2 + 3 + 20
+
+
 def test_a_feed_reads_nothing_outside_its_folder(photos: Path, toy_bundle: Path, tmp_path: Path) -> None:
     inside = tmp_path / "feed"
     inside.mkdir()
