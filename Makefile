@@ -142,6 +142,7 @@ lint: $(STAMP) ## Check style, types, the import rules and for dead code
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/python -m infra.notebook_types
 	@$(BIN)/lint-imports
 	@$(BIN)/vulture
 

@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image, ImageCms, PngImagePlugin
 
+from serving.detector.image import decode
+
 SAMPLE: Final = Path(__file__).resolve().parent.parent / "data" / "sample" / "test.parquet"
 
 
@@ -41,6 +43,11 @@ def saved(fmt: str, image: Image.Image | None = None, **options: object) -> byte
     buffer = io.BytesIO()
     (image or photo()).save(buffer, fmt, **options)
     return buffer.getvalue()
+
+
+def pixels(data: bytes, target_px: int | None = None) -> np.ndarray:
+    """A file as the detector decodes it, (height, width, 3), in numbers that can be subtracted."""
+    return np.asarray(decode(data, target_px=target_px).rgb).astype(np.int16)
 
 
 def chunk(kind: bytes, body: bytes, broken: bool = False) -> bytes:

@@ -74,18 +74,10 @@ def export_bundle(
     Raises:
         StageError: the exported graph does not reproduce the trained network.
     """
-    from safetensors.numpy import save_file as save_arrays
-    from safetensors.torch import save_file
-
     from components.train.card import model_card
 
     folder.mkdir(parents=True)
-    write_onnx(network, fitted.model, config.input_px, folder / bundle.MODEL)
-    save_file({k: v.contiguous() for k, v in fitted.model.state_dict().items()}, folder / bundle.WEIGHTS)
-    linear = linear_head(fitted.model)
-    head = {"weight": linear.weight.detach().numpy(), "bias": linear.bias.detach().numpy()}
-    save_arrays(head, folder / bundle.HEAD)
-
+    head = _write_network(folder, network, fitted, config.input_px)
     engine = Engine(folder / bundle.MODEL, threads)
     logits, head_gap = _score_by_graph(engine, validation.inputs, head)
     parity = _prove(logits, head_gap, network, fitted, validation)
@@ -134,6 +126,19 @@ def publish(folder: Path, out: Path) -> None:
         shutil.copyfile(path, target)
     shutil.copyfile(folder / bundle.MANIFEST, out / f".{bundle.MANIFEST}")
     (out / f".{bundle.MANIFEST}").replace(out / bundle.MANIFEST)
+
+
+def _write_network(folder: Path, network: Network, fitted: Fitted, input_px: int) -> dict[str, Floats]:
+    """Graph, weights and head as files; the head's `weight` (1, channels) and `bias` (1,)."""
+    from safetensors.numpy import save_file as save_arrays
+    from safetensors.torch import save_file
+
+    write_onnx(network, fitted.model, input_px, folder / bundle.MODEL)
+    save_file({k: v.contiguous() for k, v in fitted.model.state_dict().items()}, folder / bundle.WEIGHTS)
+    linear = linear_head(fitted.model)
+    head = {"weight": linear.weight.detach().numpy(), "bias": linear.bias.detach().numpy()}
+    save_arrays(head, folder / bundle.HEAD)
+    return head
 
 
 def _score_by_graph(engine: Engine, inputs: "Pixels", head: dict[str, Floats]) -> tuple[Floats, float]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from docs.generate.notebook import SMALL as KEPT_RUN
+from infra.notebook_types import code
 from serving.detector.bundle import verify
 from tests.e2e.conftest import ROOT, SMALL
 from tests.fakes.gcs import FakeGcs
@@ -26,11 +27,11 @@ def source(cell: dict[str, Any]) -> str:
 
 
 def test_it_is_shipped_with_what_one_small_run_showed() -> None:
-    code = cells("code")
-    assert len(code) > 5
-    counts = [cell["execution_count"] for cell in code]
-    assert counts == list(range(counts[0], counts[0] + len(code))), "every cell of one run, in order"
-    outputs = [output for cell in code for output in cell["outputs"]]
+    written = cells("code")
+    assert len(written) > 5
+    counts = [cell["execution_count"] for cell in written]
+    assert counts == list(range(counts[0], counts[0] + len(written))), "every cell of one run, in order"
+    outputs = [output for cell in written for output in cell["outputs"]]
     kinds = [kind for output in outputs for kind in output.get("data", {})]
     assert (kinds.count("image/svg+xml"), kinds.count("image/png"), kinds.count("text/html")) == (4, 1, 1)
     assert "error" not in {output["output_type"] for output in outputs}
@@ -40,15 +41,16 @@ def test_it_is_shipped_with_what_one_small_run_showed() -> None:
         "no place of the machine that ran it"
     )
     assert NOTEBOOK.stat().st_size < 600_000
-    parameters = source(code[0])
+    parameters = source(written[0])
     assert "settings = []" in parameters and 'profile = "sample"' in parameters, "those of a whole run"
     named = re.search(r"`settings = (\[.*?\])`", source(cells("markdown")[0]), re.DOTALL)
     assert named is not None and tuple(json.loads(" ".join(named[1].split()))) == KEPT_RUN
 
 
 def test_it_defines_nothing() -> None:
-    text = re.sub(r"^(\s*)[!%].*", r"\1pass", "\n".join(source(cell) for cell in cells("code")), flags=re.MULTILINE)
-    nodes = list(ast.walk(ast.parse(text)))
+    lines, places = code(NOTEBOOK)
+    assert places[lines.index("import shutil")] == f"train_colab.ipynb, code cell {len(cells('code'))}, line 1"
+    nodes = list(ast.walk(ast.parse("\n".join(lines))))
     assert [n for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef | ast.Lambda)] == []
     imported = {n.module or "" for n in nodes if isinstance(n, ast.ImportFrom)}
     assert {"components.train.stage", "components.evaluate.stage", "components.verify_data.importing"} <= imported

@@ -2,7 +2,6 @@
 
 import json
 import re
-import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import yaml
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
+from infra.grafana import generate
 from serving.app import create_app
 from serving.settings import Settings
 from tests.bundles import jpeg
@@ -169,9 +169,8 @@ def test_every_exported_metric_is_documented_and_no_other(exported: dict[str, di
 
 
 def test_the_committed_dashboards_are_what_the_code_generates() -> None:
-    code = runpy.run_path(str(ROOT / "infra" / "grafana" / "generate.py"))
     committed = {path.name: path.read_text() for path in DASHBOARDS.glob("*.json")}
-    assert committed == code["generate"](), "run `python infra/grafana/generate.py`"
+    assert committed == generate.generate(), "run `python -m infra.grafana.generate`"
     assert len(committed) == 4
     for name, text in committed.items():
         model = json.loads(text)
@@ -184,10 +183,9 @@ def test_the_committed_dashboards_are_what_the_code_generates() -> None:
 
 
 def test_cloud_monitoring_has_the_same_panels_in_its_own_words() -> None:
-    code = runpy.run_path(str(ROOT / "infra" / "grafana" / "generate.py"))
-    committed = {path.name: path.read_text() for path in code["CLOUD"].glob("*.json")}
-    assert committed == code["generate_cloud"](), "run `python infra/grafana/generate.py`"
-    recorded = set(code["spelled_out"]())
+    committed = {path.name: path.read_text() for path in generate.CLOUD.glob("*.json")}
+    assert committed == generate.generate_cloud(), "run `python -m infra.grafana.generate`"
+    recorded = set(generate.spelled_out())
     for name, text in committed.items():
         dashboard, grafana = json.loads(text), json.loads((DASHBOARDS / name).read_text())
         tiles = dashboard["mosaicLayout"]["tiles"]

@@ -1,30 +1,22 @@
 """The user routes through the application: what they answer, and that every dialect answers the same."""
 
 import base64
-import io
 import json
 import struct
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from httpx2 import Response
-from PIL import Image
 
 from serving.app import create_app
 from serving.settings import Settings
 from tests.bundles import jpeg, make_bundle
+from tests.serving.asking import BRIGHT, DARK, one
 
-BRIGHT = jpeg(205, (90, 70), seed=3)
-DARK = jpeg(40, (90, 70), seed=4)
 NAME = "ai-product-photo-detector"
-
-
-def one(client: TestClient, path: str, data: bytes, field: str = "file") -> Response:
-    return client.post(path, files={field: ("photo.jpg", data, "image/jpeg")})
 
 
 def many(client: TestClient, path: str, images: list[bytes]) -> Response:
@@ -72,59 +64,6 @@ def test_every_user_route_stands_under_v1(client: TestClient) -> None:
     paths = set(client.get("/openapi.json").json()["paths"])
     outside = {p for p in paths if not p.startswith(("/v1", "/v2", "/vertex"))}
     assert {f"/v1{p}" for p in outside} <= paths
-
-
-@pytest.mark.parametrize(("data", "label"), [(BRIGHT, "ai_generated"), (DARK, "real")])
-def test_explain_speaks_for_the_predicted_class(client: TestClient, data: bytes, label: str) -> None:
-    body = one(client, "/predict/explain", data).json()
-    assert body["prediction"] == body["explained_class"] == label
-    picture = Image.open(io.BytesIO(base64.b64decode(body["heatmap_base64"])))
-    assert picture.format == "PNG"
-    assert max(picture.size) == 256
-    assert picture.width / picture.height == pytest.approx(90 / 70, rel=0.02)
-
-
-@pytest.mark.parametrize(
-    ("accept", "expected"),
-    [
-        ("application/json, image/jpeg", "image/jpeg"),
-        ("image/*;q=0.5", "image/jpeg"),
-        ("*/*", "image/png"),
-        ("application/json", "image/png"),
-        ("image/png, */*", "image/png"),
-    ],
-)
-def test_the_overlay_comes_as_the_caller_takes_it(client: TestClient, accept: str, expected: str) -> None:
-    files = {"file": ("x.jpg", BRIGHT)}
-    body = client.post("/predict/explain", files=files, headers={"Accept": accept}).json()
-    assert body["heatmap_type"] == expected
-    picture = Image.open(io.BytesIO(base64.b64decode(body["heatmap_base64"])))
-    assert Image.MIME[str(picture.format)] == expected
-    as_png = client.post("/predict/explain", files=files).json()
-    exact = np.asarray(Image.open(io.BytesIO(base64.b64decode(as_png["heatmap_base64"])))).astype(int)
-    assert np.abs(exact - np.asarray(picture.convert("RGB"))).mean() < 4
-    assert body["heatmap"] == as_png["heatmap"]
-
-
-def test_without_an_overlay_an_explanation_is_its_grid(client: TestClient) -> None:
-    whole, alone = (one(client, f"/predict/explain{how}", BRIGHT).json() for how in ("?overlay=true", "?overlay=false"))
-    assert (alone["heatmap_base64"], alone["heatmap_type"]) == (None, None)
-    differ = ("request_id", "inference_time_ms", "heatmap_base64", "heatmap_type")
-    assert {k: v for k, v in alone.items() if k not in differ} == {k: v for k, v in whole.items() if k not in differ}
-    refused = one(client, "/predict/explain?overlay=perhaps", BRIGHT)
-    assert (refused.status_code, refused.json()["reason"]) == (422, "invalid_request")
-
-
-def test_a_heatmap_sums_to_the_logit_less_its_bias(client: TestClient) -> None:
-    bright, dark = (one(client, "/predict/explain", data).json() for data in (BRIGHT, DARK))
-    service = cast("FastAPI", client.app).state.service
-    served = service.champion.current.detector
-    bias = float(served.head().bias[0])
-    for body, sign in ((bright, 1.0), (dark, -1.0)):
-        rule = served.rule
-        z = np.log(body["probability"] / (1 - body["probability"]))
-        logit = (z - rule.bias) * rule.temperature
-        assert sign * np.sum(body["heatmap"]) == pytest.approx(logit - bias, abs=1e-4)
 
 
 def v2_json(client: TestClient, images: list[bytes]) -> list[float]:

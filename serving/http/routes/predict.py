@@ -162,7 +162,7 @@ async def predict_explain(request: Request) -> Response:
     """Judge the image in the form field `file` and explain the predicted class with Grad-CAM.
 
     The picture in `heatmap_base64` is a PNG, or, where the request's `Accept` names `image/jpeg` beside
-    `application/json`, a JPEG: a tenth of the processor time and bytes.
+    `application/json`, a JPEG: a third of the bytes.
     """
     service = service_of(request)
     encoding = _wanted(request)

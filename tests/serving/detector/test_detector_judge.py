@@ -49,4 +49,4 @@ def test_an_explanation_has_the_photo_and_its_overlay_at_the_size_that_was_asked
     assert max(explanation.drawn.photo.size) == 96
     overlay = Image.open(BytesIO(explanation.drawn.overlay))
     assert (overlay.format, overlay.size) == ("PNG", explanation.drawn.photo.size)
-    assert (np.asarray(overlay) != np.asarray(explanation.drawn.photo)).any()
+    assert (np.asarray(overlay.convert("RGB")) != np.asarray(explanation.drawn.photo)).any()

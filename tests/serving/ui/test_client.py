@@ -151,7 +151,9 @@ def test_the_heatmap_is_drawn_as_everywhere_else(api: Server) -> None:
     ours = heatmap.laid_over(heatmap.shown(BRIGHT.data), found["heatmap"])
     theirs = Image.open(io.BytesIO(base64.b64decode(found["heatmap_base64"])))
     assert ours.size == theirs.size
-    assert np.abs(np.asarray(ours).astype(int) - np.asarray(theirs)).max() <= 2
+    # the grey of a pixel may round to the palette's next
+    differ = np.abs(np.asarray(ours.convert("RGB")).astype(int) - np.asarray(theirs.convert("RGB")))
+    assert differ.max() <= 6 and differ.mean() <= 1
     assert not heatmap.is_fine(found["heatmap"])
 
 
