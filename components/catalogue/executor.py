@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from components.catalogue.entries import Entry
 from components.catalogue.rows import WORKER_DIED, Row, refused
 from components.catalogue.scoring import Scorer, Work
+from components.platform.workers import workers_context
 from serving.platform.errors import CatalogueError
 from serving.platform.settings import pin_numerical_threads
 
@@ -85,10 +86,8 @@ def score_alone(work: Work, entries: Sequence[Entry], again: bool = True) -> lis
 
 @contextmanager
 def _pool(work: Work, workers: int) -> Iterator[ProcessPoolExecutor]:
-    # forkserver: a fork of this process could inherit locks held by threads of Arrow or a cloud client
-    context = multiprocessing.get_context("forkserver")
     pin_numerical_threads()
-    pool = ProcessPoolExecutor(workers, context, initializer=_load, initargs=(work,))
+    pool = ProcessPoolExecutor(workers, workers_context(), initializer=_load, initargs=(work,))
     try:
         # a bundle that no worker can load would look like a photo that kills every worker
         try:

@@ -1,11 +1,12 @@
 """An ordered map over a stream that starts at once and brings in more processes only for work that lasts."""
 
-import multiprocessing
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Final, TypeVar
+
+from components.platform.workers import workers_context
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,8 +33,7 @@ def ordered_map(
             break
     else:
         return
-    # forkserver: a fork of this process could inherit locks held by threads of Arrow or a cloud client
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver")) as pool:
+    with ProcessPoolExecutor(workers, workers_context()) as pool:
         waiting: deque[tuple[Item, Future[Result]]] = deque()
         try:
             for item in stream:

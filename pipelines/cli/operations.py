@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.cli.options import Json, SummaryFile, TargetOption, configured
+from pipelines.cli.places import tell_if_silent
 
 if TYPE_CHECKING:
     from pipelines.retrain import Evidence, StartedRun
@@ -34,6 +35,7 @@ def smoke(
     from components.deploy.preview import champion, smoke_service
 
     version = champion(config.tracking_uri, config.tracking.model_name)
+    tell_if_silent(url, config.deploy.smoke_timeout_s)
     report = smoke_service(url, version, config.deploy)
     if as_json:
         document = {"url": url, "version": version.version, **asdict(report)}

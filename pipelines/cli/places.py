@@ -37,6 +37,29 @@ def require_registry(config: "PipelineConfig") -> None:
             ) from error
 
 
+def tell_if_silent(url: str, waits_s: float) -> None:
+    """Say, before a service is asked again and again, that it does not answer yet.
+
+    Args:
+        url: of the service.
+        waits_s: how long it will be asked.
+
+    Raises:
+        ConfigError: no address of a service.
+    """
+    import httpx
+    import typer
+
+    from serving.platform.errors import ConfigError, one_line
+
+    try:
+        httpx.get(f"{url.rstrip('/')}/healthz", timeout=_ANSWER_S)
+    except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+        raise ConfigError(f"{url}: no address of a service; give it as http://HOST:PORT or https://HOST") from error
+    except httpx.HTTPError as error:
+        typer.echo(f"{url}: no answer ({one_line(error)}); asking again for up to {waits_s:g} s", err=True)
+
+
 def require_data(uri: str) -> None:
     """Refuse what cannot be images before a run is started for them; what is in a bucket or hub, the run will see.
 

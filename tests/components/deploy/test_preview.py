@@ -277,5 +277,11 @@ def test_smoke_wants_the_champion_and_its_answers(desk: Desk, inverted_bundle: P
         assert message in err
         assert len(err.splitlines()) == 1
     code, _, err = desk("smoke", "http://127.0.0.1:9", "--set", "deploy.smoke_timeout_s=0.5")
-    assert code == 1
-    assert "no answer to golden/" in err
+    waits, failed = err.splitlines()
+    assert code == 1 and waits.endswith("asking again for up to 0.5 s")
+    assert "no answer to golden/" in failed
+    code, _, err = desk("smoke", "127.0.0.1:9")
+    assert (code, err) == (
+        1,
+        "error: 127.0.0.1:9: no address of a service; give it as http://HOST:PORT or https://HOST\n",
+    )

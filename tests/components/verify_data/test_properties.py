@@ -1,7 +1,9 @@
 """Properties of hashing, searching and splitting, over generated inputs."""
 
 import io
+import tempfile
 from collections.abc import Iterable
+from pathlib import Path
 
 import imagehash
 import numpy as np
@@ -110,7 +112,10 @@ def test_the_share_of_validation_is_reached_in_both_classes() -> None:
     assert (chosen != choose(digests, labels, (none, none), 0.1, seed=1)).any()
 
 
-def test_processes_give_what_one_process_gives() -> None:
+@pytest.mark.parametrize("name", ["short", "longer than the path of a socket may be " * 3])
+def test_processes_give_what_one_process_gives(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / name))
     batches = [[i, i + 1, i + 2] for i in range(200)]
     alone = list(ordered_map(sum, batches, workers=1))
     together = list(ordered_map(sum, iter(batches), workers=2, inline_s=0.0))

@@ -1,0 +1,22 @@
+"""How the processes of a pool are started."""
+
+import multiprocessing
+import tempfile
+from multiprocessing.context import BaseContext
+from typing import Final
+
+_LONGEST: Final = 103
+"""Bytes of a socket's path on every system, without the zero at its end (unix(7); Linux takes 107)."""
+_SOCKET: Final = "/pymp-12345678/listener-12345678"
+"""What `multiprocessing` puts behind the folder for temporary files."""
+
+
+def workers_context() -> BaseContext:
+    """By a server that forks: a fork of this process could inherit locks held by threads of Arrow or a cloud client.
+
+    That server listens on a socket below the folder for temporary files. Where the folder's path is too long for a
+    socket, each process starts anew: slower by a second, and without one.
+    """
+    folder = tempfile.gettempdir()
+    fits = len(f"{folder}{_SOCKET}".encode(errors="surrogateescape")) <= _LONGEST
+    return multiprocessing.get_context("forkserver" if fits else "spawn")
