@@ -30,6 +30,27 @@ def jpeg(level: int, size: tuple[int, int] = (64, 64), quality: int = 90, seed: 
     return buffer.getvalue()
 
 
+def golden_example(name: str, rule: DecisionRule, logit: float) -> GoldenExample:
+    """An image in a bundle whose label is what the model says of it."""
+    verdict = rule.decide(logit)
+    return GoldenExample(
+        file=name, label=verdict.prediction, prediction=verdict.prediction, probability=verdict.probability
+    )
+
+
+def provenance(run_id: str, seed: int = 0) -> Provenance:
+    """Of a bundle that no training made."""
+    return Provenance(
+        run_id=run_id,
+        git_sha="0" * 40,
+        data_fingerprint="0" * 64,
+        created_at="2026-01-01T00:00:00+00:00",
+        seed=seed,
+        train_config={},
+        libraries={},
+    )
+
+
 def make_bundle(
     folder: Path,
     *,
@@ -74,12 +95,7 @@ def make_bundle(
     for index in (2, 5, len(files) - 6, len(files) - 3):
         name = f"{bundle.GOLDEN}/{index:04d}.jpg"
         (folder / name).write_bytes(files[index])
-        verdict = rule.decide(float(logits[index]))
-        golden.append(
-            GoldenExample(
-                file=name, label=verdict.prediction, prediction=verdict.prediction, probability=verdict.probability
-            )
-        )
+        golden.append(golden_example(name, rule, float(logits[index])))
     bundle.seal(
         folder,
         name="ai-product-photo-detector",
@@ -88,15 +104,7 @@ def make_bundle(
         preprocessing=preparation.recipe,
         decision=rule,
         golden=tuple(golden),
-        provenance=Provenance(
-            run_id="toy",
-            git_sha="0" * 40,
-            data_fingerprint="0" * 64,
-            created_at="2026-01-01T00:00:00+00:00",
-            seed=seed,
-            train_config={},
-            libraries={},
-        ),
+        provenance=provenance("toy", seed),
         **fields,
     )
     return folder

@@ -47,12 +47,12 @@ def efficientnet_bundle(folder: Path, photograph: Path, crops: int = 0) -> Path:
     from components.train.graph import write_onnx
     from components.train.model import build, linear_head
     from serving.detector import bundle
-    from serving.detector.bundle import GoldenExample, Provenance
     from serving.detector.decision import DecisionRule
     from serving.detector.engine import Engine
     from serving.detector.image import decode
     from serving.detector.preprocess import Preparation
     from serving.detector.statistics import InputQuality, build_reference
+    from tests.bundles import golden_example, provenance
 
     # made anew each time: what the export does to a graph is part of what is measured
     shutil.rmtree(folder, ignore_errors=True)
@@ -84,12 +84,7 @@ def efficientnet_bundle(folder: Path, photograph: Path, crops: int = 0) -> Path:
         decoded = decode((folder / name).read_bytes())
         logits.append(float(engine.logits(preparation.inputs(decoded.rgb)).mean()))
         qualities.append(InputQuality.of(decoded.info))
-        verdict = rule.decide(logits[-1])
-        golden.append(
-            GoldenExample(
-                file=name, label=verdict.prediction, prediction=verdict.prediction, probability=verdict.probability
-            )
-        )
+        golden.append(golden_example(name, rule, logits[-1]))
     reference = build_reference(np.array(logits, dtype=np.float32), rule, qualities)
     (folder / bundle.REFERENCE).write_text(reference.model_dump_json())
     bundle.seal(
@@ -100,15 +95,7 @@ def efficientnet_bundle(folder: Path, photograph: Path, crops: int = 0) -> Path:
         preprocessing=preparation.recipe,
         decision=rule,
         golden=tuple(golden),
-        provenance=Provenance(
-            run_id="bench",
-            git_sha="0" * 40,
-            data_fingerprint="0" * 64,
-            created_at="2026-01-01T00:00:00+00:00",
-            seed=0,
-            train_config={},
-            libraries={},
-        ),
+        provenance=provenance("bench"),
     )
     return folder
 
