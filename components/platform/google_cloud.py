@@ -7,13 +7,14 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from serving.platform.errors import StageError, one_line
+from serving.platform.google_identity import LOGIN
 from serving.platform.grants import to_grant
 
 if TYPE_CHECKING:
     from google.api_core.retry import Retry
 
 _FIXES: Final = {
-    401: "log in again: gcloud auth application-default login",
+    401: f"log in again: {LOGIN}",
     403: "grant the calling service account the role it lacks",
     404: "check project, region and name",
     409: "somebody else changed it meanwhile; run it again",
@@ -54,7 +55,7 @@ def google_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except DefaultCredentialsError as error:
-        raise StageError(f"{doing}: no Google credentials; run: gcloud auth application-default login") from error
+        raise StageError(f"{doing}: no Google credentials; run: {LOGIN}") from error
     except GoogleAuthError as error:
         raise StageError(f"{doing}: the Google credentials were not accepted: {one_line(error)}") from error
     except RetryError as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import Json, configured, writable
+from pipelines.cli.options import Json, configured, given, writable
 
 if TYPE_CHECKING:
     from pipelines.settings.pipeline import PipelineConfig
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from serving.settings import DecisionSettings
 
 Model = Annotated[
-    str, typer.Option("--model", help="Run id, bundle folder, gs:// or models:/ URI; default: the champion.")
+    str,
+    typer.Option(
+        "--model", help="Run id, bundle folder, gs:// or models:/ URI; default: the champion.", callback=given
+    ),
 ]
 
 

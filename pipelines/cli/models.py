@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import Json, SummaryFile, configured
+from pipelines.cli.options import Json, SummaryFile, configured, given
 from pipelines.cli.places import require_registry
 
 if TYPE_CHECKING:
@@ -52,12 +52,14 @@ Why = Annotated[str, typer.Option("--why", help="Kept in the promotion ledger.")
 def deploy(
     config: "PipelineConfig",
     why: Why = "deployed by hand",
-    image: Annotated[str, typer.Option(help="Serving image by digest, NAME@sha256:...; Cloud Run only.")] = "",
-    tag: Annotated[str, typer.Option(help="With --no-traffic: tag of the preview.")] = "",
+    image: Annotated[
+        str, typer.Option(help="Serving image by digest, NAME@sha256:...; Cloud Run only.", callback=given)
+    ] = "",
+    tag: Annotated[str, typer.Option(help="With --no-traffic: tag of the preview.", callback=given)] = "",
     no_traffic: Annotated[
         bool, typer.Option("--no-traffic", help="Preview the image with the champion; promote nothing.")
     ] = False,
-    remove_tag: Annotated[str, typer.Option(help="Only remove a preview's tag.")] = "",
+    remove_tag: Annotated[str, typer.Option(help="Only remove a preview's tag.", callback=given)] = "",
     summary_file: SummaryFile = None,
     as_json: Json = False,
 ) -> None:

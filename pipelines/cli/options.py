@@ -69,6 +69,14 @@ def configuration(profile: str, overrides: list[str], file: Path | None) -> "Pip
     return load_config(profile, overrides, file)
 
 
+def given(context: typer.Context, parameter: typer.CallbackParam, value: str) -> str:
+    """Refuse an option that is there and empty, as a variable of the shell leaves it that was never set."""
+    source = context.get_parameter_source(parameter.name or "")
+    if not value and source is not None and source.name == "COMMANDLINE":
+        raise typer.BadParameter("an empty text; give a value, or leave the option out")
+    return value
+
+
 def writable(path: Path | None) -> Path | None:
     """Refuse a file that cannot be written, as a verb is called and not after its work."""
     if path is None:

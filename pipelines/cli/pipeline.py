@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import Json, SummaryFile, TargetOption, configuration, configured, writable
+from pipelines.cli.options import Json, SummaryFile, TargetOption, configuration, configured, given, writable
 from pipelines.cli.places import of_run, require_data
 
 if TYPE_CHECKING:
@@ -28,10 +28,12 @@ def run(
     overrides: list[str],
     config_file: Path | None,
     on: Annotated[TargetOption, typer.Option(help="Where the pipeline runs.")] = "local",
-    data: Annotated[str, typer.Option(help="Images: folder, Parquet folder, gs://, hf://.")] = "",
+    data: Annotated[str, typer.Option(help="Images: folder, Parquet folder, gs://, hf://.", callback=given)] = "",
     reason: Annotated[str, typer.Option(help="Why this run is started; kept in its record.")] = "manual",
     sync: Annotated[bool, typer.Option("--sync", help="Wait for a run in the cloud to end.")] = False,
-    resume: Annotated[str, typer.Option(metavar="RUN", help="Go on with this run at the stage that failed.")] = "",
+    resume: Annotated[
+        str, typer.Option(metavar="RUN", help="Go on with this run at the stage that failed.", callback=given)
+    ] = "",
     summary_file: SummaryFile = None,
     as_json: Json = False,
 ) -> None:

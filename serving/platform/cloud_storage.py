@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from serving.platform.errors import StageError
+from serving.platform.google_identity import LOGIN
 from serving.platform.settings import of_google_clients
 
 if TYPE_CHECKING:
@@ -45,10 +46,15 @@ def client() -> "Client":
     """
     key = (os.getpid(), *of_google_clients())
     if key not in _clients:
+        from google.auth.exceptions import DefaultCredentialsError
         from google.cloud import storage
 
         _clients.clear()
-        _clients[key] = storage.Client()
+        try:
+            _clients[key] = storage.Client()
+        except DefaultCredentialsError as error:
+            # Google's words are an address to read at
+            raise DefaultCredentialsError(f"no Google credentials; run: {LOGIN}") from error
     found: Client = _clients[key]
     return found
 

@@ -16,7 +16,7 @@ _MARGIN_SHARE: Final = 0.1
 _TIMEOUT_S: Final = 30.0
 _TOKEN_BYTES: Final = 16_384
 
-_LOGIN: Final = "gcloud auth application-default login"
+LOGIN: Final = "gcloud auth application-default login"
 
 
 class IdTokens:
@@ -57,7 +57,7 @@ def expiry(token: str) -> float:
         body = token.split(".")[1]
         return float(json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["exp"])
     except (IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise SignInError(f"Google's token service answered with something that is no ID token; {_LOGIN}") from error
+        raise SignInError(f"Google's token service answered with something that is no ID token; {LOGIN}") from error
 
 
 def mint_id_token(audience: str) -> str:
@@ -77,9 +77,9 @@ def mint_id_token(audience: str) -> str:
         credentials, _ = google.auth.default(scopes=[SCOPE])
         return _minted(credentials, audience)
     except DefaultCredentialsError as error:
-        raise SignInError(f"{audience}: no Google credentials to sign in with; run: {_LOGIN}") from error
+        raise SignInError(f"{audience}: no Google credentials to sign in with; run: {LOGIN}") from error
     except (GoogleAuthError, OSError) as error:
-        raise SignInError(f"{audience}: Google gave no ID token: {one_line(error)}; if it ended: {_LOGIN}") from error
+        raise SignInError(f"{audience}: Google gave no ID token: {one_line(error)}; if it ended: {LOGIN}") from error
 
 
 def _minted(credentials: Any, audience: str) -> str:
@@ -95,7 +95,7 @@ def _minted(credentials: Any, audience: str) -> str:
         credentials.refresh(request)  # type: ignore[no-untyped-call] # google-auth is untyped here
         token = credentials.id_token
         if not token:
-            raise SignInError(f"{audience}: this login came without an ID token; run: {_LOGIN}")
+            raise SignInError(f"{audience}: this login came without an ID token; run: {LOGIN}")
         return str(token)
     found: Any
     if isinstance(credentials, service_account.Credentials):
@@ -111,7 +111,7 @@ def _minted(credentials: Any, audience: str) -> str:
             request, target_audience=audience, use_metadata_identity_endpoint=True
         )
     else:
-        raise SignInError(f"{audience}: credentials of kind {type(credentials).__name__} give no ID token; {_LOGIN}")
+        raise SignInError(f"{audience}: credentials of kind {type(credentials).__name__} give no ID token; {LOGIN}")
     found.refresh(request)
     return str(found.token)
 

@@ -92,12 +92,33 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
         (["inspect", "docs"], "docs: is a directory; name a file in it"),
         (["run", "--resume"], "Option '--resume' requires an argument; see: aidetect run --help"),
         (
+            ["run", "--resume", ""],
+            "Invalid value for '--resume': an empty text; give a value, or leave the option out; "
+            "see: aidetect run --help",
+        ),
+        (
+            ["deploy", "--remove-tag="],
+            "Invalid value for '--remove-tag': an empty text; give a value, or leave the option out; "
+            "see: aidetect deploy --help",
+        ),
+        (
+            ["predict", "README.md", "--model", "gs://shop/model"],
+            "gs://shop/model: cannot be read: no Google credentials; run: gcloud auth application-default login",
+        ),
+        (
             ["--debug", "runs", "show", "--json=3"],
             "Option '--json' does not take a value; see: aidetect runs show --help",
         ),
     ],
 )
-def test_so_it_is_without_settings(aidetect: Aidetect, words: list[str], message: str) -> None:
+def test_so_it_is_without_settings(
+    aidetect: Aidetect, words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS"):
+        monkeypatch.delenv(name, raising=False)
+    # neither a login's file nor a machine of Google's that would give credentials
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
     ran = aidetect(*words)
     assert (ran.code, ran.out, ran.err) == (1, "", f"error: {message}\n")
 
