@@ -188,8 +188,11 @@ class Evaluation(Frozen):
 
     @property
     def digest(self) -> str:
-        """sha256 over all figures, and through `predictions_sha256` over every verdict behind them."""
-        document = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        """sha256 over all figures that were written, and through `predictions_sha256` over every verdict behind them.
+
+        A figure that a later version of this program knows was never written: what was judged before it stays judged.
+        """
+        document = json.dumps(self.model_dump(mode="json", exclude_unset=True), sort_keys=True)
         return hashlib.sha256(document.encode()).hexdigest()
 
 

@@ -122,7 +122,8 @@ def write_release(
         metrics=evaluation.test.metrics,
         verdict=verdict.headline,
     )
-    (folder / EVALUATION_JSON).write_text(evaluation.model_dump_json(indent=1) + "\n")
+    # figures that the evaluation was made without stay out: the verdict is of those that it has
+    (folder / EVALUATION_JSON).write_text(evaluation.model_dump_json(indent=1, exclude_unset=True) + "\n")
     (folder / VERDICT_JSON).write_text(verdict.model_dump_json(indent=1) + "\n")
     (folder / MODEL_CARD).write_text(model_card.render(manifest, evaluation, verdict))
     (folder / RELEASE_JSON).write_text(release.model_dump_json(indent=1) + "\n")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.cli.options import Json, SummaryFile, TargetOption, configured
-from pipelines.cli.places import tell_if_silent
+from pipelines.cli.places import require_address, tell_if_silent
 
 if TYPE_CHECKING:
     from pipelines.retrain import Evidence, StartedRun
@@ -34,6 +34,7 @@ def smoke(
     """Replay the champion's golden images against a running service; exit 1 unless it answers as the champion does."""
     from components.deploy.preview import champion, smoke_service
 
+    require_address(url)
     version = champion(config.tracking_uri, config.tracking.model_name)
     tell_if_silent(url, config.deploy.smoke_timeout_s)
     report = smoke_service(url, version, config.deploy)
@@ -122,4 +123,7 @@ def _evidence(url: str, prometheus: str, feedback_path: str) -> "Evidence":
     from pipelines.config import api_key
     from pipelines.retrain import gather
 
+    for asked in (url, prometheus):
+        if asked:
+            require_address(asked)
     return gather(url, prometheus, feedback_path, api_key())

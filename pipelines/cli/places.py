@@ -37,26 +37,28 @@ def require_registry(config: "PipelineConfig") -> None:
             ) from error
 
 
-def tell_if_silent(url: str, waits_s: float) -> None:
-    """Say, before a service is asked again and again, that it does not answer yet.
-
-    Args:
-        url: of the service.
-        waits_s: how long it will be asked.
+def require_address(url: str) -> None:
+    """Refuse what is no address of a service.
 
     Raises:
-        ConfigError: no address of a service.
+        ConfigError: says what one looks like.
     """
+    from serving.platform.errors import ConfigError
+
+    if not re.match(r"https?://[^/]", url):
+        raise ConfigError(f"{url}: no address of a service; give it as http://HOST:PORT or https://HOST")
+
+
+def tell_if_silent(url: str, waits_s: float) -> None:
+    """Say, before a service is asked again and again for `waits_s` seconds, that it does not answer yet."""
     import httpx
     import typer
 
-    from serving.platform.errors import ConfigError, one_line
+    from serving.platform.errors import one_line
 
     try:
         httpx.get(f"{url.rstrip('/')}/healthz", timeout=_ANSWER_S)
-    except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
-        raise ConfigError(f"{url}: no address of a service; give it as http://HOST:PORT or https://HOST") from error
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         typer.echo(f"{url}: no answer ({one_line(error)}); asking again for up to {waits_s:g} s", err=True)
 
 

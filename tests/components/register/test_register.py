@@ -1,6 +1,7 @@
 """Registering: what a version holds, what is refused, and that a failure leaves nothing."""
 
 import hashlib
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,8 @@ import pytest
 from components.artifacts.context import RunContext
 from components.artifacts.evaluation import Confusion, read_evaluation
 from components.artifacts.model_version import RELEASE_FILES, read_model_version, read_release
+from components.artifacts.verdict import read_verdict
+from components.deploy.promotion import approved_examples
 from components.platform.registry import Registry, list_models
 from components.register import mlflow as mlflow_adapter
 from components.register import stage
@@ -61,6 +64,22 @@ def test_card_says_figures_intervals_and_the_caveat(context: RunContext, toy_bun
     assert "| generator = ldm | 50 | 0.9000 | 0.7900 to 0.9600 |" in text
     assert "PASSED: accuracy 94.0 %, F1 94.1 % on 200 test images" in text
     assert manifest.digest in text
+
+
+def test_a_figure_that_only_a_later_version_knows_unmakes_no_verdict(
+    context: RunContext, toy_bundle: Path, tmp_path: Path
+) -> None:
+    """As after an upgrade: what was judged before can be deployed, and come back."""
+    evaluation = make_evaluation(tmp_path / "evaluation", read_manifest(toy_bundle).digest)
+    document = json.loads((evaluation / "evaluation.json").read_text())
+    del document["outside"], document["champion_note"], document["latency_ms"]
+    (evaluation / "evaluation.json").write_text(json.dumps(document))
+    written = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    verdict = judged(tmp_path / "verdict", evaluation)
+    assert read_verdict(verdict).evaluation_sha256 == written, "as a version without these fields says"
+    passed = Passed(toy_bundle, evaluation, verdict, POLICY)
+    version = register(passed, RegisterConfig(), context, tmp_path / "out")
+    assert approved_examples(version, tmp_path / "scratch")
 
 
 def test_same_bundle_again_is_the_same_version(context: RunContext, toy_bundle: Path, tmp_path: Path) -> None:
