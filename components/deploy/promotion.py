@@ -330,10 +330,7 @@ def approved_examples(version: ModelVersion, scratch: Path) -> list[Example]:
     if verdict is None or not verdict.passed:
         raise StageError(f"{version.uri} cannot be deployed: it holds no verdict of the gate that passed")
     if read_evaluation(folder / RELEASE).digest != verdict.evaluation_sha256:
-        raise StageError(
-            f"{version.uri} cannot be deployed: its verdict is of another evaluation than it holds; "
-            "one of the two was changed: make a new version with: aidetect run"
-        )
+        raise StageError(f"{version.uri} cannot be deployed: its verdict is of another evaluation; run: aidetect run")
     if {manifest.digest, release.bundle_digest, verdict.bundle_digest} != {version.bundle_digest}:
         raise StageError(f"{version.uri} cannot be deployed: its bundle is not the one that was judged and registered")
     return golden_examples(folder, manifest)
