@@ -111,7 +111,8 @@ def refuse_movable_tags(config: PipelineConfig) -> None:
     for name, image in config.named_images.items():
         if not is_pinned(image):
             raise CompileError(
-                f"{name} is {image!r}: pin it by digest (…@sha256:<64 hex>), a tag may move under a cached run"
+                f"{name} is {image!r}: pin it by digest (…@sha256:<64 hex>), a tag may move under a cached run; "
+                "aidetect bootstrap builds, pushes and pins"
             )
 
 

@@ -73,7 +73,9 @@ class Dataset:
     def __init__(self, folder: Path) -> None:
         path = folder / DATASET_JSON
         if not path.is_file():
-            raise StageError(f"{folder}: no {DATASET_JSON}; not a dataset packed by verify_data: run it first")
+            raise StageError(
+                f"{folder}: no {DATASET_JSON}; not a dataset packed by verify_data, make one with: aidetect data import"
+            )
         self.folder = folder
         try:
             self.summary = DatasetSummary.model_validate_json(path.read_bytes())

@@ -51,7 +51,7 @@ def _in_folder(folder: Path, config: "CatalogueConfig") -> Iterator[NamedPhoto]:
     )
     found = list(islice(entries_of(str(folder), config), MOST_IN_FOLDER + 1))
     if not found:
-        raise SourceError(f"{shown}: no files there")
+        raise SourceError(f"{shown}: no files there; name photos, or a folder of photos")
     if found[0].kind != "path":
         raise SourceError(f"{shown}: holds Parquet files, not photos; {instead}")
     if len(found) > MOST_IN_FOLDER:

@@ -66,6 +66,15 @@ VERBS = "'local', 'docker', 'vertex', 'kubeflow'"
         (["run", "--data", "s3://shop/photos"], "s3://shop/photos: names no images; give the folder of the images"),
         (["predict", "README.md", "--model", "nowhere"], "nowhere: no such folder; give a bundle's folder or models:/"),
         (["config", "show", "--config", "docs"], "docs: is a directory; name a file in it"),
+        (["run", "--on", "vertex"], "a tag may move under a cached run; aidetect bootstrap builds, pushes and pins"),
+        (
+            ["train", "--dataset", "docs", "-o", "{tmp}/b"],
+            "docs: no dataset.json; not a dataset packed by verify_data, make one with: aidetect data import",
+        ),
+        (
+            ["drift", "--url", "localhost:1"],
+            "localhost:1: no address of a service; give it as http://HOST:PORT or https://HOST",
+        ),
         (
             ["drift", "--url", "http://127.0.0.1:1"],
             "http://127.0.0.1:1/drift: no answer (Connection refused); is it running?",
