@@ -64,7 +64,7 @@ def configure_logging(level: str = "INFO", form: Literal["json", "console"] = "j
             logger_factory=structlog.WriteLoggerFactory(),
             cache_logger_on_first_use=True,
         )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _Lines(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[_logger_name, structlog.stdlib.ExtraAdder(), *shared],
@@ -80,6 +80,15 @@ def configure_logging(level: str = "INFO", form: Literal["json", "console"] = "j
     logging.captureWarnings(True)
     for name in ("serving", "uvicorn"):
         logging.getLogger(name).setLevel(number)
+
+
+class _Lines(logging.StreamHandler[TextIO]):
+    """Lines for whoever reads them: the service goes on when nobody does any more, or their disk is full."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the standard library's name
+        """Say nothing of a line that cannot be written: the standard library would print a traceback for each."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 def be_plain_unconfigured() -> None:

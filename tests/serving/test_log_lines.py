@@ -62,3 +62,17 @@ def test_whatever_fails_is_told_shortly_and_without_values(form: str) -> None:
         unhandled = [line for line in lines if line["message"] == "unhandled error"]
         assert len(unhandled) == 3, "the caught one, the thread's and the program's own"
         assert all("ValueError" in line["stack_trace"] and line["severity"] == "ERROR" for line in unhandled)
+
+
+def test_nothing_is_said_of_lines_that_nobody_reads() -> None:
+    program = f"{CONFIGURED['json']}; import logging, sys; sys.stdin.read(); logging.getLogger('serving').warning('a')"
+    with subprocess.Popen(
+        [sys.executable, "-c", program + "; sys.stdout = None"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.communicate(timeout=120)[1] == b""
+    assert process.returncode == 0
