@@ -114,7 +114,8 @@ serve: $(STAMP) ## Serve the champion on http://127.0.0.1:8080
 
 .PHONY: ui
 ui: $(STAMP) ## Open the page of the service on http://127.0.0.1:8501 (needs `make serve`)
-	@$(BIN)/streamlit run serving/ui/app.py --server.address 127.0.0.1 --server.port $(UI_PORT) --server.headless true
+	@$(BIN)/streamlit run serving/ui/app.py --server.address 127.0.0.1 --server.port $(UI_PORT) --server.headless true || \
+	  { printf 'the page has stopped; if its port is taken, choose another one: make ui UI_PORT=8502\n' >&2 && exit 1; }
 
 .PHONY: mlflow
 mlflow: $(STAMP) ## Browse runs and models on http://127.0.0.1:5000

@@ -66,7 +66,7 @@ def entries_of(source: str, config: CatalogueConfig) -> Iterator[Entry]:
         parquet = sorted(path.glob("*.parquet"))
         return _of_tables(parquet, config) if parquet else _of_folder(path)
     if not path.exists():
-        raise SourceError(f"{source}: no such folder or file")
+        raise SourceError(f"{source}: no such folder or file; give a folder, a pattern, a feed or gs://")
     if path.suffix.lower() == PARQUET:
         return _of_tables([path], config)
     if path.suffix.lower() in FEEDS:

@@ -3,11 +3,14 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from pipelines.cli.options import Json
+
+MOST_BYTES: Final = 256 * 2**20
+"""Of a file that is read: a raw photo has a hundred megabytes."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -27,7 +30,8 @@ def inspect(
 
     No pixel is judged and no network is used. A file that states nothing may be anything: statements are easily lost.
     """
-    from serving.platform.errors import system_error
+    from pipelines.cli.photos import read_photo
+    from serving.platform.errors import ImageRefusedError, system_error
     from serving.provenance.credentials import Verifier
     from serving.provenance.inspect import inspect as read
     from serving.provenance.wording import sentence
@@ -37,12 +41,13 @@ def inspect(
     failed = False
     for path in files:
         try:
-            data = path.read_bytes()
-        except OSError as error:
+            data = read_photo(path, MOST_BYTES)
+        except (OSError, ImageRefusedError) as error:
             failed = True
-            rows.append({"file": str(path), "error": system_error(error)})
+            said = str(error) if isinstance(error, ImageRefusedError) else system_error(error)
+            rows.append({"file": str(path), "error": said})
             if not as_json:
-                typer.echo(f"error: {path}: {system_error(error)}", err=True)
+                typer.echo(f"error: {path}: {said}", err=True)
             continue
         found = read(data, verifier)
         row: dict[str, object] = {

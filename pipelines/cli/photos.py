@@ -90,19 +90,19 @@ def writable_name(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def read_photo(path: Path) -> bytes:
+def read_photo(path: Path, max_bytes: int = ImageLimits.max_bytes) -> bytes:
     """A file's bytes, one more than the limit at most; a pipe or device is not waited for.
 
     Raises:
-        ImageRefusedError: larger than the server takes, or empty.
+        ImageRefusedError: larger than the limit (the server's, if none is given), or empty.
         OSError: missing, unreadable or no regular file.
     """
     if not stat.S_ISREG(path.stat().st_mode):
         kind = "a folder" if path.is_dir() else "no regular file"
         raise OSError(0, f"is {kind}; name photo files")
     with path.open("rb") as file:
-        data = file.read(ImageLimits.max_bytes + 1)
-    ImageLimits().check_bytes(len(data))
+        data = file.read(max_bytes + 1)
+    ImageLimits(max_bytes=max_bytes).check_bytes(len(data))
     return data
 
 

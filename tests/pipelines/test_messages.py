@@ -98,7 +98,8 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
     ("words", "message"),
     [
         (["inspect", "nothing.jpg"], "nothing.jpg: no such file or directory; check the path"),
-        (["inspect", "docs"], "docs: is a directory; name a file in it"),
+        (["inspect", "docs"], "docs: is a folder; name photo files"),
+        (["inspect", "/dev/zero"], "/dev/zero: is no regular file; name photo files"),
         (["run", "--resume"], "Option '--resume' requires an argument; see: aidetect run --help"),
         (
             ["run", "--resume", ""],
