@@ -54,7 +54,9 @@ def client() -> "Client":
             _clients[key] = storage.Client()
         except DefaultCredentialsError as error:
             # Google's words are an address to read at
-            raise DefaultCredentialsError(f"no Google credentials; run: {LOGIN}") from error
+            raise DefaultCredentialsError(  # type: ignore[no-untyped-call] # google-auth is untyped here
+                f"no Google credentials; run: {LOGIN}"
+            ) from error
     found: Client = _clients[key]
     return found
 
