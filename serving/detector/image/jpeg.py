@@ -16,7 +16,7 @@ from serving.detector.image import exif
 from serving.detector.image.buffers import as_image
 from serving.detector.image.cost import jpeg_bytes
 from serving.detector.image.header import Header, Size
-from serving.detector.image.jpeg_segments import MARKER, finished, scans_of, walk
+from serving.detector.image.jpeg_segments import MARKER, finished, painting, scans_of, walk
 from serving.detector.image.refusal import LEAST_ROWS, damaged, rows_missing
 
 JPEG_DRAFT_FACTOR: Final = 4
@@ -34,6 +34,12 @@ _CHROMA_SUM: Final = 5505
 _USUAL: Final = frozenset({(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4)})
 """How many times finer than the colours, across and down, the brightness may be for the decoder used here."""
 _MORE_BYTES: Final = 64
+_EIGHTH, _QUARTER = 8, 4
+_SMALL_PX: Final = 256
+"""Pictures with a smaller side are looked at whole."""
+
+Span = tuple[int, int]
+"""From where to where some bytes of the file are."""
 
 
 def quality(table_sum: int, standard_sum: int = _LUMA_SUM) -> float:
@@ -121,42 +127,61 @@ class JpegPicture:
             pixels, warned = self._pixels(self._data, size, strict=True), self._rare
         except ValueError:
             pixels, warned = self._pixels(self._data, size, strict=False), True
-        share = self._share_of_rows() if warned and not self._whole(pixels) else 1.0
+        share = self._share_of_rows(pixels) if warned else 1.0
         if share < LEAST_ROWS:
             raise rows_missing("JPEG", share) from None
         return pixels
 
-    def _whole(self, pixels: npt.NDArray[np.uint8]) -> bool:
-        """Whether more data would change nothing; looked at in small, for `pixels` stay in memory meanwhile."""
-        start, end = self._last_scan()
+    def _share_of_rows(self, pixels: npt.NDArray[np.uint8]) -> float:
+        """The least share of the rows that one scan brought: the last, or an earlier one whose loss shows."""
+        last = self._last_scan()
+        share = 1.0 if self._whole(last, _EIGHTH, pixels) else self._share_in(last, _EIGHTH)
+        for scan in painting(self._scans[:-1]):
+            if share < LEAST_ROWS:
+                break
+            span = self._span(self._moved + scan.data)
+            # averages are seen at an eighth of the size, coarse waves are not
+            reduced = _EIGHTH if scan.first == 0 else _QUARTER
+            if not self._whole(span, reduced):
+                share = min(share, self._share_in(span, reduced))
+        return share
+
+    def _whole(self, scan: Span, reduced: int, pixels: npt.NDArray[np.uint8] | None = None) -> bool:
+        """Whether more data of a scan would change nothing.
+
+        Looked at in small, for the picture stays in memory meanwhile; `pixels` are it where they may be of that size.
+        """
+        start, end = scan
         more = self._data[start : min(start + _MORE_BYTES, end)].rstrip(b"\xff")
         if not more:
             return False
         # between two restart intervals nothing is read but a marker, and which one depends on those that were lost
         restarts = [bytes((0xFF, 0xD0 + n)) for n in range(8)] if self._segments.restarts else []
-        size = self._glance()
-        seen = pixels if pixels.shape[:2] == size[::-1] else self._pixels(self._data, size, strict=False)
+        size = self._glance(reduced)
+        if pixels is None or pixels.shape[:2] != size[::-1]:
+            pixels = self._pixels(self._data[:end] + _END, size, strict=False)
         return all(
-            np.array_equal(seen, self._pixels(self._data[:end] + added + more + _END, size, strict=False))
+            np.array_equal(pixels, self._pixels(self._data[:end] + added + more + _END, size, strict=False))
             for added in (b"", *restarts)
         )
 
-    @property
-    def _glance_scale(self) -> int:
-        return 1 if self._rare or min(self.header.size) < 256 else 8
-
-    def _glance(self) -> Size:
-        """An eighth of the size is enough to see where the data ends."""
+    def _glance(self, reduced: int) -> Size:
+        """A part of the size is enough to see where the data ends; of a small picture it is the whole."""
         width, height = self.header.size
-        return -(-width // self._glance_scale), -(-height // self._glance_scale)
+        reduced = self._reduced(reduced)
+        return -(-width // reduced), -(-height // reduced)
 
-    def _last_scan(self) -> tuple[int, int]:
+    def _reduced(self, reduced: int) -> int:
+        return 1 if self._rare or min(self.header.size) < _SMALL_PX else reduced
+
+    def _last_scan(self) -> Span:
         """From where to where the data of the last scan is."""
         if self._scans:
-            start = self._moved + self._scans[-1].data
-        else:
-            header = self._moved + self._segments.first_scan + 2
-            start = header + int.from_bytes(self._data[header : header + 2], "big")
+            return self._span(self._moved + self._scans[-1].data)
+        header = self._moved + self._segments.first_scan + 2
+        return self._span(header + int.from_bytes(self._data[header : header + 2], "big"))
+
+    def _span(self, start: int) -> Span:
         found = MARKER.search(self._data, start)
         return start, found.start() if found else len(self._data)
 
@@ -178,13 +203,13 @@ class JpegPicture:
         found: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(data, _COLOURS[self.header.mode], strict=strict, **least)
         return found
 
-    def _share_of_rows(self) -> float:
-        """Share of the rows above those that the last bytes of the data touch: they are whole."""
-        start, end = self._last_scan()
-        size = self._glance()
+    def _share_in(self, scan: Span, reduced: int) -> float:
+        """Share of the rows above those that the last bytes of a scan touch: they are whole."""
+        start, end = scan
+        size = self._glance(reduced)
         whole = self._pixels(self._data[:end] + _END, size, strict=False)
         # where a block's last bytes show is not where it begins
-        height_of_blocks = 8 * max(down for _, _, down in self._segments.components) // self._glance_scale
+        height_of_blocks = 8 * max(down for _, _, down in self._segments.components) // self._reduced(reduced)
         for dropped in (4, 32, 256, 2048):
             if end - dropped <= start:
                 break

@@ -23,6 +23,8 @@ _FRAMES: Final = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _KNOWN_FRAMES: Final = frozenset({0xC0, 0xC1, 0xC2})
 """Baseline, extended and progressive with Huffman codes. An arithmetic coder cannot tell that its data is cut short."""
 _COMMENTS: Final = frozenset({*range(0xE0, 0xF0), 0xFE})
+_COARSE: Final = 4
+"""The last coefficient, in the order of the file, that is looked at in a quarter of the size."""
 _SOS, _EOI, _TABLES, _RESTARTS, _EXIF, _PROFILE, _ADOBE = 0xDA, 0xD9, 0xDB, 0xDD, 0xE1, 0xE2, 0xEE
 _ICC: Final = b"ICC_PROFILE\0"
 _GAIN_MAPS: Final = (b"urn:iso:std:iso:ts:21496:-1\0", b"hdrgm:", b"HDRGainMap")
@@ -209,6 +211,19 @@ def scans_of(data: bytes, first_scan: int) -> list[Scan]:
             return found
         at = following.end() - 2
     raise damaged(f"the JPEG has more than {MAX_SEGMENTS:,} segments among its scans")
+
+
+def painting(scans: list[Scan]) -> list[Scan]:
+    """Those scans whose loss shows: each is the first to bring an average or a coarse wave of some component."""
+    brought: set[tuple[int, int]] = set()
+    found = []
+    for scan in scans:
+        coarse = range(scan.first, min(scan.last, _COARSE) + 1)
+        brings = {(component, wave) for component in scan.components for wave in coarse}
+        if not brings <= brought:
+            found.append(scan)
+            brought |= brings
+    return found
 
 
 def finished(scans: list[Scan], components: list[tuple[int, int, int]], complete: bool) -> bool:
