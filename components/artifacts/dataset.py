@@ -1,6 +1,7 @@
 """The dataset artifact: what verify_data packs and train and evaluate read.
 
-A folder with one Parquet file per split in Hugging Face image schema, and `dataset.json`. Encoded bytes are kept as
+A folder with one Parquet file per split in Hugging Face image schema, or several of a large one
+(`train-00000-of-00004.parquet`), and `dataset.json`. Encoded bytes are kept as
 they came: re-encoding would destroy the traces the model looks for.
 """
 
@@ -86,23 +87,45 @@ class Dataset:
         """Whether the split exists and holds rows."""
         return split in self.summary.splits and self.summary.splits[split].rows > 0
 
-    def path(self, split: str) -> Path:
-        """Parquet file of a split."""
-        return self.folder / f"{split}.parquet"
+    def paths(self, split: str) -> list[Path]:
+        """Parquet files of a split, in order.
+
+        Raises:
+            StageError: there are none, or not all.
+        """
+        found = split_files(self.folder, split)
+        wanted = (
+            {f"{split}.parquet"} if len(found) < 2 else {shard_name(split, i, len(found)) for i in range(len(found))}
+        )
+        if {path.name for path in found} != wanted:
+            raise StageError(f"{self.folder}: files of the split {split} are missing; run verify_data again")
+        return found
 
     def table(self, split: str, columns: list[str] | None = None) -> pa.Table:
         """Columns of a split in memory (metadata columns are small; `image` is the whole data)."""
-        return pq.read_table(self.path(split), columns=columns)
+        return pa.concat_tables(pq.read_table(path, columns=columns) for path in self.paths(split))
 
     def batches(self, split: str, rows: int = 512, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Record batches of a split in stored order; memory stays flat in the split's size."""
-        with open_parquet(self.path(split)) as file:
-            yield from file.iter_batches(batch_size=rows, columns=columns)
+        for path in self.paths(split):
+            with open_parquet(path) as file:
+                yield from file.iter_batches(batch_size=rows, columns=columns)
 
     def images(self, split: str, rows: int = 512) -> Iterator[bytes]:
         """Encoded bytes of a split's images in stored order."""
         for batch in self.batches(split, rows, ["image"]):
             yield from batch.column("image").field("bytes").to_pylist()
+
+
+def shard_name(split: str, number: int, count: int) -> str:
+    """File name of one of several files of a split, as Hugging Face names them."""
+    return f"{split}-{number:05d}-of-{count:05d}.parquet"
+
+
+def split_files(folder: Path, split: str) -> list[Path]:
+    """What a folder holds of a split: the one file, or several in order."""
+    alone = folder / f"{split}.parquet"
+    return [alone] if alone.exists() else sorted(folder.glob(f"{split}-[0-9]*-of-[0-9]*.parquet"))
 
 
 def open_parquet(path: Path) -> pq.ParquetFile:

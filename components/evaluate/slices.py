@@ -41,14 +41,16 @@ class Frame:
         """The metadata columns of a packed split.
 
         Raises:
-            StageError: its file is missing, damaged or of another schema.
+            StageError: a file of it is missing, damaged or of another schema.
         """
         columns = ["image.path" if name == "image" else name for name in _COLUMNS]
         try:
             table = pa.Table.from_batches(dataset.batches(split, columns=columns)).select(_COLUMNS)
         except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are these
             reason = one_line(error)
-            raise StageError(f"{dataset.path(split)}: cannot be read: {reason}; run verify_data again") from error
+            raise StageError(
+                f"{dataset.folder}: the split {split} cannot be read: {reason}; run verify_data again"
+            ) from error
         width, height = (np.asarray(table.column(c).to_numpy(), dtype=np.int64) for c in ("width", "height"))
         return cls(
             split=split,

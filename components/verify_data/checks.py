@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from components.artifacts.dataset import SPLITS, TEST, TRAIN, UNSEEN, VAL
 from components.verify_data.config import VerifyDataConfig
-from components.verify_data.duplicates import MAX_BUCKET, NearPairs, near_pairs
+from components.verify_data.duplicates import MAX_BUCKET, NearPairs, equal_groups, near_pairs
 from components.verify_data.findings import (
     KINDS,
     NAMED_IN_MESSAGE,
@@ -55,8 +55,7 @@ class Checked:
         """The first row with the same pixels as each row; a row that does not decode stands alone."""
         groups = np.arange(self.rows)
         rows = np.flatnonzero(self.decoded)
-        _, first, inverse = np.unique(self.survey.digests(rows), return_index=True, return_inverse=True)
-        groups[rows] = rows[first[inverse]]
+        groups[rows] = equal_groups(self.survey.rows["pixel_sha256"], rows)
         return groups
 
     def _pairs(self) -> NearPairs:

@@ -45,5 +45,7 @@ class VerifyDataConfig(Section):
     seed: int = 0
     limit: int = Field(default=0, ge=0)
     """Rows read from each split, balanced between the classes, in stored order; 0 reads all."""
+    file_bytes: int = Field(default=512 * 2**20, ge=2**16)
+    """A split of more encoded bytes is packed as several Parquet files of about this size."""
     workers: int = Field(default=0, ge=0)
     """Processes that decode; 0: one for each core."""

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.artifacts.dataset import SCHEMA, SPLITS, SplitSummary, open_parquet
+from components.artifacts.dataset import SCHEMA, SPLITS, SplitSummary, open_parquet, shard_name
 from components.verify_data.findings import Offender
 from components.verify_data.inspection import Inspection
 from components.verify_data.measurements import Digests, hexadecimal
@@ -23,6 +24,7 @@ from serving.detector.labels import LABELS
 QUARANTINE: Final = "quarantine"
 _ROW_GROUP_BYTES: Final = 32 * 2**20
 _ROW_GROUP_ROWS: Final = 4096
+_ENDLESS: Final = sys.maxsize
 
 QUARANTINE_SCHEMA: Final = pa.schema(
     [
@@ -76,15 +78,57 @@ class ParquetStream:
         self._writer.close()
 
 
+class SplitFiles:
+    """Appends record batches to the files of one split; each ends once it has so many bytes."""
+
+    def __init__(self, folder: Path, name: str, schema: pa.Schema, file_bytes: int) -> None:
+        self._folder, self._name, self._schema, self._file_bytes = folder, name, schema, file_bytes
+        self._parts: list[Path] = []
+        self._stream: ParquetStream | None = None
+        self._bytes = 0
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Append rows."""
+        if self._stream is None or self._bytes >= self._file_bytes:
+            self._end()
+            # hidden until it is known how many there are
+            self._parts.append(self._folder / f".{self._name}-{len(self._parts):05d}.partial")
+            self._stream, self._bytes = ParquetStream(self._parts[-1], self._schema), 0
+        self._stream.add(batch)
+        self._bytes += batch.nbytes
+
+    def _end(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+        self._stream = None
+
+    def close(self) -> list[Path]:
+        """Write the last footer and give the files their names; returns them in order."""
+        self._end()
+        count = len(self._parts)
+        for number, part in enumerate(self._parts):
+            name = f"{self._name}.parquet" if count == 1 else shard_name(self._name, number, count)
+            self._parts[number] = part.replace(self._folder / name)
+        return self._parts
+
+
 class Spool:
     """Receives every batch during the survey; afterwards deals its rows out to the final files."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, file_bytes: int) -> None:
+        """Make room in a folder.
+
+        Args:
+            folder: of the dataset.
+            file_bytes: a split of more is written as several files.
+        """
         self.folder = folder
+        self._file_bytes = file_bytes
         self._spool = folder / ".spool"
         shutil.rmtree(self._spool, ignore_errors=True)
         self._spool.mkdir(parents=True)
-        self._streams: dict[str, ParquetStream] = {}
+        self._open: tuple[str, SplitFiles] | None = None
+        self._files: dict[str, list[Path]] = {}
 
     def __enter__(self) -> "Spool":
         return self
@@ -96,14 +140,16 @@ class Spool:
         shutil.rmtree(self._spool, ignore_errors=True)
 
     def _close(self) -> None:
-        for stream in self._streams.values():
-            stream.close()
+        if self._open is not None:
+            split, files = self._open
+            self._open = None
+            self._files[split] = files.close()
 
     def add(self, batch: Batch, inspection: Inspection) -> None:
         """Take one inspected batch, damaged images included; splits come one after the other."""
-        if batch.split not in self._streams:
+        if self._open is None or self._open[0] != batch.split:
             self._close()
-            self._streams[batch.split] = ParquetStream(self._spool / f"{batch.split}.parquet", SCHEMA)
+            self._open = batch.split, SplitFiles(self._spool, batch.split, SCHEMA, self._file_bytes)
         columns: list[Any] = [
             pa.StructArray.from_arrays([pa.array(batch.data, pa.binary()), pa.array(batch.names)], ["bytes", "path"]),
             pa.array(batch.labels, pa.int64()),
@@ -111,7 +157,7 @@ class Spool:
             pa.array(batch.sources, pa.string()),
             *(inspection.table.column(name) for name in ("pixel_sha256", "width", "height")),
         ]
-        self._streams[batch.split].add(pa.RecordBatch.from_arrays(columns, schema=SCHEMA))
+        self._open[1].add(pa.RecordBatch.from_arrays(columns, schema=SCHEMA))
 
     def deal(
         self, split_ids: npt.NDArray[np.intp], targets: npt.NDArray[np.intp], offenders: Iterable[Offender]
@@ -127,43 +173,57 @@ class Spool:
         reasons: dict[int, Offender] = {}
         for offender in offenders:
             reasons.setdefault(offender.row, offender)
-        outputs: dict[int, ParquetStream] = {}
+        outputs: dict[int, SplitFiles] = {}
         try:
-            for split in self._streams:
+            for split, spooled in self._files.items():
                 rows = np.flatnonzero(split_ids == SPLITS.index(split))
-                spooled = self._spool / f"{split}.parquet"
                 if (targets[rows] == SPLITS.index(split)).all() and SPLITS.index(split) not in outputs:
-                    spooled.replace(self.folder / spooled.name)
+                    for path in spooled:
+                        path.replace(self.folder / path.name)
                 else:
                     self._redistribute(spooled, rows, targets, reasons, outputs)
         finally:
-            for stream in outputs.values():
-                stream.close()
-        self._streams = {}
+            for files in outputs.values():
+                files.close()
+        self._files = {}
 
     def _redistribute(
         self,
-        spooled: Path,
+        spooled: list[Path],
         rows: npt.NDArray[np.intp],
         targets: npt.NDArray[np.intp],
         reasons: dict[int, Offender],
-        outputs: dict[int, ParquetStream],
+        outputs: dict[int, SplitFiles],
     ) -> None:
         start = 0
-        with open_parquet(spooled) as file:
-            for batch in file.iter_batches(batch_size=256, use_threads=False):
-                here = rows[start : start + batch.num_rows]
-                for target in np.unique(targets[here]).tolist():
-                    name = SPLITS[target] if target >= 0 else QUARANTINE
-                    if target not in outputs:
-                        schema = SCHEMA if target >= 0 else QUARANTINE_SCHEMA
-                        outputs[target] = ParquetStream(self.folder / f"{name}.parquet", schema)
-                    chosen = targets[here] == target
-                    taken = pa.RecordBatch.from_arrays(batch.filter(pa.array(chosen)).columns, schema=SCHEMA)
-                    if target < 0:
-                        taken = _quarantined(taken, [reasons[row] for row in here[chosen].tolist()])
-                    outputs[target].add(taken)
-                start += batch.num_rows
+        for path in spooled:
+            with open_parquet(path) as file:
+                for batch in file.iter_batches(batch_size=256, use_threads=False):
+                    here = rows[start : start + batch.num_rows]
+                    self._deal_batch(batch, targets[here], here, reasons, outputs)
+                    start += batch.num_rows
+            # what has been dealt out does not stand on the disk twice
+            path.unlink()
+
+    def _deal_batch(
+        self,
+        batch: pa.RecordBatch,
+        targets: npt.NDArray[np.intp],
+        rows: npt.NDArray[np.intp],
+        reasons: dict[int, Offender],
+        outputs: dict[int, SplitFiles],
+    ) -> None:
+        for target in np.unique(targets).tolist():
+            name = SPLITS[target] if target >= 0 else QUARANTINE
+            if target not in outputs:
+                schema = SCHEMA if target >= 0 else QUARANTINE_SCHEMA
+                # what was set aside is one file: a packed dataset that is read again leaves it out by its name
+                outputs[target] = SplitFiles(self.folder, name, schema, self._file_bytes if target >= 0 else _ENDLESS)
+            chosen = targets == target
+            taken = pa.RecordBatch.from_arrays(batch.filter(pa.array(chosen)).columns, schema=SCHEMA)
+            if target < 0:
+                taken = _quarantined(taken, [reasons[row] for row in rows[chosen].tolist()])
+            outputs[target].add(taken)
 
 
 def _quarantined(batch: pa.RecordBatch, offenders: list[Offender]) -> pa.RecordBatch:

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final, Protocol
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.artifacts.dataset import TEST, TRAIN, VAL, open_parquet
@@ -123,15 +122,7 @@ class ParquetSource:
                     + (f"; or cut splits: {how_to_cut(self.uri)}" if heap else "")
                 )
             self._files.setdefault(split, []).append(path)
-        self._rows = {split: sum(map(self._rows_of, files)) for split, files in self._files.items()}
-
-    def _rows_of(self, path: str) -> int:
-        try:
-            return int(pq.read_metadata(self._store.local(path)).num_rows)
-        except (pa.ArrowException, OSError) as error:
-            raise StageError(
-                f"{self.uri}/{path}: not a readable Parquet file ({str(error).splitlines()[0]})"
-            ) from error
+        self._rows = sum(store.parquet_rows(paths))
 
     @property
     def skipped(self) -> list[Skipped]:
@@ -146,12 +137,12 @@ class ParquetSource:
     @property
     def rows(self) -> int | None:
         """Number of rows by the files' footers."""
-        return sum(self._rows.values())
+        return self._rows
 
     def batches(self, split: str) -> Iterator[Batch]:
         """Rows of a split in stored order."""
         for path in self._files[split]:
-            with open_parquet(self._store.local(path)) as file:
+            with self._store.on_disk(path) as local, open_parquet(local) as file:
                 columns = ImageColumns.of(
                     file.schema_arrow, f"{self.uri}/{path}", self._reading.classes, self._reading.column
                 )

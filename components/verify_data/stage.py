@@ -8,7 +8,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from components.artifacts.dataset import DATASET_JSON, SPLITS, TEST, TRAIN, VAL, DatasetSummary, write_summary
+from components.artifacts.dataset import (
+    DATASET_JSON,
+    SPLITS,
+    TEST,
+    TRAIN,
+    VAL,
+    DatasetSummary,
+    split_files,
+    write_summary,
+)
 from components.verify_data.checks import Checked, check, judge_classes
 from components.verify_data.config import VerifyDataConfig
 from components.verify_data.cutting import SourceColumn, cut_splits, cut_told
@@ -59,9 +68,9 @@ def verify_and_pack(
     """
     source = open_source(uri, reading)
     dataset.mkdir(parents=True, exist_ok=True)
-    for old in (DATASET_JSON, *(f"{split}.parquet" for split in (*SPLITS, QUARANTINE))):
-        (dataset / old).unlink(missing_ok=True)
-    with Spool(dataset) as spool:
+    _remove(dataset, (*SPLITS, QUARANTINE))
+    (dataset / DATASET_JSON).unlink(missing_ok=True)
+    with Spool(dataset, config.file_bytes) as spool:
         gallery = Gallery()
         judged = _judged(source, config, [spool, gallery], reading or Reading())
         findings = judged.findings
@@ -80,9 +89,18 @@ def _all_or_nothing(dataset: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        for split in SPLITS:
-            (dataset / f"{split}.parquet").unlink(missing_ok=True)
+        _remove(dataset, SPLITS)
         raise
+
+
+def _remove(dataset: Path, names: Sequence[str]) -> None:
+    """Take away what is there of these, be it one file or many."""
+    for name in names:
+        # a file that was being written when its process was killed is hidden
+        partial = dataset.glob(f".{name}-*.partial")
+        shards = dataset.glob(f"{name}-[0-9]*-of-[0-9]*.parquet")
+        for path in [*partial, *shards, dataset / f"{name}.parquet"]:
+            path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,14 @@
 import os
 import stat
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from components.verify_data.skipped import SkipList, shown
 from serving.detector.image import ImageLimits
@@ -14,6 +18,8 @@ from serving.platform.cloud_storage import client, read, split
 from serving.platform.errors import StageError, one_line
 
 _PARALLEL_DOWNLOADS: Final = 32
+_FOOTER_BYTES: Final = 2**18
+"""Read of an object at a time where only its end is wanted; what Google's client takes is a multiple of this."""
 
 
 class Store(Protocol):
@@ -31,8 +37,16 @@ class Store(Protocol):
         """Contents in the order asked for, cut at `most_bytes`; None for what cannot be read (it is in `skipped`)."""
         ...
 
-    def local(self, path: str) -> Path:
-        """A file on the local disk with this content."""
+    def parquet_rows(self, paths: Sequence[str]) -> list[int]:
+        """Rows of Parquet files, in the order asked for; only their ends are read.
+
+        Raises:
+            StageError: one is not a Parquet file, or cannot be read.
+        """
+        ...
+
+    def on_disk(self, path: str) -> AbstractContextManager[Path]:
+        """A file on the local disk with this content, while it is used."""
         ...
 
 
@@ -89,9 +103,17 @@ class LocalStore:
             self.skipped.add(path, f"file that cannot be read ({error.strerror})")
             return None
 
+    def parquet_rows(self, paths: Sequence[str]) -> list[int]:
+        """Rows of Parquet files, by their footers."""
+        return [_rows_of(self.local(path), f"{self.uri}/{path}") for path in paths]
+
     def local(self, path: str) -> Path:
         """The file itself."""
         return self.root / path
+
+    def on_disk(self, path: str) -> AbstractContextManager[Path]:
+        """The file itself."""
+        return nullcontext(self.local(path))
 
 
 class GcsStore:
@@ -102,7 +124,6 @@ class GcsStore:
         self.uri = uri
         self.skipped = SkipList()
         self._prefix = f"{prefix}/" if prefix else ""
-        self._scratch = tempfile.TemporaryDirectory(prefix="aidetect-gcs-")
         try:
             self._bucket: Any = client().bucket(bucket)
         except Exception as error:  # the client raises whatever its credential chain meets
@@ -133,16 +154,38 @@ class GcsStore:
         with ThreadPoolExecutor(_PARALLEL_DOWNLOADS) as pool:
             return list(pool.map(download, paths))
 
-    def local(self, path: str) -> Path:
-        """The object as a file in a scratch folder that lives as long as this store."""
-        target = Path(self._scratch.name) / path
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
+    def parquet_rows(self, paths: Sequence[str]) -> list[int]:
+        """Rows of Parquet files, by their footers; several are asked at once."""
+
+        def ask(path: str) -> int:
+            try:
+                with self._bucket.blob(self._prefix + path).open("rb", chunk_size=_FOOTER_BYTES) as file:
+                    return _rows_of(file, f"{self.uri}/{path}")
+            except StageError:
+                raise
+            except Exception as error:
+                raise StageError(f"{self.uri}/{path}: cannot be read ({one_line(error)})") from error
+
+        with ThreadPoolExecutor(_PARALLEL_DOWNLOADS) as pool:
+            return list(pool.map(ask, paths))
+
+    @contextmanager
+    def on_disk(self, path: str) -> Iterator[Path]:
+        """The object as a scratch file: one at a time, so that no disk has to hold a copy of all."""
+        with tempfile.TemporaryDirectory(prefix="aidetect-gcs-") as scratch:
+            target = Path(scratch) / "object"
             try:
                 self._bucket.blob(self._prefix + path).download_to_filename(str(target))
             except Exception as error:
                 raise StageError(f"{self.uri}/{path}: cannot be downloaded ({one_line(error)})") from error
-        return target
+            yield target
+
+
+def _rows_of(file: Any, name: str) -> int:
+    try:
+        return int(pq.read_metadata(file).num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise StageError(f"{name}: not a readable Parquet file ({str(error).splitlines()[0]})") from error
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -1,7 +1,9 @@
 """gs:// through the real google-cloud-storage client: against a small server here, against the emulator in `system`."""
 
+import io
 import json
 import subprocess
+import tempfile
 import threading
 import venv
 from collections.abc import Iterator
@@ -9,12 +11,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import pyarrow.parquet as pq
 import pytest
 
 from components.verify_data.config import VerifyDataConfig
+from components.verify_data.sources import open_source
 from components.verify_data.stage import verify
 from serving.platform.errors import StageError
 from tests.components.verify_data.conftest import ROWS, write_folder
+from tests.fakes.gcs import FakeGcs
 
 BUCKET = "photos"
 
@@ -86,13 +91,31 @@ def test_a_folder_in_a_bucket_is_the_folder_on_disk(folder: Path, objects: dict[
     assert findings.splits["train"].rows == 2 * ROWS["train"]
 
 
-def test_parquet_in_a_bucket(sample_dir: Path, objects: dict[str, bytes]) -> None:
-    for split in ("val", "test"):
-        objects[f"sample/{'train' if split == 'val' else split}.parquet"] = (
-            sample_dir / f"{split}.parquet"
-        ).read_bytes()
-    _, summary = verify(f"gs://{BUCKET}/sample", VerifyDataConfig())
-    assert {name: split.rows for name, split in summary.splits.items()} == {"train": 576, "val": 64, "test": 1200}
+def test_shards_in_a_bucket_are_on_this_disk_one_at_a_time(
+    sample_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = pq.read_table(sample_dir / "val.parquet")
+    bucket = FakeGcs()
+    try:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", bucket.url)
+        for number in range(4):
+            shard = io.BytesIO()
+            pq.write_table(rows.slice(number * 160, 160), shard)
+            bucket.put(f"gs://photos/sample/train-{number:05d}-of-00004.parquet", shard.getvalue())
+        bucket.put("gs://photos/sample/test.parquet", (sample_dir / "test.parquet").read_bytes())
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        source = open_source("gs://photos/sample")
+        # that much is known from the files' ends alone
+        assert source.rows == 1840 and not list(tmp_path.iterdir())
+        held = [len(list(tmp_path.glob("*/object"))) for _ in source.batches("train")]
+        assert len(held) >= 4 and set(held) == {1} and not list(tmp_path.iterdir())
+        _, summary = verify("gs://photos/sample", VerifyDataConfig())
+        assert {name: split.rows for name, split in summary.splits.items()} == {"train": 576, "val": 64, "test": 1200}
+        bucket.put("gs://photos/sample/train-00002-of-00004.parquet", b"PAR1 no more")
+        with pytest.raises(StageError, match=r"train-00002-of-00004\.parquet: not a readable Parquet file"):
+            open_source("gs://photos/sample")
+    finally:
+        bucket.close()
 
 
 def test_a_damaged_object_is_named(folder: Path, objects: dict[str, bytes]) -> None:

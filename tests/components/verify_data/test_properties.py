@@ -54,9 +54,11 @@ def test_a_batch_of_small_images_greys_as_pillow_does(seed: int) -> None:
     assert row["brightness"] == pytest.approx(grey.mean(), abs=1e-3)
 
 
-@given(seeds, st.integers(0, 12), st.integers(2, 120))
-@settings(max_examples=60)
-def test_the_search_finds_exactly_what_comparing_all_finds(seed: int, bits: int, n: int) -> None:
+@given(seeds, st.integers(0, 12), st.integers(2, 120), st.integers(1, 3), st.sampled_from([2**21, 40]))
+@settings(max_examples=90)
+def test_the_search_finds_exactly_what_comparing_all_finds(
+    seed: int, bits: int, n: int, agreeing: int, partition: int
+) -> None:
     generator = np.random.default_rng(seed)
     centres = generator.integers(0, 2**64, 6, dtype=np.uint64)
     flips = generator.integers(0, 64, (2, n, bits + 2))
@@ -64,12 +66,35 @@ def test_the_search_finds_exactly_what_comparing_all_finds(seed: int, bits: int,
         np.bitwise_xor.reduce(np.uint64(1) << f.astype(np.uint64), axis=1) ^ generator.choice(centres, n) for f in flips
     )
     thumbnails = np.full((n, 16, 16), 128, np.uint8)
-    found = near_pairs(hashes, mirrored, thumbnails, np.arange(n), bits, 1.0)
+    with pytest.MonkeyPatch.context() as patch:
+        # what many images are searched by: more blocks, and a part of the hashes at a time
+        patch.setattr(duplicates, "_agreeing", lambda *_: agreeing if bits < 8 else 1)
+        patch.setattr(duplicates, "PARTITION", partition)
+        found = near_pairs(hashes, mirrored, thumbnails, np.arange(n), bits, 1.0)
     plain = np.bitwise_count(hashes[:, None] ^ hashes[None]) <= bits
     # the mirror image of one against the other, either way round
     turned = np.bitwise_count(hashes[:, None] ^ mirrored[None]) <= bits
     expected = {(i, j) for i, j in zip(*np.nonzero(plain | turned | turned.T), strict=True) if i < j}
     assert set(zip(found.left.tolist(), found.right.tolist(), strict=True)) == {(int(i), int(j)) for i, j in expected}
+
+
+@given(seeds, st.integers(0, 60), st.sampled_from([2**21, 7]))
+@settings(max_examples=30)
+def test_equal_digests_are_grouped_by_their_first_whatever_is_sorted_at_a_time(
+    seed: int, n: int, partition: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    few = generator.integers(0, 256, (5, 32), np.uint8).view("S32").ravel()
+    digests = few[generator.integers(0, 5, n)]
+    rows = np.flatnonzero(generator.integers(0, 4, n))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duplicates, "PARTITION", partition)
+        found = duplicates.equal_groups(digests, rows)
+    assert found.tolist() == [next(o for o in rows.tolist() if digests[o] == digests[row]) for row in rows.tolist()]
+
+
+def test_many_images_are_searched_in_small_buckets() -> None:
+    assert [duplicates._agreeing(2 * images, 6) for images in (6_000, 1_000_000, 10_000_000)] == [1, 2, 3]
 
 
 def test_a_search_that_is_cut_short_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

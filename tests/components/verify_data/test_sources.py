@@ -17,7 +17,7 @@ from components.verify_data.classes import ClassNames
 from components.verify_data.config import VerifyDataConfig
 from components.verify_data.importing import download, import_dataset
 from components.verify_data.rows import ImageColumns
-from components.verify_data.stage import verify
+from components.verify_data.stage import verify, verify_and_pack
 from serving.platform.errors import StageError
 from tests.components.verify_data.conftest import write_folder
 
@@ -121,6 +121,30 @@ def test_a_packed_dataset_is_a_source_and_keeps_its_fingerprint(run: Run, folder
     _, again = import_dataset(str(out), packed, VerifyDataConfig())
     assert again.fingerprint == Dataset(out).summary.fingerprint
     assert again.splits == Dataset(out).summary.splits
+
+
+def test_a_large_split_is_packed_as_several_files_of_the_same_rows(sample_dir: Path, tmp_path: Path) -> None:
+    # without a val split, so that rows are dealt out anew
+    folder, out, report = tmp_path / "large", tmp_path / "packed", tmp_path / "report.html"
+    folder.mkdir()
+    for split, source, step in (("train", "val", 1), ("test", "test", 15)):
+        rows = pq.read_table(sample_dir / f"{source}.parquet")
+        pq.write_table(rows.take(list(range(0, len(rows), step))), folder / f"{split}.parquet")
+    verify_and_pack(str(folder), VerifyDataConfig(file_bytes=65536), out, report)
+    packed = Dataset(out)
+    found = [path.name for path in packed.paths("train")]
+    assert found == [f"train-{number:05d}-of-{len(found):05d}.parquet" for number in range(len(found))]
+    assert len(found) > 1 and not (out / "train.parquet").exists()
+    several = {split: packed.table(split) for split in ("train", "val", "test")}
+    assert pa.Table.from_batches(packed.batches("train", rows=7)).equals(several["train"])
+    (out / found[0]).unlink()
+    with pytest.raises(StageError, match="files of the split train are missing"):
+        packed.table("train")
+    (out / ".train-00000.partial").write_bytes(b"of a process that was killed")
+    verify_and_pack(str(folder), VerifyDataConfig(), out, report)
+    assert sorted(path.name for path in out.glob("[.tv]*")) == ["test.parquet", "train.parquet", "val.parquet"]
+    assert {split: Dataset(out).table(split) for split in several} == several
+    assert Dataset(out).summary == packed.summary
 
 
 def test_packed_splits_load_with_datasets(run: Run, folder: Path) -> None:
