@@ -15,7 +15,6 @@ from components.artifacts.dataset import (
     TRAIN,
     VAL,
     DatasetSummary,
-    split_files,
     write_summary,
 )
 from components.verify_data.checks import Checked, check, judge_classes
