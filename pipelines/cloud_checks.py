@@ -22,8 +22,8 @@ _MANIFESTS: Final = ", ".join(
 )
 _IMAGE: Final = re.compile(r"(?P<host>[^/]+)/(?P<repository>[^@]+)@(?P<digest>sha256:[0-9a-f]{64})")
 _GOOGLE_HOSTS: Final = re.compile(r"(.+-docker\.pkg\.dev|(.+\.)?gcr\.io)")
-_QUOTAS: Final = {"NVIDIA_TESLA_T4": "custom_model_training_nvidia_t4_gpus"}
-"""Vertex AI's own quota for training; Compute Engine's of the same accelerator is another one."""
+_QUOTAS: Final = {"NVIDIA_TESLA_T4": "nvidia_t4_gpus", "NVIDIA_L4": "nvidia_l4_gpus"}
+"""In the names of Vertex AI's own quotas for training; Compute Engine's of the same accelerator is another one."""
 
 
 def before_submission(config: PipelineConfig, results: str = "") -> list[Finding]:
@@ -68,7 +68,7 @@ def _access(config: PipelineConfig) -> list[Finding]:
 
 def _buckets(config: PipelineConfig, results: str) -> dict[str, list[str]]:
     """Every bucket that a run touches, and what it does there."""
-    written = [config.vertex.bucket, config.deploy.ledger_path, results]
+    written = [config.vertex.bucket, config.deploy.ledger_path, config.train.checkpoint_dir, results]
     written.append(config.register_.bucket if config.register_.vertex else "")
     buckets: dict[str, list[str]] = {}
     for place in [*written, config.data.uri, config.evaluate.outside]:
@@ -152,19 +152,22 @@ def _image(subject: str, image: str, config: PipelineConfig) -> Finding:
 
 
 def _quota(config: PipelineConfig) -> list[Finding]:
-    """Whether the project may train on as many accelerators as the run asks for."""
-    wanted = {
-        machine.accelerator: machine.accelerator_count * machine.nodes
-        for machine in (config.machines.train, config.machines.evaluate)
-        if machine.accelerator_count and machine.accelerator in _QUOTAS
-    }
-    return [_accelerators(name, count, config) for name, count in wanted.items()]
+    """Whether the project may train on as many accelerators, and spot CPUs, as the run asks for."""
+    machine = config.machines.train
+    # spot machines have quotas of their own; that of their CPUs is 1 in a project that never asked for more
+    kind = "custom_model_training_preemptible" if machine.spot else "custom_model_training"
+    wanted = {}
+    if machine.accelerator_count and machine.accelerator in _QUOTAS:
+        wanted[f"{kind}_{_QUOTAS[machine.accelerator]}"] = machine.accelerator_count * machine.nodes
+    if machine.spot and machine.machine_type:
+        wanted[f"{kind}_cpus"] = int(machine.machine_type.rpartition("-")[2]) * machine.nodes
+    return [_limited(quota, count, config) for quota, count in wanted.items()]
 
 
-def _accelerators(name: str, count: int, config: PipelineConfig) -> Finding:
+def _limited(quota: str, count: int, config: PipelineConfig) -> Finding:
     import httpx
 
-    vertex, quota = config.vertex, _QUOTAS[name]
+    vertex = config.vertex
     subject = f"quota {quota}"
     endpoint = vertex.quota_endpoint or "https://serviceusage.googleapis.com"
     metric = f"aiplatform.googleapis.com%2F{quota}"

@@ -137,7 +137,7 @@ def estimate(config: PipelineConfig) -> Estimate:
     )
 
 
-def machine_hour(cpu: float, memory_gb: float, accelerator: str, count: int, region: str) -> float:
+def machine_hour(cpu: float, memory_gb: float, accelerator: str, count: int, region: str, spot: bool = False) -> float:
     """List price of one hour on Vertex AI, US dollars.
 
     Args:
@@ -146,6 +146,7 @@ def machine_hour(cpu: float, memory_gb: float, accelerator: str, count: int, reg
         accelerator: Vertex AI's name, or empty.
         count: how many of them.
         region: Google Cloud region.
+        spot: whether the machine may be taken away; Vertex AI's own fee stays that of one that stays.
 
     Raises:
         CostError: no price is known.
@@ -156,7 +157,7 @@ def machine_hour(cpu: float, memory_gb: float, accelerator: str, count: int, reg
         if accelerator != "NVIDIA_TESLA_T4":
             raise CostError(f"no price of {accelerator} in pipelines/prices.yaml; it has: NVIDIA_TESLA_T4")
         hour += count * prices.usd("t4_hour", region)
-    return hour * (1 + prices.usd("vertex_share", region))
+    return hour * ((prices.usd("spot_share", region) if spot else 1.0) + prices.usd("vertex_share", region))
 
 
 def _run(config: PipelineConfig, region: str) -> list[Line]:
@@ -168,9 +169,11 @@ def _run(config: PipelineConfig, region: str) -> list[Line]:
         hours = (config.cost.stage_minutes.of(stage) if known is None else known[0]) / 60
         basis = "cost.stage_minutes, assumed" if known is None else f"median of {known[1]} recorded runs"
         price = machine.nodes * machine_hour(
-            machine.cpu, machine.memory_gb, machine.accelerator, machine.accelerator_count, region
+            machine.cpu, machine.memory_gb, machine.accelerator, machine.accelerator_count, region, machine.spot
         )
-        if machine.nodes > 1:
+        if machine.spot:
+            basis += "; what is trained again after a preemption is not in it"
+        if machine.in_own_job:
             follows = config.task_machines.of(stage)
             price += machine_hour(follows.cpu, follows.memory_gb, "", 0, region)
         lines.append(Line(f"{stage} on {_words(machine)}", "run", round(hours, 4), "hour", hours * price, basis))
@@ -181,7 +184,8 @@ def _words(machine: Machine) -> str:
     # Vertex AI may give a stage without accelerator a cheaper series: an upper bound
     accelerator = f" and {machine.accelerator_count} x {machine.accelerator}" if machine.accelerator_count else ""
     nodes = f"{machine.nodes} x " if machine.nodes > 1 else ""
-    return f"{nodes}{machine.cpu} vCPU, {machine.memory_gb} GB{accelerator} (priced as N1)"
+    spot = "spot " if machine.spot else ""
+    return f"{spot}{nodes}{machine.cpu} vCPU, {machine.memory_gb} GB{accelerator} (priced as N1)"
 
 
 def _recorded_minutes(config: PipelineConfig) -> dict[Task, tuple[float, int]]:

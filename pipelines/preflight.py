@@ -89,17 +89,17 @@ def check_parameters(parameters: dict[str, Any], spec: dict[str, Any]) -> None:
         raise PreflightError("; ".join(problems))
 
 
-def refuse_nodes(config: PipelineConfig) -> None:
-    """Where a run's stages cannot ask for machines: several of them would be one.
-
-    Raises:
-        PreflightError: `machines.train.nodes` asks for more.
-    """
-    if config.machines.train.nodes > 1:
-        raise PreflightError(
-            f"machines.train.nodes {config.machines.train.nodes}: several machines train together on Vertex AI only; "
+def jobs_of_their_own(config: PipelineConfig) -> list[str]:
+    """What a place cannot do whose stages ask for no machines: several would be one, and a spot one another."""
+    machine, problems = config.machines.train, []
+    if machine.nodes > 1:
+        problems.append(
+            f"machines.train.nodes {machine.nodes}: several machines train together on Vertex AI only; "
             "set it to 1 (accelerator_count may be more)"
         )
+    if machine.spot:
+        problems.append("machines.train.spot: spot machines are asked for on Vertex AI only; set it to false")
+    return problems
 
 
 def refuse_movable_tags(config: PipelineConfig) -> None:
@@ -148,8 +148,8 @@ def _machines(config: PipelineConfig) -> list[str]:
     problems = []
     for stage in STAGES:
         machine = config.machines.of(stage)
-        if machine.nodes > 1:
-            problems += [f"machines.{stage}: {problem}" for problem in _nodes(stage, machine, config)]
+        if machine.in_own_job:
+            problems += [f"machines.{stage}: {problem}" for problem in _own_job(stage, machine, config)]
         if bool(machine.accelerator) != bool(machine.accelerator_count):
             problems.append(f"machines.{stage}: accelerator and accelerator_count go together")
         elif machine.accelerator and stage != "train":
@@ -164,18 +164,22 @@ def _machines(config: PipelineConfig) -> list[str]:
     return problems
 
 
-def _nodes(stage: Stage, machine: Machine, config: PipelineConfig) -> list[str]:
+def _own_job(stage: Stage, machine: Machine, config: PipelineConfig) -> list[str]:
     if stage != "train":
-        return ["only train runs on several machines; leave nodes out here"]
+        kinds = {"several machines; leave nodes out here": machine.nodes > 1}
+        kinds["spot machines; leave spot out here"] = machine.spot
+        return [f"only train runs on {kind}" for kind, asked in kinds.items() if asked]
     problems = []
     if not config.train.checkpoint_dir.startswith("gs://"):
-        problems.append(
-            f"{machine.nodes} nodes: one that goes away starts all again; set train.checkpoint_dir to a gs:// folder"
-        )
+        why = f"{machine.nodes} nodes: one that goes away starts all again"
+        if machine.spot:
+            why = "spot machines are taken away at any time, and training would start from nothing"
+        problems.append(f"{why}; set train.checkpoint_dir to a gs:// folder")
     if not machine.machine_type and (not machine.accelerator or machine.accelerator in SHAPES):
+        job = "several nodes" if machine.nodes > 1 else "a spot machine"
         problems.append(
             f"no machine type has {machine.cpu} CPUs and {machine.memory_gb} GB with {machine.accelerator_count} "
-            "accelerators; a job on several nodes has to name one: ask for less"
+            f"accelerators; a job on {job} has to name one: ask for less"
         )
     return problems
 

@@ -1,4 +1,4 @@
-"""Where a training runs: on this machine, or on several of a Vertex AI custom job that is followed to its end."""
+"""Where a training runs: on this machine, or on those of a Vertex AI custom job that is followed to its end."""
 
 import logging
 import time
@@ -10,6 +10,7 @@ from components.platform.google_cloud import connect, google_errors, label, pati
 from components.platform.signals import sigterm_raises
 from components.train import processes
 from components.train.config import ClusterConfig, PlacedTrainConfig, TrainConfig
+from components.train.nodes import ONE
 from serving.platform.errors import StageError
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ _OVER: Final = frozenset({"SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "CANCELL
 _IN_VAIN: Final = _OVER - {"SUCCEEDED"}
 _ATTEMPTS: Final = 3
 """Jobs of one training, where checkpoints let each go on from the one before."""
+_SPOT_ATTEMPTS: Final = 8
+"""The same on spot machines, which are taken away in the ordinary course of things."""
+_SPOT_PAUSES: Final = (4, 120)
+"""How many looks at a job the first pause before another takes, the next one twice as many; and the most."""
 
 
 def train(
@@ -30,7 +35,7 @@ def train(
 ) -> "TrainSummary | None":
     """Train as `stage.train` does, on the machines that the configuration names; without any, on this one.
 
-    Several machines see the same folders: `dataset`, `out` and `curves` lie in a bucket that is mounted at the same
+    Its machines see the same folders: `dataset`, `out` and `curves` lie in a bucket that is mounted at the same
     place on each. A stage that is started again for the same run goes on with the job that it had submitted.
 
     Raises:
@@ -42,16 +47,24 @@ def train(
     folder = out.parent / "cluster"
     jobs = _Jobs(config.cluster, context.run_id)
     name = jobs.standing()
-    for left in reversed(range(_ATTEMPTS if config.checkpoint_dir else 1)):
+    most = jobs.attempts if config.checkpoint_dir else 1
+    for attempt in range(1, most + 1):
         if not name:
             processes.order(folder, dataset, out, alone, context, curves)
             name = jobs.submit(folder)
         ended, state = jobs.follow(name)
         # a machine that was taken away fails the job without a word of ours: what its checkpoints hold is not lost
-        if state != "FAILED" or processes.explained(folder) or not left:
+        lost = state == "FAILED" and not processes.explained(folder)
+        if not lost or attempt == most:
             break
-        _log.warning("%s; goes on from its last checkpoint", ended)
+        pause_s = jobs.pause_s(attempt)
+        _log.warning(
+            "%s; job %d of at most %d goes on from the last checkpoint in %.0f s", ended, attempt + 1, most, pause_s
+        )
+        time.sleep(pause_s)
         name = ""
+    if lost and config.cluster.spot and most > 1:
+        ended += f"; so did all {most} jobs on spot machines: set machines.train.spot to false for machines that stay"
     return processes.summary_of(folder, ended, state == "SUCCEEDED")
 
 
@@ -69,6 +82,16 @@ class _Jobs:
                 JobServiceClient, f"{cluster.region}-aiplatform.googleapis.com", cluster.api_endpoint
             )
 
+    @property
+    def attempts(self) -> int:
+        """How many jobs may follow each other where one is lost."""
+        return _SPOT_ATTEMPTS if self._cluster.spot else _ATTEMPTS
+
+    def pause_s(self, attempt: int) -> float:
+        """Seconds before the job that follows a lost one: where spot machines run out, they are out for a while."""
+        first, most = _SPOT_PAUSES
+        return self._cluster.poll_s * min(first * 2 ** (attempt - 1), most) if self._cluster.spot else 0.0
+
     def standing(self) -> str:
         """A job of this run that is under way or has succeeded; empty: none."""
         with google_errors("list the training jobs of Vertex AI"):
@@ -82,7 +105,9 @@ class _Jobs:
         """Ask for the machines; the job's name."""
         from google.api_core.exceptions import GatewayTimeout, InternalServerError, RetryError
 
-        with google_errors(f"submit a training on {self._cluster.nodes} machines to Vertex AI"):
+        nodes = self._cluster.nodes
+        machines = f"{nodes} {'spot ' if self._cluster.spot else ''}machine{'' if nodes == 1 else 's'}"
+        with google_errors(f"submit a training on {machines} to Vertex AI"):
             try:
                 # 429 and 503 say that nothing was done; after any other broken answer the job may stand
                 made = patience(self._cluster.request_timeout_s)(self._client.create_custom_job)(
@@ -126,7 +151,7 @@ class _Jobs:
             _log.warning("%s may go on: %s", self._where(name), error)
 
     def _job(self, folder: Path) -> "CustomJob":
-        """One machine in the first pool, which leads, and the others in the second."""
+        """One machine in the first pool, which leads, and the others, where there are some, in the second."""
         from google.cloud import aiplatform_v1 as vertex
 
         cluster = self._cluster
@@ -135,19 +160,25 @@ class _Jobs:
             machine.accelerator_type = vertex.AcceleratorType.__members__[cluster.accelerator]
             machine.accelerator_count = cluster.accelerator_count
         container = vertex.ContainerSpec(
-            image_uri=cluster.image, command=["python", "-m", "components.train.nodes"], args=[str(folder)]
+            image_uri=cluster.image,
+            command=["python", "-m", "components.train.nodes"],
+            args=[str(folder), *([ONE] if cluster.nodes == 1 else [])],
         )
         pools = [
             vertex.WorkerPoolSpec(machine_spec=machine, replica_count=count, container_spec=container)
             for count in (1, cluster.nodes - 1)
+            if count
         ]
+        # one machine that went away starts all again, and the checkpoints say from where
+        scheduling = vertex.Scheduling(restart_job_on_worker_restart=True)
+        if cluster.spot:
+            scheduling.strategy = vertex.Scheduling.Strategy.SPOT
         return vertex.CustomJob(
             display_name=self._shown,
             labels={**cluster.labels, _RUN: self._run},
             job_spec=vertex.CustomJobSpec(
                 worker_pool_specs=pools,
-                # one machine that went away starts all again, and the checkpoints say from where
-                scheduling=vertex.Scheduling(restart_job_on_worker_restart=True),
+                scheduling=scheduling,
                 service_account=cluster.service_account,
                 network=cluster.network,
             ),

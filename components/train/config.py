@@ -170,7 +170,9 @@ class TrainConfig(Section):
 class ClusterConfig(Section):
     """Machines of one Vertex AI custom job that train together, each with a process for each of its GPUs."""
 
-    nodes: int = Field(ge=2, le=16)
+    nodes: int = Field(ge=1, le=16)
+    spot: bool = False
+    """Machines that may be taken away at any time, and cost less."""
     project: str
     region: str
     image: str

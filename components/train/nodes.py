@@ -1,22 +1,31 @@
-"""One of several machines that train together: Vertex AI tells it its place, torchrun starts its processes."""
+"""A machine of a training job: Vertex AI tells it its place where there are several; torchrun starts its processes."""
 
 import sys
 from pathlib import Path
+from typing import Final
 
 from components.train.config import Node
-from components.train.processes import launch, ordered, wanted
+from components.train.processes import ALONE, launch, ordered, wanted
 from serving.platform.errors import StageError, one_line
 
+ONE: Final = "--one"
+"""Said to a machine that trains alone."""
 
-def main(folder: Path) -> int:
-    """Run this machine's part of the order in a folder that all machines see; torchrun's status."""
+
+def main(folder: Path, one: bool) -> int:
+    """Run this machine's part of the order in a folder that all machines see; torchrun's status.
+
+    Args:
+        folder: of the order.
+        one: whether there is no other machine to meet.
+    """
     try:
-        node = Node.from_environment()
-        return launch(wanted(ordered(folder)), folder, node.options)
+        options = ALONE if one else Node.from_environment().options
+        return launch(wanted(ordered(folder)), folder, options)
     except StageError as error:
         sys.stderr.write(f"error: {one_line(error)}\n")
         return 1
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(Path(sys.argv[1])))
+    raise SystemExit(main(Path(sys.argv[1]), ONE in sys.argv[2:]))

@@ -140,15 +140,16 @@ class PipelineConfig(Section):
         return self.changed("train", device="cuda") if paid else self
 
     def with_cluster(self) -> Self:
-        """The same with the machines that train together told to the stage, which then asks for them itself.
+        """The same with machines that train together, or spot ones, told to the stage, which then asks for them itself.
 
         The stage's own machine only follows their job: a small one, without an accelerator.
         """
         machine, vertex = self.machines.train, self.vertex
-        if machine.nodes == 1:
+        if not machine.in_own_job:
             return self
         cluster = ClusterConfig(
             nodes=machine.nodes,
+            spot=machine.spot,
             project=vertex.project,
             region=vertex.region,
             image=self.images.train,
@@ -166,9 +167,9 @@ class PipelineConfig(Section):
 
     @property
     def task_machines(self) -> MachinesConfig:
-        """Machines of the stages' own tasks: where several train together, the task only follows them."""
-        shared = self.machines.train.nodes > 1
-        return self.machines.model_copy(update={"train": Machine()}) if shared else self.machines
+        """Machines of the stages' own tasks: where training has a job of its own, the task only follows it."""
+        follows = self.machines.train.in_own_job
+        return self.machines.model_copy(update={"train": Machine()}) if follows else self.machines
 
     def changed(self, section: str, **keys: Any) -> Self:
         """The same with other values in one section."""

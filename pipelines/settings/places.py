@@ -46,6 +46,8 @@ class Machine(Section):
     """On each machine; training starts a process for each."""
     nodes: int = Field(default=1, ge=1, le=16)
     """Machines that train together (Vertex AI only): a custom job, which the stage submits and follows."""
+    spot: bool = False
+    """Spot machines (training on Vertex AI only): cheaper, may be taken away; training goes on from its last epoch."""
 
     @field_validator("accelerator")
     @classmethod
@@ -53,6 +55,11 @@ class Machine(Section):
         if value and not re.fullmatch(r"NVIDIA_[A-Z0-9_]+", value):
             raise ValueError("an accelerator is named as Vertex AI names it, e.g. NVIDIA_TESLA_T4")
         return value
+
+    @property
+    def in_own_job(self) -> bool:
+        """Whether training runs in a custom job: a stage's own machine is one, and always on demand."""
+        return self.nodes > 1 or self.spot
 
     @property
     def machine_type(self) -> str:

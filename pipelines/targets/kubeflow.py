@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pipelines.conclusion import Ended, conclude
-from pipelines.preflight import check_parameters, refuse_nodes
+from pipelines.preflight import check_parameters, jobs_of_their_own
 from pipelines.runs import PIPELINE_FILE, RunRecord, StageStatus, together
 from pipelines.settings.names import Stage, Task, task_of
 from pipelines.settings.pipeline import PipelineConfig
@@ -14,6 +14,7 @@ from pipelines.targets.kubeflow_client import connect, package, patience, server
 from pipelines.targets.outputs import collect_tracked
 from pipelines.targets.scheduler import Scheduler
 from pipelines.targets.target import Listener, set_machine
+from serving.platform.errors import PreflightError
 
 if TYPE_CHECKING:
     from kfp import dsl
@@ -51,7 +52,8 @@ class KubeflowTarget:
             PreflightError: a name or type is not the spec's, or several machines should train together.
         """
         del ask
-        refuse_nodes(self.config)
+        if problems := jobs_of_their_own(self.config):
+            raise PreflightError("; ".join(problems))
         check_parameters(parameters, spec)
         return []
 

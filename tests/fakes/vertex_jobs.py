@@ -21,9 +21,21 @@ _MACHINE: Final = re.compile(r"(n1-(standard|highmem|highcpu)|g2-standard)-\d+")
 _LABEL: Final = re.compile(r"[a-z0-9_-]{0,63}")
 
 
+Strategy = vertex.Scheduling.Strategy
+_T4 = vertex.AcceleratorType.NVIDIA_TESLA_T4
+
+
 def succeed(_: vertex.CustomJob) -> Iterator[vertex.JobState]:
     """A job without anything to do."""
     return chain((PENDING, RUNNING), repeat(SUCCEEDED))
+
+
+def preempt(job: vertex.CustomJob) -> Iterator[vertex.JobState]:
+    """Machines that are taken away, as only spot ones are: the job fails, and what it says is Compute Engine's."""
+    if job.job_spec.scheduling.strategy != Strategy.SPOT:
+        raise AssertionError("only spot machines are taken away")
+    job.error = {"code": 8, "message": "STOCKOUT: the machines of workerpool0 were preempted."}
+    return chain((PENDING, RUNNING), repeat(FAILED))
 
 
 class FakeVertexJobs(GoogleRest):
@@ -35,6 +47,8 @@ class FakeVertexJobs(GoogleRest):
         self.jobs: dict[str, vertex.CustomJob] = {}
         self.states: dict[str, Iterator[vertex.JobState]] = {}
         self.cancelled: list[str] = []
+        self.spot_t4s = 16
+        """That the project may train on at once; beyond it Google refuses with the quota's name."""
 
     def ask(self, request: Request, policy: Policy) -> None:
         """A job runs as an account that its caller must be allowed to act as, be it the caller's own."""
@@ -68,6 +82,9 @@ class FakeVertexJobs(GoogleRest):
     def _create(self, kind: str, body: dict[str, Any]) -> dict[str, Any]:
         job = parse(vertex.CustomJob, body)
         _refuse(job)
+        if (wanted := _spot_t4s(job)) > self.spot_t4s:
+            metric = "aiplatform.googleapis.com/custom_model_training_preemptible_nvidia_t4_gpus"
+            raise ApiError(429, f"The following quota metrics exceed quota limits: {metric} ({wanted})")
         job.name, job.state = f"{kind}/{len(self.jobs) + 1}", PENDING
         self.jobs[job.name] = job
         self.states[job.name] = self.machines(job)
@@ -81,6 +98,15 @@ class FakeVertexJobs(GoogleRest):
         return {"customJobs": [show(job) for job in reversed(jobs)]}
 
 
+def _spot_t4s(job: vertex.CustomJob) -> int:
+    pools = job.job_spec.worker_pool_specs if job.job_spec.scheduling.strategy == Strategy.SPOT else ()
+    return sum(
+        pool.machine_spec.accelerator_count * pool.replica_count
+        for pool in pools
+        if pool.machine_spec.accelerator_type == _T4
+    )
+
+
 def _refuse(job: vertex.CustomJob) -> None:
     """What Vertex AI does not take.
 
@@ -89,6 +115,7 @@ def _refuse(job: vertex.CustomJob) -> None:
     """
     pools = list(job.job_spec.worker_pool_specs)
     machines = [pool.machine_spec for pool in pools]
+    scheduling = job.job_spec.scheduling
     problems = {
         "display_name": not 0 < len(job.display_name) <= 128,
         "worker_pool_specs": not 0 < len(pools) <= 4,
@@ -97,6 +124,11 @@ def _refuse(job: vertex.CustomJob) -> None:
         "container_spec.image_uri": any(not pool.container_spec.image_uri for pool in pools),
         "machine_spec.machine_type": any(not _MACHINE.fullmatch(machine.machine_type) for machine in machines),
         "machine_spec.accelerator_type": any(bool(m.accelerator_type) != bool(m.accelerator_count) for m in machines),
+        # a wait is flex-start's; spot machines are never those of a reservation
+        "scheduling.max_wait_duration": bool(scheduling.max_wait_duration)
+        and scheduling.strategy != Strategy.FLEX_START,
+        "machine_spec.reservation_affinity": scheduling.strategy == Strategy.SPOT
+        and any(bool(machine.reservation_affinity) for machine in machines),
         "labels": any(not _LABEL.fullmatch(word) for pair in job.labels.items() for word in pair),
     }
     for name, wrong in problems.items():

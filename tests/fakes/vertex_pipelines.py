@@ -19,6 +19,8 @@ CATALOGUE = ("plan-catalogue", "score-group", "score-group", "report-catalogue")
 """With two groups of shards."""
 STAGES = ("verify-data", "train", "evaluate", "quality-gate", "register", "deploy")
 State = aiplatform_v1.PipelineTaskDetail.State
+_SPOT = {"nvidia_t4_gpus": 4, "cpus": 1}
+"""Spot quotas of a project that asked for accelerators alone: one CPU is what people find that Google gives."""
 
 
 class FakeVertexPipelines(GoogleRest):
@@ -37,6 +39,8 @@ class FakeVertexPipelines(GoogleRest):
         """What the verdict says, where it is not what the branch says."""
         self.t4s: dict[str, int] = {"": 4}
         """Region -> T4s that the project may train on; "" for every other region."""
+        self.spot = {f"custom_model_training_preemptible_{of}": {"": limit} for of, limit in _SPOT.items()}
+        """The same of spot machines, by the quota's name."""
         self.schedules: dict[str, aiplatform_v1.Schedule] = {}
         self._made = 0
 
@@ -91,13 +95,15 @@ class FakeVertexPipelines(GoogleRest):
         return self._advance(name)
 
     def _quota(self, request: Request) -> dict[str, Any]:
-        if not request.path.endswith("aiplatform.googleapis.com/custom_model_training_nvidia_t4_gpus"):
+        quota = request.path.rpartition("aiplatform.googleapis.com/")[2]
+        limits = {"custom_model_training_nvidia_t4_gpus": self.t4s, **self.spot}
+        if quota not in limits:
             raise ApiError(404, f"{request.path} not found")
         buckets = [
             {"effectiveLimit": str(limit), "dimensions": {"region": region}}
             if region
             else {"effectiveLimit": str(limit)}
-            for region, limit in self.t4s.items()
+            for region, limit in limits[quota].items()
         ]
         return {"consumerQuotaLimits": [{"unit": "1/{project}/{region}", "quotaBuckets": buckets}]}
 

@@ -2,6 +2,7 @@
 
 import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,6 +53,18 @@ def test_mlflow_metrics_and_previews_are_on_the_bill_and_follow_their_keys(aidet
     assert not {name for name in month("cost.min_instances=0") if "etric" in name}
     grown = aidetect("cost", "--json", settings=["cost.storage_growth_gb=100"]).document["per_month"]["storage"]
     assert grown > aidetect("cost", "--json").document["per_month"]["storage"] + 10
+
+
+def test_spot_machines_cost_less_and_the_fee_stays(aidetect: Aidetect) -> None:
+    def train(*settings: str) -> dict[str, Any]:
+        lines = aidetect("cost", "--json", settings=list(settings)).document["lines"]
+        return next(line for line in lines if line["what"].startswith("train "))
+
+    spot, follows = train("machines.train.spot=true"), 25 / 60 * machine_hour(4, 15, "", 0, "europe-west1")
+    share = load_prices().usd("spot_share", "europe-west1")
+    assert spot["usd"] - follows == pytest.approx(train()["usd"] * (share + 0.15) / 1.15)
+    assert spot["what"].startswith("train on spot 8 vCPU") and "after a preemption" in spot["basis"]
+    assert spot["usd"] < train()["usd"]
 
 
 def test_recorded_runs_replace_what_was_assumed(aidetect: Aidetect, tmp_path: Path) -> None:

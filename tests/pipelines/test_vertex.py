@@ -88,6 +88,7 @@ def test_sync_follows_to_the_end(
         ("machines.train.accelerator=NVIDIA_TESLA_K80", "NVIDIA_TESLA_K80 is not one this project knows"),
         ("machines.train.accelerator_count=3", "3 T4s do not attach to one machine; use 1 or 2 or 4"),
         ("machines.evaluate.nodes=2", "machines.evaluate: only train runs on several machines"),
+        ("machines.evaluate.spot=true", "machines.evaluate: only train runs on spot machines; leave spot out here"),
         ("train.device=cpu", "machines.train asks for a NVIDIA_TESLA_T4 and train.device is 'cpu'"),
         ("deploy.image=registry.example/s:latest", "deploy.image is 'registry.example/s:latest': pin it by digest"),
         ("machines.train.accelerator_count=0", "accelerator and accelerator_count go together"),
@@ -160,7 +161,7 @@ def test_several_gpus_are_trained_on_and_several_machines_are_asked_for_by_the_s
     told = request.body["runtimeConfig"]["parameterValues"]["train_config"]
     assert told["device"] == "cuda"
     assert told["cluster"] == {
-        "nodes": 3, "project": "proj", "region": "europe-west1", "image": config.images.train,
+        "nodes": 3, "spot": False, "project": "proj", "region": "europe-west1", "image": config.images.train,
         "machine_type": "n1-standard-8", "accelerator": "NVIDIA_TESLA_T4", "accelerator_count": 2,
         "service_account": "pipeline@proj.iam.gserviceaccount.com", "network": "projects/1/global/networks/n",
         "labels": {"team": "trust"}, "api_endpoint": cloud.url, "request_timeout_s": config.vertex.request_timeout_s,
@@ -179,6 +180,37 @@ def test_several_gpus_are_trained_on_and_several_machines_are_asked_for_by_the_s
         "ask for less",
     ]
     with pytest.raises(PreflightError, match="several machines train together on Vertex AI only"):
+        open_target("kubeflow", config).prepare({}, {})
+
+
+def test_spot_machines_have_a_job_a_bucket_for_checkpoints_and_quotas_of_their_own(
+    tmp_path: Path, cloud: FakeVertexPipelines
+) -> None:
+    from pipelines.preflight import problems_offline
+
+    spot = "machines.train.spot=true"
+    here = configuration(tmp_path, cloud, spot, "train.checkpoint_dir=checkpoints")
+    assert problems_offline(here) == [
+        "machines.train: spot machines are taken away at any time, and training would start from nothing; "
+        "set train.checkpoint_dir to a gs:// folder"
+    ]
+    config = configuration(tmp_path, cloud, spot, "train.checkpoint_dir=gs://bkt/checkpoints")
+    with pytest.raises(
+        PreflightError, match=r"^quota custom_model_training_preemptible_cpus: 1 in europe-west1, the run needs 8; ask"
+    ):
+        run(config, sync=False)
+    cloud.spot["custom_model_training_preemptible_cpus"] = {"": 96}
+    cloud.t4s = {"": 0}  # of machines that stay: another quota
+    run(config, sync=False)
+    (request,) = [request for request in cloud.requests if request.method == "POST"]
+    told = PlacedTrainConfig.model_validate(request.body["runtimeConfig"]["parameterValues"]["train_config"])
+    assert told.cluster is not None
+    assert (told.cluster.nodes, told.cluster.spot, told.cluster.machine_type) == (1, True, "n1-standard-8")
+    assert told.device == "cuda"
+    cloud.spot["custom_model_training_preemptible_nvidia_t4_gpus"] = {"": 0}
+    with pytest.raises(PreflightError, match="custom_model_training_preemptible_nvidia_t4_gpus: 0 in"):
+        run(config, sync=False)
+    with pytest.raises(PreflightError, match=r"machines\.train\.spot: spot machines are asked for on Vertex AI only"):
         open_target("kubeflow", config).prepare({}, {})
 
 

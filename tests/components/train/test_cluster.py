@@ -27,7 +27,7 @@ from serving.platform.errors import StageError
 from tests.components.train.conftest import fit
 from tests.components.train.packed import TINY
 from tests.fakes.policy import Policy, plan_of
-from tests.fakes.vertex_jobs import FAILED, PENDING, RUNNING, SUCCEEDED, FakeVertexJobs, succeed
+from tests.fakes.vertex_jobs import FAILED, PENDING, RUNNING, SUCCEEDED, FakeVertexJobs, Strategy, preempt, succeed
 from tests.untraced import untraced
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -43,7 +43,8 @@ def vertex_ai() -> Iterator[FakeVertexJobs]:
 
 def placed(fake: FakeVertexJobs, **settings: object) -> PlacedTrainConfig:
     machines: dict[str, Any] = {
-        "nodes": 3, "project": "proj", "region": "europe-west1", "image": "registry.example/train@sha256:" + "a1" * 32,
+        "nodes": 3, "spot": False, "project": "proj", "region": "europe-west1",
+        "image": "registry.example/train@sha256:" + "a1" * 32,
         "machine_type": "n1-standard-8", "accelerator": "NVIDIA_TESLA_T4", "accelerator_count": 2,
         "service_account": "pipeline@proj.iam.gserviceaccount.com", "network": "projects/1/global/networks/n",
         "labels": {"team": "trust"}, "api_endpoint": fake.url, "poll_s": 0.01, "request_timeout_s": 5.0,
@@ -148,6 +149,45 @@ def test_a_job_that_loses_a_machine_goes_on_from_its_checkpoint_and_not_for_ever
     assert len(vertex_ai.jobs) == 6
 
 
+def test_a_spot_machine_that_is_taken_away_is_asked_for_again_and_training_goes_on(
+    vertex_ai: FakeVertexJobs, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = str(tmp_path / "kept")
+
+    def taken_twice(job: vertex.CustomJob) -> Iterator[vertex.JobState]:
+        return answered(job) if len(vertex_ai.jobs) > 2 else preempt(job)
+
+    vertex_ai.machines = taken_twice
+    assert ask(vertex_ai, tmp_path, nodes=1, spot=True, checkpoint_dir=kept) == SUMMARY
+    first, *others = vertex_ai.jobs.values()
+    # one machine has nobody to meet, and needs no CLUSTER_SPEC
+    [pool] = first.job_spec.worker_pool_specs
+    assert (pool.replica_count, list(pool.container_spec.args)) == (1, [str(tmp_path / "cluster"), "--one"])
+    assert first.job_spec.scheduling.strategy == Strategy.SPOT
+    assert [other.job_spec for other in others] == [first.job_spec] * 2
+    told = [line.getMessage() for line in caplog.records if "goes on from the last checkpoint" in line.getMessage()]
+    assert [line.partition("; ")[2] for line in told] == [
+        f"job {number} of at most 8 goes on from the last checkpoint in 0 s" for number in (2, 3)
+    ]
+    assert "FAILED: STOCKOUT: the machines of workerpool0 were preempted." in told[0]
+
+
+def test_spot_machines_are_not_asked_for_for_ever_nor_beyond_their_quota(
+    vertex_ai: FakeVertexJobs, tmp_path: Path
+) -> None:
+    kept = str(tmp_path / "kept")
+    vertex_ai.machines = preempt
+    with pytest.raises(StageError, match=r"/8 FAILED: STOCKOUT.*; so did all 8 .*: set machines\.train\.spot to false"):
+        ask(vertex_ai, tmp_path, spot=True, checkpoint_dir=kept, poll_s=0.001)
+    assert [len(job.job_spec.worker_pool_specs) for job in vertex_ai.jobs.values()] == [2] * 8
+    vertex_ai.spot_t4s = 1
+    with pytest.raises(
+        StageError, match=r"a training on 1 spot machine to .*custom_model_training_preemptible_nvidia_t4"
+    ):
+        ask(vertex_ai, tmp_path, "quota", nodes=1, spot=True, checkpoint_dir=kept, request_timeout_s=0.3)
+    assert len(vertex_ai.jobs) == 8
+
+
 def test_what_a_machine_says_is_the_stages_error_and_is_not_tried_again(
     vertex_ai: FakeVertexJobs, tmp_path: Path
 ) -> None:
@@ -250,10 +290,12 @@ class Loopback:
         container = job.job_spec.worker_pool_specs[0].container_spec
         command = [sys.executable, *container.command[1:], *container.args]
         port = free_port()
-        nodes = []
+        nodes: list[subprocess.Popen[str]] = []
+        alone = len(job.job_spec.worker_pool_specs) == 1
         for rank, pool in enumerate(job.job_spec.worker_pool_specs):
             assert pool.replica_count == 1
-            environment = untraced() | {"CLUSTER_SPEC": cluster_spec(f"workerpool{rank}", 0, port)}
+            place = {} if alone else {"CLUSTER_SPEC": cluster_spec(f"workerpool{rank}", 0, port)}
+            environment = untraced() | place
             nodes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True))
         self.nodes += nodes
         readers = [threading.Thread(target=self._read, args=(node,)) for node in nodes]
@@ -262,7 +304,7 @@ class Loopback:
         yield PENDING
         while any(node.poll() is None for node in nodes):
             if not self.killed and any(self.kill_once.rglob("last.pt")):
-                self.killed = [p.pid for p in kill(nodes[1])]
+                self.killed = [p.pid for p in kill(nodes[-1])]
             yield RUNNING
         for reader in readers:
             reader.join()
@@ -296,11 +338,13 @@ def free_port() -> int:
 
 @pytest.mark.system
 @pytest.mark.nightly
-def test_two_machines_of_a_job_reach_the_metrics_of_one_though_one_is_killed(
-    toy_data: Path, vertex_ai: FakeVertexJobs, tmp_path: Path
+@pytest.mark.parametrize(("nodes", "spot"), [(2, False), (1, True)], ids=["two", "a spot one"])
+def test_machines_of_a_job_reach_the_metrics_of_a_training_that_nobody_disturbed_though_one_is_killed(
+    toy_data: Path, vertex_ai: FakeVertexJobs, tmp_path: Path, nodes: int, spot: bool
 ) -> None:
+    kept = str(tmp_path / "kept")
     config = placed(
-        vertex_ai, nodes=2, device="cpu", processes=1, epochs=8, checkpoint_dir=str(tmp_path / "kept"), poll_s=0.1
+        vertex_ai, nodes=nodes, spot=spot, device="cpu", processes=1, epochs=8, checkpoint_dir=kept, poll_s=0.1
     )
     with closing(Loopback(tmp_path / "kept")) as machines:
         vertex_ai.machines = machines
