@@ -43,7 +43,10 @@ def before_submission(config: PipelineConfig, results: str = "") -> list[Finding
 def examine_cloud(config: PipelineConfig) -> list[Finding]:
     """The same for a person who asks, with credentials and project before it."""
     access = _access(config)
-    return [*access, *([] if access[-1].status == "error" else before_submission(config))]
+    if access[-1].status == "error":
+        return access
+    # a run that promotes nothing leaves the ledger alone; who asks here may be the one who promotes
+    return [*access, *before_submission(config, config.deploy.ledger_path)]
 
 
 def _access(config: PipelineConfig) -> list[Finding]:
@@ -68,7 +71,8 @@ def _access(config: PipelineConfig) -> list[Finding]:
 
 def _buckets(config: PipelineConfig, results: str) -> dict[str, list[str]]:
     """Every bucket that a run touches, and what it does there."""
-    written = [config.vertex.bucket, config.deploy.ledger_path, config.train.checkpoint_dir, results]
+    written = [config.vertex.bucket, config.train.checkpoint_dir, results]
+    written.append(config.deploy.ledger_path if config.deploy.auto else "")
     written.append(config.register_.bucket if config.register_.vertex else "")
     buckets: dict[str, list[str]] = {}
     for place in [*written, config.data.uri, config.evaluate.outside]:

@@ -49,7 +49,8 @@ def bootstrap(
         typer.echo("all of it stands")
     if not dry_run:
         typer.echo("next: aidetect doctor --profile production, then")
-        typer.echo("      aidetect run --on vertex --profile production --sync")
+        typer.echo("      aidetect run --on vertex --profile production --sync, and where its gate has passed")
+        typer.echo("      aidetect deploy --profile production")
 
 
 def _steps(environment: str, github_token_file: Path | None, config_file: Path | None) -> "list[Step]":

@@ -79,14 +79,13 @@ class Owner:
     def profile(self) -> dict[str, dict[str, str]]:
         """What the production profile says of this owner, by section."""
         place = {"project": self.project, "region": self.region}
-        models = f"gs://{self.bucket}-models"
         account = f"{ACCOUNTS}-pipeline@{self.project}.iam.gserviceaccount.com"
         return {
             "data": {"uri": f"gs://{self.bucket}-data/cifake"},
             "train": {"checkpoint_dir": f"gs://{self.bucket}-pipelines/checkpoints"},
             "vertex": {**place, "bucket": f"gs://{self.bucket}-pipelines", "service_account": account},
-            "register": {**place, "bucket": f"{models}/bundles"},
-            "deploy": {**place, "ledger_path": f"{models}/promotions.jsonl"},
+            "register": {**place, "bucket": f"gs://{self.bucket}-models/bundles"},
+            "deploy": {**place, "ledger_path": f"gs://{self.bucket}-records/promotions.jsonl"},
             "retrain": {
                 "state_path": f"gs://{self.bucket}-pipelines/retrain.jsonl",
                 "feedback_path": f"gs://{self.bucket}-evidence/labels/",
@@ -97,7 +96,10 @@ class Owner:
 Project = Annotated[str, typer.Option(help="Google Cloud project id.")]
 Region = Annotated[str, typer.Option(help="Region of everything, e.g. europe-west1.")]
 Bucket = Annotated[
-    str, typer.Option(help=f"What the buckets -data, -models, -pipelines begin with; default: PROJECT-{ACCOUNTS}.")
+    str,
+    typer.Option(
+        help=f"What the buckets -data, -models, -pipelines, -records begin with; default: PROJECT-{ACCOUNTS}."
+    ),
 ]
 Repository = Annotated[str, typer.Option(help="OWNER/NAME on GitHub; default: that of the remote origin.")]
 RepositoryId = Annotated[

@@ -115,6 +115,17 @@ def calls_the_service(service: str) -> Act:
 MLFLOW = calls_the_service("aidetect-mlflow")
 
 
+def deploys(environment: str) -> tuple[Act, ...]:
+    """A version on its way to users; a private service lets in whom it names, for the smoke test too."""
+    return (
+        *updates(SERVICE, "serving"),
+        key("aidetect-api-keys"),
+        *((calls_the_service(SERVICE),) if environment == "dev" else ()),
+        needs("aiplatform.models.list"),
+        needs("aiplatform.models.update"),
+    )
+
+
 def lives_on() -> list[Step]:
     """What nobody starts by hand: MLflow's server, evidence of the instances, and an alert on its way to a training."""
     return [
@@ -158,7 +169,6 @@ def first_day(environment: str) -> list[Step]:
     """Everything, in the order of docs/DEPLOYMENT.md."""
     private = environment == "dev"
     invoke, look = (calls_the_service(SERVICE),), (calls_the_service(f"{SERVICE}-preview"),)
-    aliases = (needs("aiplatform.models.list"), needs("aiplatform.models.update"))
     submits = (needs("aiplatform.pipelineJobs.create"), needs("iam.serviceAccounts.actAs", account("pipeline")))
     registers = (
         *reads("models"),
@@ -168,7 +178,7 @@ def first_day(environment: str) -> list[Step]:
         needs("aiplatform.modelEvaluations.list"),
         needs("aiplatform.modelEvaluations.import"),
     )
-    deploys = (*updates(SERVICE, "serving"), key("aidetect-api-keys"), *(invoke if private else ()), *aliases)
+    promotes = (signs_in("deploy"), *reads("models"), *reads("records"), *writes("records"), *deploys(environment))
     return [
         Step("owner", "terraform apply", (needs("run.services.create"), key("aidetect-api-keys"))),
         Step(
@@ -211,17 +221,15 @@ def first_day(environment: str) -> list[Step]:
             ),
         ),
         Step("pipeline", "register", registers),
-        Step("pipeline", "deploy", deploys),
+        Step("deploy", "model-training.yml: aidetect deploy, the challenger", promotes),
         Step("pipeline", "score a catalogue: plan and summary are replaced", (*reads("data"), *writes("pipelines"))),
         Step(
             "deploy",
             "cd.yml: aidetect deploy --image, canary, promotion",
-            (signs_in("deploy"), PULLS, *reads("models"), *writes("models"), *deploys),
+            (*promotes, PULLS),
         ),
         Step("deploy", "cd.yml: aidetect smoke", (signs_in("deploy"), key("aidetect-api-keys"))),
-        Step(
-            "deploy", "cd.yml: aidetect rollback", (signs_in("deploy"), *reads("models"), *writes("models"), *deploys)
-        ),
+        Step("deploy", "cd.yml: aidetect rollback", promotes),
         Step(
             "train",
             "weekly: aidetect retrain, its record",
@@ -239,6 +247,7 @@ def first_day(environment: str) -> list[Step]:
             (
                 signs_in("preview"),
                 *reads("models"),
+                *reads("records"),
                 PULLS,
                 *updates(f"{SERVICE}-preview", "sandbox"),
                 key("aidetect-preview-keys"),

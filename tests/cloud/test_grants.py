@@ -10,6 +10,7 @@ import pytest
 
 from infra.ci.terraform_plans import made_of
 from pipelines.bootstrap import fix_of
+from pipelines.config import load_config
 from serving.platform.grants import to_grant
 from tests.cloud.first_day import CLAIMS, first_day, play
 from tests.fakes.policy import HERE, Plan, Policy, RefusedError, api_of, cel, plan_of
@@ -148,6 +149,28 @@ def test_a_preview_reaches_nothing_of_production(environment: str) -> None:
     assert not preview["scaling"][0].get("min_instance_count")
     for found in made.values():
         assert not found["template"][0]["scaling"][0].get("min_instance_count"), "a tag would keep an instance"
+
+
+def test_who_starts_runs_and_what_they_run_as_promote_nothing(environment: str) -> None:
+    plan = plan_of(environment)
+    policy = Policy(plan)
+    for name in ("train", "pipeline"):
+        for permission, resource in (
+            ("run.services.update", "service ai-product-photo-detector"),
+            ("run.operations.get", "project"),
+            ("secretmanager.versions.access", "secret aidetect-api-keys"),
+            ("iam.serviceAccounts.actAs", "account aidetect-serving@example-project.iam.gserviceaccount.com"),
+            ("storage.objects.create", "bucket example-project-aidetect-records"),
+            ("storage.objects.delete", "bucket example-project-aidetect-records"),
+        ):
+            assert not policy.allows(plan.account(name), permission, resource), (name, permission)
+    (mlflow,) = [s for s in plan.of("google_cloud_run_v2_service") if s["name"] == "aidetect-mlflow"]
+    said = {e["name"]: e.get("value", "") for e in mlflow["template"][0]["containers"][0]["env"]}
+    roles = {role: said.get(f"MLFLOW_ACCESS_{role}", "") for role in ("WRITE", "REGISTER", "DEPLOY")}
+    assert "aidetect-train@" in roles["WRITE"] and "aidetect-pipeline@" in roles["REGISTER"], roles
+    assert "aidetect-deploy@" in roles["DEPLOY"] and not re.search(r"aidetect-(train|pipeline)@", roles["DEPLOY"])
+    # a run that is told to deploy would fail at its last stage, after its training was paid for
+    assert load_config("production", environ={}).deploy.auto is False
 
 
 def test_only_a_public_service_is_asked_from_outside(environment: str) -> None:

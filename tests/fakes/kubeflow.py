@@ -110,6 +110,8 @@ class FakeKubeflow(GoogleRest):
         self.looks[run_id] += 1
         spec = run["pipeline_spec"]
         stages = stages_of(spec.get("pipeline_spec", spec))
+        if not run["runtime_config"].get("parameters", {}).get("auto_deploy", True):
+            stages = stages[: stages.index("register") + 1]
         last = self.fails or ("quality-gate" if self.refuses else stages[-1])
         done = stages[: min(1 + self.looks[run_id], stages.index(last) + 1)]
         run["run_details"] = {

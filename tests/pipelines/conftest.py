@@ -104,6 +104,8 @@ def vertex_sets(folder: Path, cloud: FakeVertexPipelines) -> list[str]:
         "vertex.poll_s=0.01",
         "vertex.request_timeout_s=3",
         "tracking.uri=http://mlflow.internal:5000",
+        # to the end: the profile's own runs end with a challenger
+        "deploy.auto=true",
     ]
 
 

@@ -88,7 +88,7 @@ def test_every_place_names_the_new_owner_and_nothing_else_changes(project: Path,
     assert {(place.project, place.region) for place in places} == {("my-shop-42", "europe-west4")}
     buckets = {config.data.uri, config.vertex.bucket, config.register_.bucket, config.deploy.ledger_path}
     assert {uri.split("/")[2] for uri in buckets} == {
-        f"my-shop-42-aidetect-{use}" for use in ("data", "models", "pipelines")
+        f"my-shop-42-aidetect-{use}" for use in ("data", "models", "pipelines", "records")
     }
     assert all(
         image.startswith("europe-west4-docker.pkg.dev/my-shop-42/ai-product-photo-detector/")

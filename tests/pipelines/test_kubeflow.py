@@ -26,6 +26,7 @@ def settings(kubeflow: FakeKubeflow, tmp_path: Path, migrated: Path) -> list[str
         "kubeflow.pipeline_root=gs://bkt/oss",
         "kubeflow.service_account=pipeline-runner",
         f"tracking.uri=sqlite:///{tmp_path}/mlflow.db",
+        "deploy.auto=true",
     ]
 
 

@@ -90,6 +90,8 @@ class Cloud:
             "deploy.vertex_api_endpoint": self.vertex.url,
             "deploy.secrets_api_endpoint": self.secrets.url,
             "deploy.canary_hold_s": "4",
+            # all six stages in one run, as with Terraform's pipeline_deploys
+            "deploy.auto": "true",
             **changes,
         }
         sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]

@@ -10,7 +10,7 @@ from components.deploy.preview import champion_by_ledger, deploy_preview
 from components.deploy.smoke_key import _first_key
 from serving.platform.errors import StageError
 from serving.registry import resolve
-from tests.cloud.first_day import first_day
+from tests.cloud.first_day import deploys
 from tests.components.deploy.conftest import Shop
 from tests.components.deploy.test_cloud_run import Cloud
 from tests.fakes.cloud_run import FakeCloudRun
@@ -75,8 +75,7 @@ def test_the_account_has_what_a_deployment_asks_for(account: Account) -> None:
     # the table of the first day names just what the code asked for here
     policy = Policy(plan_of("prod"), aliases=NAMES)
     policy.as_account("deploy", "deploy")
-    (step,) = [s for s in first_day("prod") if s.account == "pipeline" and s.name == "deploy"]
-    for act in step.acts:
+    for act in deploys("prod"):
         act(policy)
     called = {(call.permission, call.resource) for call in account.policy.asked}
     assert called == {(call.permission, call.resource) for call in policy.asked}
@@ -133,7 +132,8 @@ def test_a_preview_reads_the_champion_from_the_ledger_and_touches_its_own_servic
         who="ada", action="deploy", why="x", target="cloud_run", model=name, from_version=None, to_version="1",
         bundle_digest=shop.champion.bundle_digest, verdict=shop.champion.headline, outcome="promoted",
     )  # fmt: skip
-    gcs.put(f"gs://{models}/promotions.jsonl", line.model_dump_json().encode() + b"\n")
+    ledger = "gs://example-project-aidetect-records/promotions.jsonl"
+    gcs.put(ledger, line.model_dump_json().encode() + b"\n")
     cloud = Cloud(shop, servers)
     cloud.run.close()
     own = "projects/proj/locations/europe-west1/services/detector-preview"
@@ -143,7 +143,7 @@ def test_a_preview_reads_the_champion_from_the_ledger_and_touches_its_own_servic
     cloud.run.policy = gcs.policy = policy
     try:
         config = cloud.config(
-            ledger_path=f"gs://{models}/promotions.jsonl",
+            ledger_path=ledger,
             image="registry/serving@sha256:" + "1" * 64,
             preview_service="detector-preview",
             request_timeout_s=60.0,

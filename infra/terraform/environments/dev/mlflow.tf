@@ -17,9 +17,9 @@ variable "retrain_image" {
 }
 
 variable "pipeline_deploys" {
-  description = "Runs may move the champion (deploy.auto). False: they end with a challenger, which `aidetect deploy` or cd.yml promotes."
+  description = "Runs may move the champion themselves (deploy.auto); whoever starts one then can, too. False: they end with a challenger, which `aidetect deploy` promotes."
   type        = bool
-  default     = true
+  default     = false
 }
 
 variable "operators" {

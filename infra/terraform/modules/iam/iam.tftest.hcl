@@ -51,8 +51,24 @@ run "no_project_wide_power" {
     error_message = "a preview may watch its own updates and nothing else of the project"
   }
   assert {
-    condition     = google_service_account_iam_member.acts_as["preview sandbox"].role == "roles/iam.serviceAccountUser" && length([for key in keys(google_service_account_iam_member.acts_as) : key if endswith(key, " serving")]) == 2
-    error_message = "a preview runs as the sandbox, never as the service"
+    condition     = google_service_account_iam_member.acts_as["preview sandbox"].role == "roles/iam.serviceAccountUser" && length([for key in keys(google_service_account_iam_member.acts_as) : key if endswith(key, " serving")]) == 1
+    error_message = "only who deploys starts something as the service; a preview runs as the sandbox"
+  }
+  assert {
+    condition     = !contains(keys(google_project_iam_custom_role.this), "pipeline")
+    error_message = "a run that deploys nothing has no update to watch"
+  }
+}
+
+run "runs_deploy_where_that_is_wanted" {
+  command = plan
+  variables {
+    pipeline_deploys = true
+  }
+
+  assert {
+    condition     = google_project_iam_custom_role.this["pipeline"].permissions == toset(["run.operations.get"]) && contains(keys(google_service_account_iam_member.acts_as), "pipeline serving")
+    error_message = "a run that deploys watches its update and names the service's account"
   }
 }
 

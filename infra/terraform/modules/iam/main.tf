@@ -27,13 +27,12 @@ locals {
     "aiplatform.endpoints.deploy", "aiplatform.endpoints.get", "aiplatform.endpoints.predict",
     "aiplatform.endpoints.undeploy", "aiplatform.endpoints.update", "aiplatform.models.get",
   ]
-  custom_roles = {
-    deploy   = concat(local.watches_operations, local.moves_aliases, var.vertex_endpoints ? local.moves_endpoints : [])
-    preview  = local.watches_operations
-    pipeline = local.watches_operations
+  custom_roles = merge({
+    deploy  = concat(local.watches_operations, local.moves_aliases, var.vertex_endpoints ? local.moves_endpoints : [])
+    preview = local.watches_operations
     # how many accelerators the project may use, asked before a run is sent
     train = ["serviceusage.quotas.get"]
-  }
+  }, var.pipeline_deploys ? { pipeline = local.watches_operations } : {})
 
   # A job is known by its environment, which GitHub protects (reviewers, branches); building has none and is known by its file.
   # Whose environment it is, the provider's condition has asked: `sub` is not looked at, GitHub spells it in several ways.
@@ -84,14 +83,14 @@ resource "google_project_iam_member" "custom" {
 
 # Who may start something that then runs as another account.
 resource "google_service_account_iam_member" "acts_as" {
-  for_each = {
-    "deploy serving"   = { actor = "deploy", as = "serving" }
-    "preview sandbox"  = { actor = "preview", as = "sandbox" }
-    "pipeline serving" = { actor = "pipeline", as = "serving" }
-    "train pipeline"   = { actor = "train", as = "pipeline" }
-    # a training on several machines is a job of its own, which the stage submits: Google asks for this although both are one
+  for_each = merge({
+    "deploy serving"  = { actor = "deploy", as = "serving" }
+    "preview sandbox" = { actor = "preview", as = "sandbox" }
+    "train pipeline"  = { actor = "train", as = "pipeline" }
+    # a training on several machines, or on spot ones, is a job of its own, which the stage submits: Google asks for this
+    # although both are one
     "pipeline pipeline" = { actor = "pipeline", as = "pipeline" }
-  }
+  }, var.pipeline_deploys ? { "pipeline serving" = { actor = "pipeline", as = "serving" } } : {})
 
   service_account_id = google_service_account.this[each.value.as].name
   role               = "roles/iam.serviceAccountUser"

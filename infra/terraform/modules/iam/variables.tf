@@ -33,6 +33,12 @@ variable "github_repository_id" {
   }
 }
 
+variable "pipeline_deploys" {
+  description = "Whether runs of the pipeline bring versions to users themselves, instead of leaving them to who deploys."
+  type        = bool
+  default     = false
+}
+
 variable "vertex_endpoints" {
   description = "Whether models are served by Vertex AI endpoints too, which the deploying account then moves."
   type        = bool

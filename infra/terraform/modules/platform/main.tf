@@ -2,6 +2,8 @@
 locals {
   labels = merge({ app = "ai-product-photo-detector", environment = var.environment, managed-by = "terraform" }, var.labels)
   host   = trimprefix(module.cloud_run.url, "https://")
+  # whose account, besides `deploy`, brings versions to users
+  run_deploys = var.pipeline_deploys ? ["pipeline"] : []
 }
 
 # Nothing is asked of an API before it is enabled.
@@ -21,6 +23,7 @@ module "iam" {
   github_repository    = var.github_repository
   github_repository_id = var.github_repository_id
   vertex_endpoints     = length(var.vertex_endpoints) > 0
+  pipeline_deploys     = var.pipeline_deploys
 }
 
 module "storage" {
@@ -33,8 +36,9 @@ module "storage" {
   location                = var.region
   artifact_retention_days = var.artifact_retention_days
   labels                  = local.labels
-  # `train` starts runs and reads whether their data is there; what a run makes, the run's own account writes
-  grants = [
+  # `train` starts runs and reads whether their data is there; what a run makes, the run's own account writes. The ledger of
+  # promotions says what previews show and what a rollback goes back to: only who promotes writes it.
+  grants = concat([
     { bucket = "models", role = "roles/storage.objectViewer", name = "serving", member = module.iam.members.serving },
     { bucket = "models", role = "roles/storage.objectViewer", name = "sandbox", member = module.iam.members.sandbox },
     { bucket = "data", role = "roles/storage.objectViewer", name = "pipeline", member = module.iam.members.pipeline },
@@ -42,9 +46,14 @@ module "storage" {
     { bucket = "pipelines", role = "roles/storage.objectUser", name = "pipeline", member = module.iam.members.pipeline },
     { bucket = "data", role = "roles/storage.objectViewer", name = "train", member = module.iam.members.train },
     { bucket = "pipelines", role = "roles/storage.objectUser", name = "train", member = module.iam.members.train },
-    { bucket = "models", role = "roles/storage.objectUser", name = "deploy", member = module.iam.members.deploy },
+    { bucket = "models", role = "roles/storage.objectViewer", name = "deploy", member = module.iam.members.deploy },
+    { bucket = "records", role = "roles/storage.objectUser", name = "deploy", member = module.iam.members.deploy },
     { bucket = "models", role = "roles/storage.objectViewer", name = "preview", member = module.iam.members.preview },
-  ]
+    { bucket = "records", role = "roles/storage.objectViewer", name = "preview", member = module.iam.members.preview },
+    ], [
+    for account in local.run_deploys :
+    { bucket = "records", role = "roles/storage.objectUser", name = account, member = module.iam.members[account] }
+  ])
 }
 
 module "registry" {
@@ -58,7 +67,7 @@ module "registry" {
   writers  = { build = module.iam.members.build }
   # who deploys an image, or looks it up before a run; Google's own agents pull it
   readers = {
-    for account in ["pipeline", "deploy", "train", "preview"] : account => module.iam.members[account]
+    for account in concat(["deploy", "train", "preview"], local.run_deploys) : account => module.iam.members[account]
   }
 }
 
@@ -71,7 +80,7 @@ module "secrets" {
   labels  = local.labels
   # besides the service itself: whoever smoke-tests a revision of it. Previews have keys of their own.
   secrets = {
-    api-keys     = { for account in ["serving", "pipeline", "deploy"] : account => module.iam.members[account] }
+    api-keys     = { for account in concat(["serving", "deploy"], local.run_deploys) : account => module.iam.members[account] }
     preview-keys = { for account in ["sandbox", "preview"] : account => module.iam.members[account] }
   }
 }
@@ -99,7 +108,7 @@ module "cloud_run" {
   labels                = local.labels
   invokers              = var.public ? { public = "allUsers" } : var.invokers
   deployers = {
-    for account in ["deploy", "pipeline"] : account => module.iam.members[account]
+    for account in concat(["deploy"], local.run_deploys) : account => module.iam.members[account]
   }
 }
 

@@ -1,5 +1,6 @@
 # Tracking and registry. `train` starts runs and may record and make versions; what a run does, the pipeline's account does:
-# it aliases the challenger, and the champion only where runs deploy by themselves (deploy.auto).
+# it aliases the challenger, and the champion only where runs deploy by themselves. Whoever starts runs says what they do,
+# so by default neither moves the champion: `deploy` does, whose jobs GitHub lets wait for a reviewer.
 module "mlflow" {
   source     = "../mlflow"
   count      = var.mlflow ? 1 : 0
@@ -43,9 +44,9 @@ variable "mlflow_database_tier" {
 }
 
 variable "pipeline_deploys" {
-  description = "Runs may move the champion (deploy.auto). False: they end with a challenger, which `aidetect deploy` or cd.yml promotes."
+  description = "Runs may move the champion themselves (deploy.auto); whoever starts one then can, too. False: they end with a challenger, which `aidetect deploy` promotes."
   type        = bool
-  default     = true
+  default     = false
 }
 
 variable "operators" {

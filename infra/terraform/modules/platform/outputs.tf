@@ -16,7 +16,7 @@ output "github_variables" {
     PIPELINE_SERVICE_ACCOUNT       = module.iam.emails.pipeline
     DATA_URI                       = "gs://${module.storage.buckets.data}/cifake"
     PIPELINE_BUCKET                = "gs://${module.storage.buckets.pipelines}"
-    LEDGER_URI                     = "gs://${module.storage.buckets.models}/promotions.jsonl"
+    LEDGER_URI                     = "gs://${module.storage.buckets.records}/promotions.jsonl"
     IMAGE_REGISTRY                 = module.registry.host
     IMAGE_REPOSITORY               = module.registry.repository
     SERVICE_URL                    = module.cloud_run.url

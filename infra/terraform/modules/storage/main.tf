@@ -1,10 +1,12 @@
-# Three buckets with three lives: data is kept, models are kept for as long as they may be rolled back to, run artifacts expire.
+# Four buckets: data is kept, models are kept for as long as they may be rolled back to, run artifacts expire; the records of
+# promotions lie apart from the models, because who makes a version is not who says that it is served.
 locals {
   prefix = var.bucket_prefix == "" ? "${var.project}-${var.name}" : var.bucket_prefix
   buckets = {
     data      = { expire_days = null }
     models    = { expire_days = null }
     pipelines = { expire_days = var.artifact_retention_days }
+    records   = { expire_days = null }
   }
 }
 

@@ -17,7 +17,7 @@ run "buckets_are_private_and_only_runs_expire" {
     error_message = "a bucket could be made public"
   }
   assert {
-    condition     = { for use, bucket in google_storage_bucket.this : use => length(bucket.lifecycle_rule) } == { data = 2, models = 2, pipelines = 3 }
+    condition     = { for use, bucket in google_storage_bucket.this : use => length(bucket.lifecycle_rule) } == { data = 2, models = 2, pipelines = 3, records = 2 }
     error_message = "only the artifacts of runs expire by age"
   }
   assert {

@@ -4,7 +4,7 @@ variable "project" {
 }
 
 variable "name" {
-  description = "Short name of the deployment; buckets are PROJECT-NAME-{data,models,pipelines} unless they have a prefix of their own."
+  description = "Short name of the deployment; buckets are PROJECT-NAME-{data,models,pipelines,records} unless they have a prefix of their own."
   type        = string
 }
 
@@ -46,8 +46,8 @@ variable "grants" {
   default = []
 
   validation {
-    condition     = alltrue([for grant in var.grants : contains(["data", "models", "pipelines"], grant.bucket)])
-    error_message = "A grant names one of the buckets data, models, pipelines."
+    condition     = alltrue([for grant in var.grants : contains(["data", "models", "pipelines", "records"], grant.bucket)])
+    error_message = "A grant names one of the buckets data, models, pipelines, records."
   }
 
   validation {
