@@ -37,6 +37,7 @@ _FIXES: Final = (
     ),
 )
 """What a program says, and what to do about it."""
+_OPERATORS: Final = re.compile(r"^operators\s*=\s*\[([^\]]*)\]\n?", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,19 @@ class Profile:
     def value(self, name: str) -> str:
         """One value of terraform.tfvars."""
         return tfvars(self._values).get(name, "")
+
+    @property
+    def operators(self) -> list[str]:
+        """Addresses of those who may promote by hand."""
+        text = self._values.read_text() if self._values.is_file() else ""
+        found = _OPERATORS.search(text)
+        return re.findall(r'"([^"\n]+)"', found[1]) if found else []
+
+    def add_operator(self, address: str) -> None:
+        """Name another one."""
+        named = ", ".join(f'"{name}"' for name in [*self.operators, address])
+        text = _OPERATORS.sub("", self._values.read_text() if self._values.is_file() else "")
+        self._values.write_text(f"{text.rstrip()}\noperators = [{named}]\n".lstrip())
 
     def write_values(self, **values: str) -> None:
         """Set values in terraform.tfvars; what else stands there stays."""

@@ -49,6 +49,7 @@ def steps(place: Place, programs: Programs, profile: Profile, github_token: Path
     found = [
         _state_bucket(place, programs),
         _first_apis(place, programs),
+        _operator(programs, profile),
         _apply(place, programs, "everything that Terraform makes, on Google's sample until images are there", _made),
         _environments(place, programs),
         _variables(place, programs),
@@ -96,6 +97,19 @@ def _first_apis(place: Place, programs: Programs) -> Step:
     return Step(
         "the APIs that Terraform itself asks", (" ".join(command),), stands, lambda: _done(programs.act(*command))
     )
+
+
+def _operator(programs: Programs, profile: Profile) -> Step:
+    """Whoever makes the deployment promotes the first champion, and MLflow asks by name who may."""
+
+    def account() -> str:
+        return (programs.ask("gcloud", "config", "get-value", "account") or "").strip()
+
+    def stands() -> bool:
+        return account() in ("", "(unset)") or account() in profile.operators
+
+    what = "you among the operators, who may look into MLflow and promote from their own machine"
+    return Step(what, ("writes your address into terraform.tfvars",), stands, lambda: profile.add_operator(account()))
 
 
 def _apply(place: Place, programs: Programs, what: str, stands: Callable[[Place, Programs], bool]) -> Step:

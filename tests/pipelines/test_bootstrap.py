@@ -44,6 +44,8 @@ elif "services list" in line:
     print("\\n".join(state.get("apis", [])))
 elif "services enable" in line:
     keep(apis=[w for w in words if w.endswith("googleapis.com")])
+elif "get-value account" in line:
+    print("ada@example.test")
 elif words[0] == "terraform" and "init" in words:
     state.get("bucket") or refuse("the state bucket does not exist")
     keep(initialised=True)
@@ -104,6 +106,8 @@ def state(project: Path) -> dict[str, Any]:
 
 def test_a_new_project_is_made_in_the_order_that_works_and_once(project: Path, aidetect: Aidetect) -> None:
     (project / "token").write_text("a token of GitHub")
+    with (project / PROD / "terraform.tfvars").open("a") as values_file:
+        values_file.write('operators = [\n  "bob@example.test",\n]\n')
     again = ["bootstrap", "--yes", "--github-token-file", "token"]
     made = aidetect(*again)
     assert made.code == 0, made.err
@@ -118,6 +122,8 @@ def test_a_new_project_is_made_in_the_order_that_works_and_once(project: Path, a
     assert state(project)["variables"]["MLFLOW_TRACKING_URI"] == config.tracking.uri
     values = (project / PROD / "terraform.tfvars").read_text()
     assert f'mlflow_image = "{repository}/mlflow@sha256:' in values and "retrain_image" in values
+    # MLflow asks by name: who made all this is to promote the first champion
+    assert 'operators = ["bob@example.test", "ada@example.test"]' in values and values.count("operators") == 1
     assert "a token of GitHub" not in made.out and "a token of GitHub" not in " ".join(log)
     second = aidetect(*again)
     assert second.code == 0 and "nothing to make" in second.out and "missing" not in second.out
@@ -126,7 +132,7 @@ def test_a_new_project_is_made_in_the_order_that_works_and_once(project: Path, a
 
 def test_the_plan_is_printed_and_no_is_no(project: Path, aidetect: Aidetect) -> None:
     shown = aidetect("bootstrap", "--dry-run")
-    assert shown.code == 0 and shown.out.count("missing") == 9 and "gcloud storage buckets create" in shown.out
+    assert shown.code == 0 and shown.out.count("missing") == 10 and "gcloud storage buckets create" in shown.out
     assert aidetect("bootstrap").code == 1  # asked, and nobody answers
     assert state(project)["log"] == []
 
