@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from pipelines.findings import Finding
 from pipelines.settings.pipeline import PipelineConfig
+from serving.platform.errors import PreflightError, StageError
 
 _NEEDED = {"kfp": "pipeline", "mlflow": "local", "onnxruntime": "pipeline", "timm": "train", "torch": "train"}
 _DISK_GB = 2.0
@@ -19,7 +20,9 @@ PLACEHOLDER: Final = "your-project"
 def examine(config: PipelineConfig) -> list[Finding]:
     """Look at Python, packages, disk, data and, where a project is configured, the cloud; nothing is changed."""
     here = [_python(), *_packages(), _disk(config), _data(config), _git()]
-    return [*here, *_cloud(config)]
+    if config.kubeflow.host and not config.vertex.project:
+        return [*here, *_placeholders(config), *_kubeflow(config)]
+    return [*here, *_cloud(config), *(_kubeflow(config) if config.kubeflow.host else [])]
 
 
 def _python() -> Finding:
@@ -78,6 +81,19 @@ def _cloud(config: PipelineConfig) -> list[Finding]:
     from pipelines.cloud_checks import examine_cloud
 
     return [*offline, *examine_cloud(config)]
+
+
+def _kubeflow(config: PipelineConfig) -> list[Finding]:
+    """What a run on Kubeflow needs: what the configuration alone tells, then what its server tells."""
+    from pipelines.preflight import jobs_of_their_own
+    from pipelines.reach import out_of_reach
+    from pipelines.targets.kubeflow_client import look
+
+    found = [_named(problem) for problem in [*jobs_of_their_own(config), *out_of_reach(config, "kubeflow")]]
+    try:
+        return [*found, Finding("ok", "kubeflow.host", f"{config.kubeflow.host} {look(config)}")]
+    except (StageError, PreflightError) as error:
+        return [*found, Finding("error", "kubeflow.host", str(error))]
 
 
 def _wants_vertex(config: PipelineConfig) -> bool:

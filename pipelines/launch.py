@@ -105,8 +105,11 @@ def check_places(config: PipelineConfig, on: str) -> None:
     problems = [f"set catalogue.{key}" for key, place in keys.items() if not place]
     if on in get_args(CloudName):
         keys |= {"model_uri": catalogue.model_uri or "models:/"}
-        here = [key for key, place in keys.items() if place and not place.startswith(("gs://", "models:/"))]
-        problems += [f"catalogue.{key} {keys[key]!r} is on this disk: a run on {on} needs gs://" for key in here]
+        for key, place in keys.items():
+            if place and not place.startswith(("gs://", "models:/")):
+                scheme, remote, _ = place.partition("://")
+                why = f"no stage reads {scheme}://" if remote else "is on this disk"
+                problems.append(f"catalogue.{key} {place!r} {why}: a run on {on} needs gs://")
     if problems:
         raise PreflightError("; ".join(problems))
 

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from pipelines.cloud_checks import before_submission
 from pipelines.cost import estimate
+from pipelines.reach import out_of_reach
 from pipelines.settings.names import STAGES, Stage
 from pipelines.settings.pipeline import PipelineConfig
 from pipelines.settings.places import NEVER_PUSHED, Machine, is_pinned
@@ -121,10 +122,7 @@ def _places(config: PipelineConfig) -> list[str]:
     problems = [f"set {' and '.join(missing)}; run: aidetect init"] if missing else []
     if config.vertex.bucket and not config.vertex.bucket.startswith("gs://"):
         problems.append(f"vertex.bucket {config.vertex.bucket!r} must start with gs://")
-    if "://" not in config.data.uri:
-        problems.append(f"data.uri {config.data.uri!r} is on this disk: Vertex AI needs gs:// or hf://")
-    if config.evaluate.outside and not config.evaluate.outside.startswith("gs://"):
-        problems.append(f"evaluate.outside {config.evaluate.outside!r} is on this disk: Vertex AI needs gs://")
+    problems += out_of_reach(config, "vertex")
     if not config.tracking.uri.startswith(("http://", "https://")):
         problems.append(
             "set tracking.uri to an MLflow server (http:// or https://; aidetect bootstrap makes one): a run in the "

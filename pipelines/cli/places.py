@@ -73,7 +73,8 @@ def require_data(uri: str) -> None:
     scheme, is_remote, rest = uri.partition("://")
     path = Path(uri).expanduser()
     if is_remote:
-        problem = "" if scheme in ("gs", "hf") and rest.strip("/") else "names no images"
+        known = scheme in ("gs", "hf")
+        problem = f"nothing here reads {scheme}://" if not known else "" if rest.strip("/") else "names no images"
     elif not path.exists():
         problem = "no such folder or table"
     elif path.is_dir():

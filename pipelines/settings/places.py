@@ -143,6 +143,8 @@ class KubeflowConfig(Section):
     """Zone in which the server reads crons: CRON_SCHEDULE_TIMEZONE of its scheduled-workflow controller."""
     service_account: str = ""
     """Kubernetes service account of the stages; empty: the server's default."""
+    token_file: str = ""
+    """File with a token that the server's gateway takes, e.g. one projected into a pod; empty: none."""
     request_timeout_s: float = Field(default=60.0, gt=0)
     """How long a question that meets a starting or overloaded server is asked again."""
     poll_s: float = Field(default=15.0, gt=0)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipelines.conclusion import Ended, conclude
 from pipelines.preflight import check_parameters, jobs_of_their_own
+from pipelines.reach import out_of_reach
 from pipelines.runs import PIPELINE_FILE, RunRecord, StageStatus, together
-from pipelines.settings.names import Stage, Task, task_of
+from pipelines.settings.names import JOB_NAMES, Stage, Task, task_of
 from pipelines.settings.pipeline import PipelineConfig
-from pipelines.targets.kubeflow_client import connect, package, patience, server_errors
+from pipelines.targets.kubeflow_client import connect, look, package, patience, server_errors
 from pipelines.targets.outputs import collect_tracked
 from pipelines.targets.scheduler import Scheduler
 from pipelines.targets.target import Listener, set_machine
@@ -46,15 +47,19 @@ class KubeflowTarget:
         task.set_caching_options(False)
 
     def prepare(self, spec: dict[str, Any], parameters: dict[str, Any], ask: bool = True) -> list[str]:
-        """Check the parameters against the spec.
+        """Check places, machines and parameters, then (with `ask`) that the server answers and what it asks for.
 
         Raises:
-            PreflightError: a name or type is not the spec's, or several machines should train together.
+            PreflightError: the server or a stage would refuse what the configuration or the parameters say.
+            StageError: the server refuses or cannot be reached.
         """
-        del ask
-        if problems := jobs_of_their_own(self.config):
+        training = spec.get("pipelineInfo", {}).get("name") != JOB_NAMES["catalogue"]
+        problems = [*jobs_of_their_own(self.config), *out_of_reach(self.config, "kubeflow", training)]
+        if problems:
             raise PreflightError("; ".join(problems))
         check_parameters(parameters, spec)
+        if ask:
+            look(self.config)
         return []
 
     def run(self, record: RunRecord, parameters: dict[str, Any], listener: Listener) -> None:

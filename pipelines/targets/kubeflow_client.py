@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pipelines.settings.pipeline import PipelineConfig
-from serving.platform.errors import StageError
+from serving.platform.errors import PreflightError, StageError
 
 if TYPE_CHECKING:
     import kfp
     from google.api_core.retry import Retry
 
 _FIXES: Final = {
-    401: "; log in to the server's gateway",
+    401: "; set kubeflow.token_file to a token that the server's gateway takes",
     403: "; ask for access to kubeflow.namespace",
     404: "; check kubeflow.host and kubeflow.namespace",
     429: "; too many requests, wait and try again",
@@ -34,9 +34,37 @@ def connect(config: PipelineConfig) -> "kfp.Client":
     if not config.kubeflow.host:
         raise StageError("set kubeflow.host to the address of a Kubeflow Pipelines server, e.g. http://localhost:8888")
     import kfp
+    from kfp.client.set_volume_credentials import ServiceAccountTokenVolumeCredentials
 
+    token = config.kubeflow.token_file
+    if token and not Path(token).is_file():
+        raise StageError(f"kubeflow.token_file {token}: no such file; a pod's token is projected there by its volume")
     with server_errors(config):
-        return kfp.Client(host=config.kubeflow.host, namespace=config.kubeflow.namespace or "kubeflow")
+        return kfp.Client(
+            host=config.kubeflow.host,
+            namespace=config.kubeflow.namespace or "kubeflow",
+            credentials=ServiceAccountTokenVolumeCredentials(token) if token else None,
+        )
+
+
+def look(config: PipelineConfig) -> str:
+    """Ask the server whether it takes runs of this configuration; says in words where it runs them.
+
+    Raises:
+        PreflightError: a server of many users, and no namespace of this one's.
+        StageError: no server is configured, it refuses or does not answer.
+    """
+    client, namespace = connect(config), config.kubeflow.namespace
+    again = patience(config.kubeflow.request_timeout_s)
+    with server_errors(config):
+        many = bool(again(client.get_kfp_healthz)().multi_user)
+        if many and not namespace:
+            raise PreflightError(
+                f"Kubeflow Pipelines at {config.kubeflow.host} has many users: set kubeflow.namespace to yours"
+            )
+        # the first thing that a run does: who is not let in, or has no part of the namespace, is told so here
+        again(client.list_experiments)(page_size=1, namespace=namespace if many else None)
+    return f"answers; runs go to namespace {namespace}" if many else "answers; runs go to its own namespace"
 
 
 @contextmanager
@@ -73,7 +101,7 @@ def server_errors(config: PipelineConfig) -> Iterator[None]:
         with redirect_stdout(StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             yield
-    except StageError:
+    except (StageError, PreflightError):
         raise
     except RetryError as error:
         raise StageError(f"{where}: still refused after many tries: {_line(error.cause or error)}") from error

@@ -39,6 +39,8 @@ class Request:
     path: str
     query: dict[str, str]
     body: dict[str, Any]
+    headers: dict[str, str] = field(default_factory=dict)
+    """By their names in lower case."""
 
 
 @dataclass
@@ -68,7 +70,11 @@ class GoogleRest:
                 raw = self.rfile.read(length)
                 url = urlparse(self.path)
                 request = Request(
-                    self.command, unquote(url.path), dict(parse_qsl(url.query)), json.loads(raw) if raw else {}
+                    self.command,
+                    unquote(url.path),
+                    dict(parse_qsl(url.query)),
+                    json.loads(raw) if raw else {},
+                    {name.lower(): value for name, value in self.headers.items()},
                 )
                 cut = outer.cut_off(request)
                 if cut is False:

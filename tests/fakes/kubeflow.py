@@ -28,8 +28,15 @@ def strict(model: Any, document: Any) -> Any:
     return document
 
 
+_ROOT = re.compile(r"(^[a-z][a-z0-9]+:///?)([^/?]+)(/[^?]*)?(\?.+)?$")
+
+
 class FakeKubeflow(GoogleRest):
-    """Experiments, runs that advance at each look, and recurring runs."""
+    """Experiments, runs that advance at each look, and recurring runs.
+
+    By default a standalone server: one user, whom nobody asks who he is, and one namespace, whatever a request says.
+    With a `token` it has many: a request needs that user's token and a namespace that is his.
+    """
 
     def __init__(self, fails: str = "", refuses: bool = False) -> None:
         super().__init__()
@@ -38,6 +45,12 @@ class FakeKubeflow(GoogleRest):
         self.runs: dict[str, dict[str, Any]] = {}
         self.looks: dict[str, int] = {}
         self.recurring: dict[str, dict[str, Any]] = {}
+        self.token = ""
+        """Of the one user; set: the server has many users."""
+        self.namespaces = {"team"}
+        """Those in which that user may run something."""
+        self.accounts = {"pipeline-runner", "default-editor"}
+        """Service accounts that there are."""
         self._made = 0
 
     @property
@@ -48,7 +61,9 @@ class FakeKubeflow(GoogleRest):
     def route(self, request: Request) -> dict[str, Any]:
         """The API."""
         if request.path.endswith("/healthz"):
-            return {"multi_user": False}
+            return {"multi_user": bool(self.token)}
+        if self.token and request.headers.get("authorization") != f"Bearer {self.token}":
+            raise ApiError(401, "Request header error: there is no user identity header.")
         match = re.fullmatch(r"/apis/v2beta1/(experiments|runs|recurringruns)(?:/([^/:]+))?(?::(\w+))?", request.path)
         if match is None:
             raise ApiError(404, f"{request.path} not found")
@@ -59,11 +74,23 @@ class FakeKubeflow(GoogleRest):
     def _experiments(self, identity: str, verb: str, request: Request) -> dict[str, Any]:
         if verb == "POST":
             body = strict(kfp_server_api.V2beta1Experiment, request.body)
+            self._authorise(body.get("namespace") or "")
             self.experiments[body["display_name"]] = {**body, "experiment_id": f"e{len(self.experiments) + 1}"}
             return self.experiments[body["display_name"]]
         if identity:
             return next(e for e in self.experiments.values() if e["experiment_id"] == identity)
-        return {"experiments": [e for name, e in self.experiments.items() if name == self._asked(request)]}
+        self._authorise(request.query.get("namespace", ""))
+        asked = self._asked(request) if "filter" in request.query else None
+        return {"experiments": [e for name, e in self.experiments.items() if asked in (None, name)]}
+
+    def _authorise(self, namespace: str) -> None:
+        """As its experiment_server.go: a server of one user asks nobody and has one namespace."""
+        if not self.token:
+            return
+        if not namespace:
+            raise ApiError(400, "An experiment cannot have an empty namespace in multi-user mode")
+        if namespace not in self.namespaces:
+            raise ApiError(403, f"User 'ada' is not authorized with reason: no role in namespace {namespace!r}")
 
     def _runs(self, identity: str, verb: str, request: Request) -> dict[str, Any]:
         if verb == "POST" and not identity:
@@ -71,6 +98,7 @@ class FakeKubeflow(GoogleRest):
             run_id = f"run-{len(self.runs) + 1}"
             self.runs[run_id] = {**body, "run_id": run_id, "state": "PENDING", "created_at": _BEGAN.isoformat()}
             self.looks[run_id] = 0
+            self._start(self.runs[run_id])
             return self.runs[run_id]
         if identity not in self.runs:
             raise ApiError(404, f"run {identity} not found")
@@ -98,6 +126,18 @@ class FakeKubeflow(GoogleRest):
             self.recurring[identity]["mode"] = verb.upper()
         return {}
 
+    def _start(self, run: dict[str, Any]) -> None:
+        """What the server takes and its cluster then refuses: a pod without its account, a driver without a bucket."""
+        account, root = run.get("service_account"), (run.get("runtime_config") or {}).get("pipeline_root")
+        found = _ROOT.fullmatch(root) if root else None
+        said = ""
+        if account and account not in self.accounts:
+            said = f'pods is forbidden: error looking up service account: serviceaccount "{account}" not found'
+        elif root and (found is None or found[1] not in ("gs://", "s3://", "minio://", "mem://")):
+            said = f'parse bucket config failed: unsupported Cloud bucket: "{root}"'
+        if said:
+            run |= {"state": "FAILED", "finished_at": _BEGAN.isoformat(), "error": {"code": 9, "message": said}}
+
     def _job(self, body: dict[str, Any]) -> dict[str, Any]:
         spec = body["pipeline_spec"]
         json_format.ParseDict(spec.get("pipeline_spec", spec), pipeline_spec_pb2.PipelineSpec())
@@ -105,7 +145,7 @@ class FakeKubeflow(GoogleRest):
 
     def _advance(self, run_id: str) -> dict[str, Any]:
         run = self.runs[run_id]
-        if run["state"] == "CANCELED":
+        if run["state"] in ("CANCELED", "FAILED"):
             return run
         self.looks[run_id] += 1
         spec = run["pipeline_spec"]

@@ -26,6 +26,7 @@ def settings(kubeflow: FakeKubeflow, tmp_path: Path, migrated: Path) -> list[str
         "kubeflow.pipeline_root=gs://bkt/oss",
         "kubeflow.service_account=pipeline-runner",
         f"tracking.uri=sqlite:///{tmp_path}/mlflow.db",
+        "train.checkpoint_dir=",
         "deploy.auto=true",
     ]
 
@@ -128,6 +129,100 @@ def test_looking_survives_a_server_that_is_busy_for_a_moment(
 ) -> None:
     kubeflow.fail("GET", "/runs/", 503, times=2)
     assert run(aidetect, settings, "--sync").document["status"] == "deployed"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            "data.uri=s3://bkt/photos",
+            "data.uri 's3://bkt/photos': no stage reads s3://; give gs:// or hf:// or a",
+        ),
+        ("data.uri=minio://bkt/photos", "data.uri 'minio://bkt/photos': no stage reads minio://"),
+        (
+            "data.uri=data/sample",
+            "data.uri 'data/sample' is on this disk: Kubeflow needs gs:// or hf:// or a",
+        ),
+        ("evaluate.outside=s3://bkt/o", "evaluate.outside 's3://bkt/o': no stage reads s3://; give gs:// or a folder"),
+        ("evaluate.champion_uri=s3://bkt/m", "evaluate.champion_uri 's3://bkt/m': no stage reads s3://"),
+        ("deploy.ledger_path=s3://bkt/l.jsonl", "deploy.ledger_path 's3://bkt/l.jsonl': no stage reads s3://"),
+        (
+            "train.checkpoint_dir=gs://bkt/c",
+            "train.checkpoint_dir 'gs://bkt/c': buckets are mounted on Vertex AI only; give a folder that the pods "
+            "mount (/...), or leave it empty",
+        ),
+        ("train.checkpoint_dir=minio://bkt/c", "train.checkpoint_dir 'minio://bkt/c': no stage reads minio://"),
+        ("kubeflow.pipeline_root=bkt/oss", "kubeflow.pipeline_root 'bkt/oss': write gs://, s3:// or minio://"),
+        ("kubeflow.pipeline_root=https://bkt/oss", "kubeflow.pipeline_root 'https://bkt/oss'"),
+        ("tracking.uri=", "set tracking.uri to an MLflow server"),
+    ],
+)
+def test_what_no_stage_there_can_read_is_refused_by_its_key(
+    aidetect: Aidetect, kubeflow: FakeKubeflow, settings: list[str], change: str, message: str
+) -> None:
+    ran = aidetect("doctor", "--profile", "production", "--json", settings=[*settings, change])
+    found = [f"{f['subject']} {f['message']}" for f in ran.document if f["status"] == "error"]
+    assert ran.code == 1 and any(message in said for said in found), found
+    assert kubeflow.changes == []
+
+
+def test_all_that_no_stage_there_can_read_is_told_at_once_and_nothing_is_sent(
+    aidetect: Aidetect, kubeflow: FakeKubeflow, settings: list[str]
+) -> None:
+    wrong = ["data.uri=minio://bkt/p", "train.checkpoint_dir=gs://bkt/c", "kubeflow.pipeline_root=bkt"]
+    ran = aidetect(
+        "schedule", "apply", settings=[*settings, "schedule.enabled=true", "schedule.target=kubeflow", *wrong]
+    )
+    assert ran.code == 1 and len(ran.err.splitlines()) == 1
+    assert all(key.partition("=")[0] in ran.err for key in wrong), ran.err
+    assert kubeflow.changes == []
+
+
+def test_stages_hand_each_other_artifacts_through_whatever_store_the_server_has(
+    aidetect: Aidetect, kubeflow: FakeKubeflow, settings: list[str]
+) -> None:
+    for root in ("minio://mlpipeline/v2/artifacts", "s3://bkt/oss?region=eu"):
+        assert run(aidetect, [*settings, f"kubeflow.pipeline_root={root}"], "--sync").document["status"] == "deployed"
+
+
+def test_a_service_account_that_is_not_there_is_the_runs_error(aidetect: Aidetect, settings: list[str]) -> None:
+    ran = run(aidetect, [*settings, "kubeflow.service_account=nobody"], "--sync")
+    assert ran.code == 1 and 'serviceaccount "nobody" not found' in ran.document["error"]
+
+
+def test_a_server_of_many_users_wants_a_token_and_a_namespace(
+    aidetect: Aidetect, kubeflow: FakeKubeflow, settings: list[str], tmp_path: Path
+) -> None:
+    kubeflow.token = "of-ada"
+    token = tmp_path / "token"
+
+    def doctor(*more: str) -> tuple[str, str]:
+        ran = aidetect("doctor", "--profile", "production", "--json", settings=[*settings, *more])
+        (found,) = [f for f in ran.document if f["subject"] == "kubeflow.host"]
+        return found["status"], found["message"]
+
+    assert "has many users: set kubeflow.namespace to yours" in run(aidetect, settings).err
+    team, signed = "kubeflow.namespace=team", f"kubeflow.token_file={token}"
+    nobody = run(aidetect, [*settings, team]).err
+    assert ": 401 " in nobody and "set kubeflow.token_file to a token" in nobody
+    assert f"kubeflow.token_file {token}: no such file" in run(aidetect, [*settings, team, signed]).err
+    token.write_text("of-ada")
+    stranger = run(aidetect, [*settings, "kubeflow.namespace=others", signed]).err
+    assert ": 403 " in stranger and "ask for access to kubeflow.namespace" in stranger
+    assert doctor("kubeflow.namespace=others", signed)[0] == "error"
+    assert kubeflow.changes == [] and kubeflow.runs == {}
+    assert run(aidetect, [*settings, team, signed]).code == 0
+    assert doctor(team, signed) == ("ok", f"{kubeflow.url} answers; runs go to namespace team")
+
+
+def test_doctor_looks_at_a_standalone_server_and_names_each_key(
+    aidetect: Aidetect, kubeflow: FakeKubeflow, settings: list[str]
+) -> None:
+    ran = aidetect("doctor", "--profile", "production", "--json", settings=[*settings, "data.uri=minio://bkt/photos"])
+    found = {f["subject"]: (f["status"], f["message"]) for f in ran.document}
+    assert found["kubeflow.host"] == ("ok", f"{kubeflow.url} answers; runs go to its own namespace")
+    assert found["data.uri"][0] == "error" and "no stage reads minio://" in found["data.uri"][1]
+    assert ran.code == 1 and not [subject for subject in found if subject.startswith("vertex")]
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,10 @@ VERBS = "'local', 'docker', 'vertex', 'kubeflow'"
         ),
         (["run", "--data", "{tmp}"], ": an empty folder; give the folder of the images, gs://BUCKET/PREFIX"),
         (["run", "--data", "gs://"], "gs://: names no images; give the folder of the images, gs://BUCKET/PREFIX"),
-        (["run", "--data", "s3://shop/photos"], "s3://shop/photos: names no images; give the folder of the images"),
+        (
+            ["run", "--data", "s3://shop/photos"],
+            "s3://shop/photos: nothing here reads s3://; give the folder of the",
+        ),
         (["predict", "README.md", "--model", "nowhere"], "nowhere: no such folder; give a bundle's folder or models:/"),
         (["config", "show", "--config", "docs"], "docs: is a directory; name a file in it"),
         (["run", "--on", "vertex"], "a tag may move under a cached run; aidetect bootstrap builds, pushes and pins"),
