@@ -24,6 +24,7 @@ Tags = Callable[[str, str], dict[str, str]]
 OPEN: Final = ("/health", "/version")
 """Start-up and liveness probes; they tell nothing."""
 _JUDGED_BYTES: Final = 65_536
+_NAME_IT: Final = "name it in MLFLOW_ACCESS_READ, _WRITE, _REGISTER or _DEPLOY (Terraform: people in operators)"
 _log = logging.getLogger(__name__)
 
 
@@ -57,14 +58,16 @@ class Guard:
             return await _refuse(send, 401, "UNAUTHENTICATED", str(error))
         role = self._accounts.get(who)
         if role is None:
-            return await _refuse(send, 403, "PERMISSION_DENIED", f"{who} has no role here; see MLFLOW_ACCESS_READ")
+            return await _refuse(send, 403, "PERMISSION_DENIED", f"{who} has no role here; {_NAME_IT}")
         body, again = None, receive
         if role == "register" and call.body_counts:
             body, again = await _judged(receive)
         standing = await self._standing(body) if call.asks == TAG and isinstance(body, dict) else None
         if not may(role, call, body, standing):
             _log.warning("refused: %s (%s) %s %s", who, role, call.method, call.path)
-            text = f"{who} has role {role}; {call.method} {call.path} needs {_needed(role, call)}"
+            needed = _needed(role, call)
+            fix = "aidetect deploy promotes, by who has that role" if role == "register" else _NAME_IT
+            text = f"{who} has role {role}; {call.method} {call.path} needs {needed}; {fix}"
             return await _refuse(send, 403, "PERMISSION_DENIED", text)
         return await self._app(scope, again, send)
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.fakes.policy import Plan, Policy, RefusedError, plan_of
+from tests.fakes.policy import Plan, Policy, RefusedError, api_of, plan_of
 
 PROJECT, SERVICE = "example-project", "ai-product-photo-detector"
 CLAIMS = {
@@ -15,6 +15,7 @@ CLAIMS = {
     "sub": "repo:example@4711/ai-product-photo-detector@123456789:environment:production",
     "repository": "example/ai-product-photo-detector",
     "repository_id": "123456789",
+    "ref": "refs/heads/main",
     "job_workflow_ref": "example/ai-product-photo-detector/.github/workflows/images.yml@refs/heads/main",
 }
 ENVIRONMENTS = {"deploy": "production", "train": "training", "preview": "preview"}
@@ -40,6 +41,13 @@ class Told:
     answer: str = ""
 
 
+def applies(policy: Policy) -> None:
+    """Terraform makes everything, each resource by an API that must be enabled."""
+    for found in policy.plan.resources:
+        if found["type"] != "google_project_service":
+            policy.require("serviceusage.services.use", api=api_of(found["type"]))
+
+
 def needs(permission: str, resource: str = "project", api: str = "") -> Act:
     """A call that asks for one permission."""
     return lambda policy: policy.require(permission, resource, api)
@@ -63,6 +71,8 @@ def signs_in(name: str) -> Act:
             if api not in policy.plan.apis:
                 raise RefusedError(403, f"{api}.googleapis.com has not been used in project {PROJECT} before")
         environment = {"environment": ENVIRONMENTS[name]} if name in ENVIRONMENTS else {}
+        if name == "preview":
+            environment["ref"] = "refs/pull/7/merge"
         policy.sign_in({**CLAIMS, **environment}, name)
 
     return act
@@ -180,7 +190,7 @@ def first_day(environment: str) -> list[Step]:
     )
     promotes = (signs_in("deploy"), *reads("models"), *reads("records"), *writes("records"), *deploys(environment))
     return [
-        Step("owner", "terraform apply", (needs("run.services.create"), key("aidetect-api-keys"))),
+        Step("owner", "terraform apply", (applies, key("aidetect-api-keys"))),
         Step(
             "serving", "the service starts on the sample, then on a model", (key("aidetect-api-keys"), *reads("models"))
         ),
@@ -214,7 +224,7 @@ def first_day(environment: str) -> list[Step]:
         ),
         Step(
             "pipeline",
-            "train on several machines: a custom job",
+            "train on several or spot machines: a custom job",
             (
                 *(needs(f"aiplatform.customJobs.{does}") for does in ("list", "create", "get", "cancel")),
                 needs("iam.serviceAccounts.actAs", account("pipeline")),

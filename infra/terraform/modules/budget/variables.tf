@@ -29,9 +29,9 @@ variable "monthly_amount" {
 }
 
 variable "currency" {
-  description = "Currency of the billing account."
+  description = "Currency of the billing account; null: whatever that is. Google refuses another one."
   type        = string
-  default     = "EUR"
+  default     = null
 }
 
 variable "notification_channels" {

@@ -23,8 +23,8 @@ run "only_this_repository_signs_in" {
     error_message = "other repositories could sign in"
   }
   assert {
-    condition     = endswith(google_service_account_iam_member.github["deploy"].member, "/attribute.environment/production")
-    error_message = "deploying is not bound to the protected environment"
+    condition     = endswith(google_service_account_iam_member.github["deploy"].member, "/attribute.job/production:refs/heads/main") && endswith(google_service_account_iam_member.github["train"].member, "/attribute.job/training:refs/heads/main")
+    error_message = "deploying or training is not bound to the protected environment and the branch"
   }
   assert {
     condition     = alltrue([for grant in google_service_account_iam_member.github : !strcontains(grant.member, "/subject/")])
@@ -86,6 +86,14 @@ run "a_wildcard_repository_is_refused" {
     github_repository = "example/*"
   }
   expect_failures = [var.github_repository]
+}
+
+run "a_wildcard_branch_is_refused" {
+  command = plan
+  variables {
+    github_branch = "*"
+  }
+  expect_failures = [var.github_branch]
 }
 
 run "a_name_too_long_for_an_account_is_refused" {

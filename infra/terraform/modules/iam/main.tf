@@ -35,12 +35,13 @@ locals {
   }, var.pipeline_deploys ? { pipeline = local.watches_operations } : {})
 
   # A job is known by its environment, which GitHub protects (reviewers, branches); building has none and is known by its file.
-  # Whose environment it is, the provider's condition has asked: `sub` is not looked at, GitHub spells it in several ways.
+  # Whose environment it is, the provider's condition has asked: `sub` is not looked at, GitHub spells it in several ways. A pull
+  # request's workflow is its own and may name any environment: what reaches production must be of the branch as well.
   pool = "principalSet://iam.googleapis.com/${google_iam_workload_identity_pool.github.name}"
   github_members = {
     build   = "${local.pool}/attribute.workflow/${var.github_repository}/.github/workflows/images.yml"
-    deploy  = "${local.pool}/attribute.environment/production"
-    train   = "${local.pool}/attribute.environment/training"
+    deploy  = "${local.pool}/attribute.job/production:refs/heads/${var.github_branch}"
+    train   = "${local.pool}/attribute.job/training:refs/heads/${var.github_branch}"
     preview = "${local.pool}/attribute.environment/preview"
   }
 }
@@ -116,6 +117,7 @@ resource "google_iam_workload_identity_pool_provider" "github" {
     "attribute.repository_id" = "assertion.repository_id"
     # a job without an environment carries no such claim
     "attribute.environment" = "has(assertion.environment) ? assertion.environment : 'none'"
+    "attribute.job"         = "has(assertion.environment) ? assertion.environment + ':' + assertion.ref : 'none'"
     "attribute.workflow"    = "assertion.job_workflow_ref.split('@')[0]"
   }
 

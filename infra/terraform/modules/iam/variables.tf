@@ -33,6 +33,17 @@ variable "github_repository_id" {
   }
 }
 
+variable "github_branch" {
+  description = "Branch whose workflows deploy and train; those of pull requests and other branches may not."
+  type        = string
+  default     = "main"
+
+  validation {
+    condition     = can(regex("^[A-Za-z0-9][A-Za-z0-9._/-]{0,99}$", var.github_branch))
+    error_message = "github_branch is the name of one branch, without refs/heads/ and without a wildcard."
+  }
+}
+
 variable "pipeline_deploys" {
   description = "Whether runs of the pipeline bring versions to users themselves, instead of leaving them to who deploys."
   type        = bool
