@@ -170,9 +170,9 @@ class _Jobs:
             if count
         ]
         # one machine that went away starts all again, and the checkpoints say from where
-        scheduling = vertex.Scheduling(restart_job_on_worker_restart=True)
-        if cluster.spot:
-            scheduling.strategy = vertex.Scheduling.Strategy.SPOT
+        kinds = vertex.Scheduling.Strategy
+        kind = kinds.SPOT if cluster.spot else kinds.STRATEGY_UNSPECIFIED
+        scheduling = vertex.Scheduling(strategy=kind, restart_job_on_worker_restart=True)
         return vertex.CustomJob(
             display_name=self._shown,
             labels={**cluster.labels, _RUN: self._run},

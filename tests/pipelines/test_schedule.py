@@ -205,6 +205,7 @@ def oss(kubeflow: FakeKubeflow, tmp_path: Any) -> list[str]:
         "kubeflow.request_timeout_s=2",
         "kubeflow.pipeline_root=gs://bkt/oss",
         "kubeflow.service_account=pipeline-runner",
+        "train.checkpoint_dir=",
         "tracking.uri=http://mlflow.internal:5000",
         "schedule.target=kubeflow",
         "schedule.enabled=true",
