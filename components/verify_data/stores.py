@@ -105,15 +105,11 @@ class LocalStore:
 
     def parquet_rows(self, paths: Sequence[str]) -> list[int]:
         """Rows of Parquet files, by their footers."""
-        return [_rows_of(self.local(path), f"{self.uri}/{path}") for path in paths]
-
-    def local(self, path: str) -> Path:
-        """The file itself."""
-        return self.root / path
+        return [_rows_of(self.root / path, f"{self.uri}/{path}") for path in paths]
 
     def on_disk(self, path: str) -> AbstractContextManager[Path]:
         """The file itself."""
-        return nullcontext(self.local(path))
+        return nullcontext(self.root / path)
 
 
 class GcsStore:

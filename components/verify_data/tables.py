@@ -58,6 +58,7 @@ class TableSource(FileSource):
     def __init__(self, store: LocalStore, path: Path, reading: Reading) -> None:
         super().__init__(store)
         self.uri = shown(str(path))
+        self._folder = store.root
         self._reading = reading
         self._rows: dict[str, _Row] = {}
         self._missing: list[str] = []
@@ -115,7 +116,7 @@ class TableSource(FileSource):
             raise StageError(f"{self.uri} {line}: {shown(path)} stands under both classes; keep the right row")
         if known is not found:
             raise StageError(f"{self.uri} {line}: {shown(path)} is named twice; keep one row")
-        if "\0" in path or not (self._store.local(path)).is_file():
+        if "\0" in path or not (self._folder / path).is_file():
             self._missing.append(f"{shown(path)} ({line})")
         self._images.setdefault(split, []).append(path)
 
