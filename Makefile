@@ -132,7 +132,7 @@ test: $(STAMP) ## Run the tests on every core (COVERAGE=yes counts lines, >= 90 
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m "$(TESTS)" $(ONLY) $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
 
 .PHONY: test-system
-test-system: $(addprefix $(VENV)/.with-,load dvc notebook docs mlflow) ## Run the tests that need Debian packages: Redis, Prometheus, Chromium; and the load generators (root)
+test-system: $(addprefix $(VENV)/.with-,load dvc notebook docs mlflow ray) ## Run the tests that need Debian packages: Redis, Prometheus, Chromium; and the load generators (root)
 	@infra/ci/packages.sh redis-server postgresql prometheus prometheus-alertmanager chromium libavif-bin gcc libc6-dev
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "$(SYSTEM)" tests/docs tests/components tests/pipelines
 	@# what measures times has the machine to itself

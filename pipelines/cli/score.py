@@ -14,6 +14,7 @@ from pipelines.cli.options import Json, configured
 from pipelines.settings.names import TargetName
 
 if TYPE_CHECKING:
+    from components.catalogue.executor import Executor
     from components.catalogue.summary import Summary
     from pipelines.launch import Order
     from pipelines.settings.pipeline import PipelineConfig
@@ -42,7 +43,9 @@ def score(
     workers: Annotated[int, typer.Option(help="Processes; 0: one for each core.", min=0)] = 0,
     on: Annotated[
         str,
-        typer.Option(help="local: processes here; docker, vertex, kubeflow: the compiled pipeline."),
+        typer.Option(
+            help="local: processes here; ray://HOST:10001: a Ray cluster; docker, vertex, kubeflow: the pipeline."
+        ),
     ] = "local",
     sync: Annotated[bool, typer.Option("--sync", help="Wait for a run in the cloud to end.")] = False,
     as_json: Json = False,
@@ -64,7 +67,7 @@ def score(
         "decision_ai_from": decides.decision_ai_from,
     }
     chosen = chosen.model_copy(update={name: value for name, value in bounds.items() if value is not None})
-    if on != "local":
+    if on != "local" and not _on_ray(on):
         # certificates on this disk are not there, and what they change is told, not decided by
         config = config.model_copy(update={"catalogue": chosen.model_copy(update={"c2pa_trust_lists": ()})})
         from pipelines.launch import Order
@@ -76,14 +79,30 @@ def score(
 
     found = resolve_model(model, config)
     with _progress(as_json) as listener:
-        summary = score_catalogue(source, output, found.folder, found.version, chosen, listener)
+        summary = score_catalogue(source, output, found.folder, found.version, chosen, listener, _executor(on))
     _tell(summary, output, as_json)
     raise typer.Exit(1 if summary.worker_died else 0)
 
 
+def _on_ray(on: str) -> bool:
+    return on == "ray" or on.startswith("ray://")
+
+
+def _executor(on: str) -> "Executor":
+    """What runs the shards: processes of this machine, or a Ray cluster's tasks."""
+    if _on_ray(on):
+        from components.catalogue.cluster import on_ray
+
+        return on_ray(on)
+    from components.catalogue.executor import score_shards
+
+    return score_shards
+
+
 def _target(on: str) -> TargetName:
     if on not in get_args(TargetName):
-        raise typer.BadParameter(f"no place {on!r}; there are: {', '.join(get_args(TargetName))}", param_hint="--on")
+        there_are = ", ".join((*get_args(TargetName), "ray://HOST:10001"))
+        raise typer.BadParameter(f"no place {on!r}; there are: {there_are}", param_hint="--on")
     return cast("TargetName", on)
 
 

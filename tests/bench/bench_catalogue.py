@@ -4,26 +4,34 @@
 in turn: as many plain processes as cores, each with one single-thread detector and its share of the files (the limit);
 and `score_catalogue` on this machine. Printed are medians of the rounds' ratios. Peak memory is that of the largest
 process, at 1x and at 10x the photos. Targets: CPU <= 1.10x, throughput >= 0.90x of the limit, memory <= 1.25x at 10x.
+
+With `--ray` also on a Ray cluster of two nodes of one CPU each, on loopback (needs the extra `ray`); target: throughput
+>= 0.75x of the limit. The cluster's own processes are counted, its start is not.
 """
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.forkserver import _forkserver
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from PIL import Image
 
 from serving.platform.cores import usable_cores
 from tests.bench.serving_inputs import efficientnet_bundle, photographs
+from tests.components.catalogue.ray_cluster import Cluster, cluster
 
 Way = Callable[[Path, Path, Path], None]
 
@@ -68,16 +76,62 @@ def scored(bundle: Path, photos: Path, output: Path) -> None:
     score_catalogue(str(photos), str(output), bundle, "bench", CatalogueConfig(shard_photos=50))
 
 
-WAYS: dict[str, Way] = {"limit": limit, "score": scored}
+def scored_on_ray(bundle: Path, photos: Path, output: Path) -> None:
+    """The product on the cluster that `RAY_ADDRESS` names."""
+    from components.catalogue.cluster import on_ray
+    from components.catalogue.config import CatalogueConfig
+    from components.catalogue.stage import score_catalogue
+
+    executor = on_ray(os.environ["RAY_ADDRESS"])
+    score_catalogue(str(photos), str(output), bundle, "bench", CatalogueConfig(shard_photos=50), executor=executor)
 
 
-def measure(way: str, bundle: Path, photos: Path) -> dict[str, float]:
+WAYS: dict[str, Way] = {"limit": limit, "score": scored, "ray": scored_on_ray}
+
+
+def measure(way: str, bundle: Path, photos: Path, environment: Mapping[str, str] | None = None) -> dict[str, float]:
     """One way in a process of its own: seconds, CPU seconds of all its processes, MB of the largest."""
     with tempfile.TemporaryDirectory() as scratch:
         command = [sys.executable, "-m", __spec__.name, "--way", way, str(bundle), str(photos), f"{scratch}/out"]
-        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=environment)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def measure_on(nodes: Cluster, bundle: Path, photos: Path) -> dict[str, float]:
+    """The same on a cluster; its processes' time is added."""
+    with _sampled_cpu(nodes) as seconds:
+        found = measure("ray", bundle, photos, {**nodes.environment, "RAY_ADDRESS": nodes.address})
+    return {**found, "cpu": found["cpu"] + seconds[0]}
+
+
+@contextmanager
+def _sampled_cpu(nodes: Cluster) -> Iterator[list[float]]:
+    """CPU seconds of a cluster while the block runs, the only item, once it has ended; workers come and go."""
+
+    def now() -> dict[int, float]:
+        found = {}
+        for process in nodes.processes():
+            with suppress(psutil.Error):
+                spent = process.cpu_times()
+                found[process.pid] = spent.user + spent.system
+        return found
+
+    before, last, total, done = now(), dict[int, float](), [0.0], threading.Event()
+
+    def sample() -> None:
+        while not done.wait(0.5):
+            last.update(now())
+
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    try:
+        yield total
+    finally:
+        done.set()
+        thread.join()
+        last.update(now())
+        total[0] = sum(spent - before.get(pid, 0.0) for pid, spent in last.items())
 
 
 def _run_way(name: str, bundle: Path, photos: Path, output: Path) -> dict[str, float]:
@@ -98,6 +152,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--ray", action="store_true", help="also on a Ray cluster of two nodes")
     parser.add_argument("--share", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--way", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -114,14 +169,22 @@ def main() -> int:
     return 0
 
 
+def _round(bundle: Path, photos: Path, nodes: Cluster | None) -> dict[str, dict[str, float]]:
+    found = {way: measure(way, bundle, photos) for way in ("limit", "score")}
+    return found if nodes is None else {**found, "ray": measure_on(nodes, bundle, photos)}
+
+
 def _bench(scratch: Path, options: Any) -> None:
     made = photographs(scratch)
     bundle = efficientnet_bundle(scratch / "bundle", made["1024"])
     tenth = make_photos(scratch / "tenth", max(50, options.photos // 10), made["12MP"])
     photos = make_photos(scratch / "photos", options.photos, made["12MP"])
-    ways = ["limit", "score"]
-    rounds = [{way: measure(way, bundle, photos) for way in ways} for _ in range(options.rounds)]
-    for way in ways:
+    with ExitStack() as stack:
+        nodes = stack.enter_context(cluster()) if options.ray else None
+        if nodes is not None:
+            nodes.second()
+        rounds = [_round(bundle, photos, nodes) for _ in range(options.rounds)]
+    for way in rounds[0]:
         cpu = statistics.median(r[way]["cpu"] / r["limit"]["cpu"] for r in rounds)
         rate = statistics.median(r["limit"]["seconds"] / r[way]["seconds"] for r in rounds)
         each = statistics.median(r[way]["cpu"] for r in rounds) / options.photos * 1e3

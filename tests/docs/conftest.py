@@ -59,7 +59,7 @@ def _share_environment(venv: Path) -> None:
     for entry in BIN.parent.iterdir():
         if not entry.name.startswith("."):
             (venv / entry.name).symlink_to(entry)
-    for stamp in (".installed", ".with-dvc", ".with-notebook", ".with-docs", ".with-load", ".with-mlflow"):
+    for stamp in (".installed", ".with-dvc", ".with-notebook", ".with-docs", ".with-load", ".with-mlflow", ".with-ray"):
         (venv / stamp).touch()
 
 
