@@ -46,7 +46,13 @@ def _no_cover_holds_for_processes(request: pytest.FixtureRequest, monkeypatch: p
 
 @pytest.fixture(scope="session")
 def sample_dir() -> Path:
-    """The shipped sample."""
+    """Photographs of 64 px, for every test that needs some and cares little which: quickly decoded, quickly learnt."""
+    return ROOT / "tests" / "sample64"
+
+
+@pytest.fixture(scope="session")
+def shipped_dir() -> Path:
+    """The shipped sample, for what is to be proven of it."""
     return ROOT / "data" / "sample"
 
 

@@ -16,7 +16,7 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from serving.detector.image import decode
 
-SAMPLE: Final = Path(__file__).resolve().parent.parent / "data" / "sample" / "test.parquet"
+SAMPLE: Final = Path(__file__).resolve().parent / "sample64" / "test.parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Case:
 
 @lru_cache(maxsize=1)
 def photo() -> Image.Image:
-    """The first image of the sample's test split, enlarged to 320x240."""
+    """The first image of sample64's test split, enlarged to 320x240."""
     row = pq.read_table(SAMPLE, columns=["image"]).slice(0, 1).to_pylist()[0]
     small = Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")
     return small.resize((320, 240), Image.Resampling.BICUBIC)

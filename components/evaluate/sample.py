@@ -10,8 +10,8 @@ CAVEAT: Final = (
 )
 
 _FOLDERS: Final = (("data", "sample"), ("sample_cifake32",))
-_GENERATORS: Final = frozenset({"ldm_uncond", "ldm_img2img", "ldm_vae_recon"})
-"""A small model trained for this sample alone made these, so no other data set names them."""
+_GENERATORS: Final = frozenset({"vae_f4_recon", "ldm_uncond", "ldm_img2img", "ldm_vae_recon"})
+"""Small models trained for it, and for the 64 px sample of before, made these, so no other data set names them."""
 
 
 def caveat(source_uri: str, generators: Iterable[str]) -> str:

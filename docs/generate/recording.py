@@ -18,7 +18,8 @@ from xml.sax.saxutils import escape
 
 import pyte
 
-COLUMNS: Final = 130
+COLUMNS: Final = 118
+"""On a page 840 px wide, letters are then 11 px large."""
 ROWS: Final = 44
 LONGEST_PAUSE_S: Final = 1.0
 LAST_FRAME_S: Final = 12.0

@@ -1,6 +1,6 @@
 """Training's input rate against the network's step rate, and images/s against a plain PyTorch recipe, in one run.
 
-`python -m tests.bench.bench_training` trains `tf_efficientnet_lite0` at 128 px on the shipped sample for a few steps
+`python -m tests.bench.bench_training` trains `tf_efficientnet_lite0` at 128 px on `tests/sample64` for a few steps
 each way. The plain recipe is what one would write first: a folder of files, PIL and torchvision transforms in every
 epoch, f32, the default memory layout, the same network, batch and optimizer. Rates are per second of CPU time of all
 threads (times the cores used), so that a busy machine moves the ratios little; wall rates stand beside them.
@@ -28,7 +28,7 @@ from components.train.model import Network, build
 from serving.platform.cores import usable_cores
 from tests.components.evaluate.packed import pack, sample_rows
 
-SAMPLE = Path(__file__).resolve().parents[2] / "data" / "sample"
+SAMPLE = Path(__file__).resolve().parents[1] / "sample64"
 LOADER_TARGET = 10.0
 BATCH = 32
 
@@ -106,7 +106,7 @@ def plain_rate(folder: Path, network: Network, px: int, seconds: float) -> dict[
 
 
 def unpack(folder: Path) -> None:
-    """The sample's training images as files in one folder a class."""
+    """Their training images as files in one folder a class."""
     table = pq.read_table(SAMPLE / "train.parquet", columns=["image", "label"])
     for i, (image, label) in enumerate(zip(table["image"].to_pylist(), table["label"].to_pylist(), strict=True)):
         target = folder / ("ai_generated" if label else "real") / f"{i:05d}.jpg"

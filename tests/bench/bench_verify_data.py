@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-ARCHIVE = Path(__file__).resolve().parents[2] / "data" / "sample" / "cifake32_layout.tar.gz"
+ARCHIVE = Path(__file__).resolve().parents[1] / "sample64" / "cifake32_layout.tar.gz"
 TARGET = 5000.0
 SAMPLE_EVERY_S = 0.005
 SHARD_ROWS = 10_000

@@ -13,10 +13,10 @@ INPUT_PX = 224
 
 
 def photographs(folder: Path) -> dict[str, Path]:
-    """A JPEG of each size: a mosaic of the sample's photographs, enlarged, with sensor noise, quality 90."""
+    """A JPEG of each size: a mosaic of small photographs, enlarged, with sensor noise, quality 90."""
     import pyarrow.parquet as pq
 
-    table = pq.read_table("data/sample/test.parquet", columns=["image"]).slice(0, 64)
+    table = pq.read_table("tests/sample64/test.parquet", columns=["image"]).slice(0, 64)
     tiles = [Image.open(io.BytesIO(row["bytes"])).convert("RGB") for row in table["image"].to_pylist()]
     rng = np.random.default_rng(0)
     found = {}

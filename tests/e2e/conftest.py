@@ -18,6 +18,7 @@ from tests.shared import once
 ROOT = Path(__file__).resolve().parents[2]
 
 SMALL = {
+    "data.uri": "tests/sample64",
     "verify_data.limit": "160",
     "verify_data.min_rows": "20",
     "verify_data.workers": "1",
@@ -84,8 +85,8 @@ class Cli:
 
 
 def other_names(folder: Path) -> Path:
-    """The sample's second layout, unpacked: a folder whose classes are called REAL and FAKE."""
-    with tarfile.open(ROOT / "data/sample/cifake32_layout.tar.gz") as archive:
+    """Photographs in CIFAKE's layout, unpacked: a folder whose classes are called REAL and FAKE."""
+    with tarfile.open(ROOT / "tests/sample64/cifake32_layout.tar.gz") as archive:
         archive.extractall(folder, filter="data")
     found = folder / "sample_cifake32"
     assert {path.name for path in (found / "train").iterdir()} == {"REAL", "FAKE"}
@@ -94,7 +95,7 @@ def other_names(folder: Path) -> Path:
 
 def own_photos(folder: Path, each: int) -> Path:
     """A reader's own photos in `genuine` and `synthetic`, no splits; beside the folder their table, `photos.csv`."""
-    rows = pq.read_table(ROOT / "data/sample/train.parquet", columns=["image", "label"]).to_pylist()
+    rows = pq.read_table(ROOT / "tests/sample64/train.parquet", columns=["image", "label"]).to_pylist()
     lines = ["path,label,shop"]
     for label, name in enumerate(("genuine", "synthetic")):
         (folder / name / "phone").mkdir(parents=True)

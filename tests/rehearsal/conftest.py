@@ -67,7 +67,7 @@ def answers(url: str, seconds: float) -> None:
 
 @pytest.fixture(scope="session")
 def gcs(sample_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Cloud Storage emulator with the shipped sample in it; the environment points every client here."""
+    """A Cloud Storage emulator with the photographs of tests/sample64; the environment points every client here."""
     command = os.environ.get(EMULATOR)
     if not command:
         raise RuntimeError(f"{EMULATOR} does not name the emulator: run this through `make rehearse`")

@@ -126,8 +126,8 @@ class Cloud:
         }
 
     def predict(self) -> dict[str, Any]:
-        """The public address's answer to a photo of the sample."""
-        photo = pq.read_table(ROOT / "data/sample/test.parquet").to_pylist()[0]["image"]["bytes"]
+        """The public address's answer to a photo of those that the emulator holds."""
+        photo = pq.read_table(ROOT / "tests/sample64/test.parquet").to_pylist()[0]["image"]["bytes"]
         url = f"{self.run.service.uri}/predict"
         stranger = httpx.post(url, files={"file": photo}, trust_env=False, timeout=60)
         assert stranger.status_code == 401, "the service asks for a key"

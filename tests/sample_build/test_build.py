@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 BUILD = Path(__file__).resolve().parents[2] / "data" / "sample" / "build"
 
@@ -110,6 +111,54 @@ def test_scenes_are_of_192_px_and_differ(kind: str) -> None:
     shown = [scene(photo, painted(1), rng) for _ in range(4)]
     assert {one.shape for one in shown} == {(SIDE, SIDE, 3)}
     assert len({one.tobytes() for one in shown}) == 4
+
+
+def test_a_soft_picture_becomes_as_sharp_as_its_photograph_and_stays_the_same_scene() -> None:
+    from camera import FEATURES, features
+    from sharpness import equalised
+
+    def detail(pixels: np.ndarray) -> float:
+        body = io.BytesIO()
+        Image.fromarray(pixels).save(body, "JPEG", quality=95)
+        return float(features(body.getvalue())[FEATURES.index("Laplacian")])
+
+    photograph = np.random.default_rng(4).integers(60, 196, (96, 96, 3), dtype=np.uint8)
+    photograph = np.asarray(Image.fromarray(photograph).resize((192, 192), Image.Resampling.BICUBIC))
+    soft = np.asarray(Image.fromarray(photograph).filter(ImageFilter.GaussianBlur(1.2)))
+    brought = equalised(soft, photograph)
+    assert abs(detail(brought) - detail(photograph)) < 0.5 * abs(detail(soft) - detail(photograph))
+    assert np.abs(brought.mean((0, 1)) - soft.mean((0, 1))).max() < 2
+    assert np.abs(equalised(photograph, photograph).astype(int) - photograph).max() <= 1
+
+
+def test_the_plan_names_every_scene_once() -> None:
+    from packages import Photograph
+    from plan import PLAN, named
+
+    photos = [Photograph(str(k), "x", "y", "GPL-2", "photo", False) for k in range(sum(count for *_, count in PLAN))]
+    scenes = named(photos)
+    assert [one.photo for one in scenes] == photos
+    assert len({one.pair_id for one in scenes}) == len(scenes)
+
+
+def test_the_shipped_files_keep_photographs_apart_and_name_their_rights(shipped_dir: Path) -> None:
+    names = ("label", "generator", "source", "pair_id", "package", "file", "license")
+    splits = {path.stem: pq.read_table(path, columns=list(names)).to_pylist() for path in shipped_dir.glob("*.parquet")}
+    assert set(splits) == {"train", "val", "test", "unseen_generator"}
+    assert len(splits["test"]) >= 1000
+    sources = {name: {row["source"] for row in rows} for name, rows in splits.items()}
+    for one, other in (("train", "val"), ("train", "test"), ("val", "test"), ("train", "unseen_generator")):
+        assert sources[one].isdisjoint(sources[other]), (one, other)
+    for name in ("train", "val", "test"):
+        sides: dict[str, list[int]] = {}
+        for row in splits[name]:
+            sides.setdefault(row["pair_id"], []).append(row["label"])
+        assert {tuple(sorted(labels)) for labels in sides.values()} == {(0, 1)}, "a pair is a photograph and its twin"
+    unseen = {row["generator"] for row in splits["unseen_generator"]}
+    assert unseen and unseen.isdisjoint(row["generator"] for row in splits["train"])
+    every = [row for rows in splits.values() for row in rows]
+    assert all(row[key] for row in every for key in ("source", "package", "file", "license"))
+    assert sum(path.stat().st_size for path in shipped_dir.glob("*.parquet")) <= 20_000_000
 
 
 def test_the_camera_knows_no_class_and_leaves_no_metadata() -> None:

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from matching import Shots, match
 from packages import PACKAGES, Pixels
-from plan import INVENTING, Scene
+from plan import UNSEEN, Scene
+from sharpness import equalised
 
 SCHEMA: Final = pa.schema(
     [("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("label", pa.int64())]
@@ -19,32 +20,16 @@ SCHEMA: Final = pa.schema(
 """`source` is the id of the source photograph, by the name that the product knows that column."""
 
 
-def _nearest(invented: Pixels, scene: Pixels) -> Pixels:
-    """Of some invented pictures the one most like a photograph in brightness, contrast and colour."""
-
-    def look(pixels: Pixels) -> Any:
-        return np.r_[pixels.mean((0, 1)), 2 * pixels.std((0, 1))]
-
-    return min(invented, key=lambda one: float(np.abs(look(one) - look(scene)).sum()))
-
-
 def assemble(planned: list[Scene], scenes: Pixels, made: dict[str, Pixels], out: Path) -> None:
-    """Send both classes through the camera, match them and write one file a split, in an order by chance."""
+    """Make generated as sharp as photographs, send both through the camera, match them, write a file a split."""
     for split in dict.fromkeys(one.split for one in planned):
         rows = [row for row, one in enumerate(planned) if one.split == split]
-        generated = np.stack(
-            [
-                _nearest(made[planned[row].pair_id], scenes[row])
-                if planned[row].generator == INVENTING
-                else made[planned[row].pair_id]
-                for row in rows
-            ]
-        )
+        generated = np.stack([equalised(made[planned[row].pair_id], scenes[row]) for row in rows])
         mine = [planned[row] for row in rows]
         real, fake = Shots(np.asarray(scenes[rows]), 1), Shots(generated, 2)
         of_real, of_fake = match(real, fake, 3)
         found = [_row(one, fake.bodies[at][of_fake[at]], real=False) for at, one in enumerate(mine)]
-        if split != "unseen_generator":
+        if split != UNSEEN:
             found += [_row(one, real.bodies[at][of_real[at]], real=True) for at, one in enumerate(mine)]
         order = np.random.default_rng(4).permutation(len(found))
         table = pa.Table.from_pylist([found[at] for at in order], SCHEMA)
@@ -56,15 +41,13 @@ def assemble(planned: list[Scene], scenes: Pixels, made: dict[str, Pixels], out:
 
 def _row(one: Scene, body: bytes, *, real: bool) -> dict[str, Any]:
     photo = one.photo
-    invented = one.generator == INVENTING and not real
-    package = f"deb:{photo.package}={PACKAGES[photo.package]}"
     return {
         "image": {"bytes": body, "path": hashlib.sha256(body).hexdigest()[:16] + ".jpg"},
         "label": 0 if real else 1,
         "generator": "camera" if real else one.generator,
-        "source": "" if invented else photo.source_id,
-        "pair_id": "" if one.generator == INVENTING else one.pair_id,
-        "package": "own latent model, trained on photographs of no split" if invented else package,
-        "file": "" if invented else photo.file,
-        "license": "derived of GPL-2, GPL-2+, GPL-3+, CC-BY and CC-BY-SA" if invented else photo.license,
+        "source": photo.source_id,
+        "pair_id": one.pair_id,
+        "package": f"deb:{photo.package}={PACKAGES[photo.package]}",
+        "file": photo.file,
+        "license": photo.license,
     }

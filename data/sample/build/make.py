@@ -11,21 +11,16 @@ from typing import Final
 
 import numpy as np
 from packages import Photograph, Pixels, fetch, photographs, pictures
-from plan import INVENTING, Scene, plan
+from plan import CODER, Scene, plan
 from splits import assign, groups
 
 SEED: Final = 7
-CODER_S: Final = 300.0
-FLOW_S: Final = 1200.0
-"""Processor time of the two trainings; 170 s make a good auto-encoder, 70 s of the flow make noise."""
-STRENGTHS: Final = (0.15, 0.5)
-STEPS: Final = 12
-SPARE: Final = 4
-"""Invented pictures for each that is kept: those are taken that look most like photographs in the trivial features."""
+CODER_S: Final = 170.0
+"""Processor time of the auto-encoder's training."""
 
 
 def scenes(work: Path) -> tuple[list[Scene], Pixels, Pixels]:
-    """The planned scenes, their pixels and the pictures that the latent model learns from."""
+    """The planned scenes, their pixels and the pictures that the auto-encoder learns from."""
     kept, seen, taught = work / "scenes.pkl", work / "scenes.npy", work / "pool.npy"
     if not taught.exists():
         fetch(work / "x")
@@ -67,30 +62,19 @@ def redraw(work: Path, planned: list[Scene], pixels: Pixels) -> None:
             np.save(_made(work, planned[row]), maker.redraw(pixels[row], np.random.default_rng([5, row])))
 
 
-def diffuse(work: Path, planned: list[Scene], pixels: Pixels, pool: Pixels) -> None:
-    """Train the latent model and let it make its pictures."""
-    from latent import Generator
-
-    todo = [row for row, one in enumerate(planned) if one.generator.startswith("ldm") and not _made(work, one).exists()]
+def reconstruct(work: Path, planned: list[Scene], pixels: Pixels, pool: Pixels) -> None:
+    """Train the auto-encoder and let it make its pictures."""
+    todo = [row for row, one in enumerate(planned) if one.generator == CODER and not _made(work, one).exists()]
     if not todo:
         return
-    model = Generator(work / "ldm")
-    model.train(pool, CODER_S, FLOW_S, 3)
-    rng = np.random.default_rng(SEED)
+    from autoencoder import Reconstructor
+
+    model = Reconstructor(work / "coder.pt")
+    model.train(pool, CODER_S, 3)
     for start in range(0, len(todo), 8):
-        for name in ("ldm_vae_recon", "ldm_img2img", INVENTING):
-            rows = [row for row in todo[start : start + 8] if planned[row].generator == name]
-            if not rows:
-                continue
-            if name == "ldm_vae_recon":
-                found = model.reconstruct(pixels[rows])[:, None]
-            elif name == "ldm_img2img":
-                found = model.restyle(pixels[rows], float(rng.uniform(*STRENGTHS)), STEPS, start)[:, None]
-            else:
-                found = model.invent(len(rows) * SPARE, pixels.shape[1], 2 * STEPS, start)
-                found = found.reshape(len(rows), SPARE, *found.shape[1:])
-            for row, one in zip(rows, found, strict=True):
-                np.save(_made(work, planned[row]), one if name == INVENTING else one[0])
+        rows = todo[start : start + 8]
+        for row, found in zip(rows, model.redraw(pixels[rows]), strict=True):
+            np.save(_made(work, planned[row]), found)
 
 
 def _made(work: Path, one: Scene) -> Path:
@@ -108,7 +92,7 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     planned, pixels, pool = scenes(options.work)
     redraw(options.work, planned, pixels)
-    diffuse(options.work, planned, pixels, pool)
+    reconstruct(options.work, planned, pixels, pool)
     from assemble import assemble
 
     assemble(planned, pixels, {one.pair_id: np.load(_made(options.work, one)) for one in planned}, options.out)

@@ -192,9 +192,9 @@ def test_equal_inputs_give_equal_evaluations(
 
 
 def test_figures_of_the_shipped_sample_carry_their_caveat(
-    sample_dir: Path, toy_bundle: Path, quick: EvaluateConfig, tmp_path: Path
+    shipped_dir: Path, toy_bundle: Path, quick: EvaluateConfig, tmp_path: Path
 ) -> None:
-    copied = pack(tmp_path / "d", {"test": sample_rows(sample_dir, "test")[:40]}, "gs://bucket/some-copy")
+    copied = pack(tmp_path / "d", {"test": sample_rows(shipped_dir, "test")[:40]}, "gs://bucket/some-copy")
     found = run(toy_bundle, copied, quick.model_copy(update={"robustness": {}}), tmp_path)
     assert "not a detector for shop photos" in found.evaluation.caveat
     assert "not a detector for shop photos" in found.report.read_text()

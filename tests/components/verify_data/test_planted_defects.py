@@ -112,18 +112,18 @@ def test_one_class_saved_at_another_quality(run: Run, folder: Path) -> None:
     _refused(run, folder, "luminance quantisation 1.000")
 
 
-def test_the_sample_has_no_shortcut(sample_dir: Path) -> None:
+def test_the_sample_has_no_shortcut(shipped_dir: Path) -> None:
     from components.verify_data.config import VerifyDataConfig
     from components.verify_data.stage import verify
 
-    findings, summary = verify(str(sample_dir), VerifyDataConfig())
+    findings, summary = verify(str(shipped_dir), VerifyDataConfig())
     assert findings.problems == []
     assert findings.offenders == []
     assert findings.shortcut_auc < 0.6
     assert {name: split.rows for name, split in summary.splits.items()} == {
-        "train": 3200,
-        "val": 640,
-        "test": 1200,
+        "train": 1500,
+        "val": 312,
+        "test": 1020,
         "unseen_generator": 150,
     }
 

@@ -16,9 +16,12 @@ from serving.detector.detector import Detector
 from serving.detector.heatmap import overlay, shown
 from serving.registry import resolve
 from tests.serving.processes import serve
-from tests.serving.ui.chromium import CHROMIUM, FLAGS, ROOT, interface, opened, see, upload
+from tests.serving.ui.chromium import CHROMIUM, FLAGS, ROOT, WAIT_MS, interface, opened, see, upload
 
 SIDE_PX, GAP_PX = 384, 16
+_WHOLE = """() => document.images.length > 0 && [...document.images].every(one => one.complete)
+  && !document.querySelector('[data-testid="stSkeleton"]')"""
+"""Of a page on a busy machine: that no place holder stands any more."""
 
 
 def main(model_uri: str, photos: list[Path], folder: Path, tracking: str) -> None:
@@ -50,6 +53,7 @@ def _shot(browser: Any, url: str, scheme: str, width: int, files: list[dict[str,
     upload(page, *files)
     see(page, "Where the score came from")
     page.wait_for_load_state("networkidle")
+    page.wait_for_function(_WHOLE, timeout=WAIT_MS)
     page.screenshot(path=path)
     page.close()
 

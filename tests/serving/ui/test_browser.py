@@ -81,8 +81,8 @@ def test_no_page_asks_anybody_but_its_own_server(browser: Any, toy_bundle: Path,
 
 
 def sample_photos() -> list[dict[str, Any]]:
-    """A real and a generated photo of the sample's test split."""
-    table = pq.read_table(ROOT / "data/sample/test.parquet", columns=["image", "label"])
+    """A real and a generated photo of those that the model was tested on."""
+    table = pq.read_table(ROOT / "tests/sample64/test.parquet", columns=["image", "label"])
     labels = table.column("label").to_pylist()
     return [
         {
@@ -94,7 +94,7 @@ def sample_photos() -> list[dict[str, Any]]:
     ]
 
 
-def test_a_model_trained_on_the_sample_says_the_same_in_browser_and_api(
+def test_a_trained_model_says_the_same_in_browser_and_api(
     browser: Any,
     passed: tuple[Cli, dict[str, Any]],  # noqa: F811 - the fixture
     tmp_path: Path,
