@@ -42,8 +42,6 @@ _PATHS: Final = (
 _ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.-]*:")
 """`gs://`, `hf://`, `models:/`: no path of this disk."""
 _MOST_BYTES: Final = 1 << 20
-_SHORT: Final = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 200
 
 
 def load_config(
@@ -210,7 +208,7 @@ def _explain(error: ValidationError) -> str:
             lines.append(f"{key}: unknown key{_suggestion(detail['loc'])}")
         else:
             said = detail["msg"].removeprefix("Value error, ")
-            lines.append(f"{key}: {said[0].lower()}{said[1:]} (got {_SHORT.repr(detail['input'])})")
+            lines.append(f"{key}: {said[0].lower()}{said[1:]} (got {reprlib.repr(detail['input'])})")
     return "; ".join(lines)
 
 
