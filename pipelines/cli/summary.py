@@ -102,7 +102,8 @@ def _next_step(record: RunRecord, config: "PipelineConfig") -> str:
     log = _shorten(Path(record.folder) / "run.log")
     if record.ran("verify_data") and not record.resource:
         where = "" if "paths.workspace" not in where else where[where.index(" --set") :]
-        return f"mend what it says ({log}), then: aidetect run --resume {record.run_id}{where}"
+        mend = "" if record.status == "interrupted" else f"mend what it says ({log}), then: "
+        return f"{mend}aidetect run --resume {record.run_id}{where}"
     return f"read {record.link or log}"
 
 

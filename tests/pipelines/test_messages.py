@@ -320,7 +320,9 @@ def test_the_advice_fits_the_workspace_and_the_profile(
     finished.profile = profile
     assert summary._next_step(finished, config).startswith(advice)
     finished.status = "failed"
-    assert f"aidetect run --resume {finished.run_id}" in summary._next_step(finished, config)
+    assert f"run.log), then: aidetect run --resume {finished.run_id}" in summary._next_step(finished, config)
+    finished.status = "interrupted"
+    assert summary._next_step(finished, config).startswith(f"aidetect run --resume {finished.run_id}")
 
 
 def test_a_broken_pipe_complains_of_nothing(tmp_path: Path) -> None:
