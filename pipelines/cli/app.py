@@ -125,8 +125,8 @@ def _verb(arguments: list[str]) -> str:
 def one_line(error: BaseException) -> str:
     """The error as one line; errors that are not ours also say their type and how to see more."""
     text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {system_error(error)}"
+    if isinstance(error, OSError) and error.strerror:
+        return " ".join(f"{error.filename or ''}: {system_error(error)}".removeprefix(": ").split())
     if isinstance(error, (AidetectError, OSError)):
         return text
     return f"{type(error).__name__}: {text} (run with --debug for the traceback)"

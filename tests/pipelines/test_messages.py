@@ -177,6 +177,8 @@ def test_a_shell_can_complete(aidetect: Aidetect) -> None:
             "a: permission denied; you may not; check its owner and rights",
         ),
         (OSError(28, "No space left on device", "a"), "a: no space left on device; make room or choose another disk"),
+        # as of a write through a library, which names no file
+        (OSError(28, "No space left on device"), "no space left on device; make room or choose another disk"),
         (KeyError("x"), "KeyError: 'x' (run with --debug for the traceback)"),
     ],
 )
