@@ -37,7 +37,7 @@ Way = Callable[[Path, Path, Path], None]
 
 
 def make_photos(folder: Path, count: int, original: Path) -> Path:
-    """`count` JPEGs of 400 to 1,200 px: crops of one photograph, no two alike."""
+    """`count` JPEGs of 400 to 1,000 px: crops of one photograph, no two alike."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     with Image.open(original) as opened:
