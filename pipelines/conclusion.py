@@ -46,6 +46,7 @@ def conclude(record: RunRecord, ended: Ended, said: str = "", look_at: str = "ru
         record.status, record.error = "failed", f"the gate passed but register did not run; see {look_at}"
     else:
         record.status = "refused"
+    record.stop_stages()
 
 
 def _read_results(record: RunRecord) -> bool:

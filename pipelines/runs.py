@@ -96,6 +96,12 @@ class RunRecord(BaseModel):
         """Whether the stage ran to its end; no stage of another pipeline ever did."""
         return any(entry.name == stage and entry.status == "succeeded" for entry in self.stages)
 
+    def stop_stages(self) -> None:
+        """Of a run that has ended: what was under way did not come to its end."""
+        for stage in self.stages:
+            if stage.status == "running":
+                stage.status = "failed"
+
     @property
     def is_open(self) -> bool:
         """Whether the run was submitted and had not ended when it was last seen."""
@@ -203,6 +209,7 @@ def list_runs(workspace: Path, damaged: list[RunError] | None = None) -> Iterato
         _rebase(record, path.resolve().parent)
         if record.status == "running" and not _is_held(path.parent):
             record.status = "lost"
+            record.stop_stages()
             record.error = record.error or "its process ended without a word (killed, or the machine went down)"
         yield record
 

@@ -9,6 +9,9 @@ from typing import Final, Protocol
 
 from serving.platform.errors import CatalogueError
 
+JOB_FILE: Final = "job.json"
+PARTS: Final = "parts"
+"""What the results' folder of a job has from its beginning, and from its first part on."""
 MOST_READ: Final = 2**30
 """Bytes of a plan or part: a group of 6.4 million photos, the largest that can be configured."""
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.catalogue.config import CatalogueConfig
+from components.catalogue.destination import JOB_FILE, PARTS
 from components.catalogue.merchant import LINKS, NAMES, items_of
 from serving.platform.errors import SourceError, system_error
 
@@ -83,7 +84,10 @@ def _file(path: Path, name: str) -> Entry:
 
 
 def _of_folder(root: Path) -> Iterator[Entry]:
-    """Every regular file below, whatever its suffix; hidden ones, devices and folders met twice are left out."""
+    """Every regular file below, whatever its suffix.
+
+    Hidden ones, devices, folders met twice, and folders with the results of an earlier job are left out.
+    """
     seen: set[tuple[int, int]] = set()
 
     def walk(folder: Path, prefix: str) -> Iterator[Entry]:
@@ -96,6 +100,8 @@ def _of_folder(root: Path) -> Iterator[Entry]:
                 found = sorted((item for item in listing if not item.name.startswith(".")), key=lambda item: item.name)
         except OSError as error:
             raise SourceError(f"{folder}: cannot be listed ({error.strerror})") from error
+        if prefix and {JOB_FILE, PARTS} <= {item.name for item in found}:
+            return
         for item in found:
             if item.is_dir():
                 yield from walk(Path(item.path), f"{prefix}{item.name}/")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pyarrow.parquet as pq
 
 from components.catalogue.config import OF_THE_MODEL, CatalogueConfig
-from components.catalogue.destination import Destination
+from components.catalogue.destination import PARTS, Destination
 from components.catalogue.entries import Entry
 from components.catalogue.executor import Executor, Shard, score_shards
 from components.catalogue.plan import OWNER, Job, part_name, read_group, read_job, write_plan
@@ -49,7 +49,7 @@ def begin(
     )
     found = read_job(destination)
     if found is None:
-        if destination.names("parts"):
+        if destination.names(PARTS):
             raise CatalogueError(f"{destination.uri}: holds parts but no job; name an empty folder")
         return write_plan(destination, entries(), job), False
     if not found.same_work(job):
@@ -72,7 +72,7 @@ def _decides(config: CatalogueConfig) -> dict[str, float | str]:
 
 def missing_shards(destination: Destination, groups: Sequence[int]) -> Iterator[Shard]:
     """Shards of these groups that have no part yet, each with its photos."""
-    done = destination.names("parts")
+    done = destination.names(PARTS)
     for group in groups:
         for shard, entries in read_group(destination, group):
             if part_name(shard).partition("/")[2] not in done:
@@ -103,7 +103,7 @@ def score_groups(
         CatalogueError: the plan is damaged.
         OSError: the destination cannot be written.
     """
-    finished = len(destination.names("parts"))
+    finished = len(destination.names(PARTS))
     already = min(job.photos, finished * job.shard_photos)
     photos = shards = 0
     for shard, rows in executor(work, missing_shards(destination, groups)):

@@ -9,12 +9,11 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.catalogue.destination import MOST_READ, Destination
+from components.catalogue.destination import JOB_FILE, MOST_READ, PARTS, Destination
 from components.catalogue.entries import Entry
 from serving.platform.errors import CatalogueError
 from serving.platform.frozen import Frozen
 
-JOB_FILE: Final = "job.json"
 GROUP_SHARDS: Final = 64
 """Shards of one plan file: what one task of the compiled pipeline scores."""
 
@@ -63,7 +62,7 @@ class Job(Frozen):
 
 def part_name(shard: int) -> str:
     """File of a shard's rows."""
-    return f"parts/part-{shard:06d}.parquet"
+    return f"{PARTS}/part-{shard:06d}.parquet"
 
 
 def plan_name(group: int) -> str:

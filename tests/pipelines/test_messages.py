@@ -232,9 +232,12 @@ def test_what_is_no_text_is_still_read_as_yaml() -> None:
 
 def test_a_run_whose_process_is_gone_is_lost(tmp_path: Path, aidetect: Aidetect) -> None:
     record = new_run(tmp_path, "local", "sample", "manual", "c0ffee")
+    record.stage("train").status = "running"
+    record.save()
     with record.held():
-        assert find_run(tmp_path, record.run_id).status == "running"
-    assert find_run(tmp_path, record.run_id).status == "lost"
+        assert find_run(tmp_path, record.run_id).stage("train").status == "running"
+    lost = find_run(tmp_path, record.run_id)
+    assert (lost.status, lost.stage("train").status) == ("lost", "failed"), "nothing runs in a run that has ended"
     listed = aidetect("runs", settings=[f"paths.workspace={tmp_path}"])
     assert record.run_id in listed.out and "lost" in listed.out
     assert json.loads((Path(record.folder) / "run.json").read_text())["status"] == "running", "looking writes nothing"

@@ -115,6 +115,13 @@ def test_an_xml_feed_is_read_as_a_stream_and_its_texts_are_cut(tmp_path: Path) -
     assert peak < 4 * 2**20
 
 
+def test_results_of_an_earlier_job_are_no_photos(tmp_path: Path) -> None:
+    for name in ("a.jpg", "results/job.json", "results/parts/part-000000.parquet", "results/x.jpg", "parts/b.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert [entry.id for entry in entries_of(str(tmp_path), CatalogueConfig())] == ["a.jpg", "parts/b.jpg"]
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
