@@ -256,8 +256,7 @@ def revision() -> str:
 
 def child_environment(**extra: str) -> dict[str, str]:
     """This process's environment for a child, unbuffered, with `extra` on top."""
-    quiet = {"PYTHONUNBUFFERED": "1", "MLFLOW_LOGGING_LEVEL": "WARNING"}
-    return {**os.environ, **quiet, **extra}
+    return {**os.environ, "PYTHONUNBUFFERED": "1", **extra}
 
 
 def container_environment() -> dict[str, str]:

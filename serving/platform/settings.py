@@ -34,10 +34,12 @@ QUIET: Final = MappingProxyType(
 def quieten_libraries() -> None:
     """Switch off what libraries report or write about their use; a variable that is set already stays as it is.
 
-    Matplotlib's list of fonts goes into the folder of temporary files instead of the home folder.
+    Matplotlib's list of fonts goes into the folder of temporary files instead of the home folder, and MLflow does not
+    tell of each table that it makes.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     if "MPLCONFIGDIR" not in os.environ and (folder := _own_temporary_folder()):
         os.environ["MPLCONFIGDIR"] = str(folder)
 

@@ -20,7 +20,13 @@ from tests.e2e.conftest import ROOT, SMALL, own_photos
 from tests.serving.processes import free_port
 
 CI = (ROOT / ".ci" / "run").read_text()
-EASY = {"gate.min_accuracy": "0", "gate.min_f1": "0", "verify_data.min_rows": "10"}
+EASY = {
+    "gate.min_accuracy": "0",
+    "gate.min_f1": "0",
+    # which of two networks of one epoch is the better is a matter of luck
+    "gate.non_inferiority_margin": "1",
+    "verify_data.min_rows": "10",
+}
 SERVERS = {
     "make serve": ("PORT", 8080, "/readyz"),
     "make ui": ("UI_PORT", 8501, "/"),
