@@ -268,7 +268,7 @@ def median_seconds(records: Iterable[RunRecord]) -> dict[Task, tuple[float, int]
 def _read_parameters(folder: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads((folder / PARAMETERS_FILE).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found
 

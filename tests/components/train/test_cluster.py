@@ -20,7 +20,7 @@ from google.cloud import aiplatform_v1 as vertex
 
 from components.artifacts.context import RunContext
 from components.train import cluster
-from components.train.config import Node, PlacedTrainConfig, TrainConfig
+from components.train.config import PlacedTrainConfig, TrainConfig
 from components.train.stage import TrainSummary
 from serving.detector import bundle
 from serving.platform.errors import StageError
@@ -244,29 +244,6 @@ def cluster_spec(kind: str, index: int, port: int = 2222) -> str:
     """As Vertex AI writes it for two machines."""
     pools = {"workerpool0": [f"127.0.0.1:{port}"], "workerpool1": [f"127.0.0.2:{port}"]}
     return json.dumps({"cluster": pools, "environment": "cloud", "task": {"type": kind, "index": index}})
-
-
-def test_a_machine_learns_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = json.loads(cluster_spec("workerpool1", 1))
-    spec["cluster"] = {"workerpool0": ["lead-0:2222"], "workerpool1": ["w-0:2222", "w-1:2222"], "workerpool3": ["e:1"]}
-    monkeypatch.setenv("CLUSTER_SPEC", json.dumps(spec))
-    node = Node.from_environment()
-    assert (node.rank, node.nodes, node.host, node.port) == (2, 3, "lead-0", 2222)
-    monkeypatch.setenv("CLUSTER_SPEC", cluster_spec("workerpool0", 0))
-    assert Node.from_environment() == Node(0, 2, "127.0.0.1", 2222)
-
-
-@pytest.mark.parametrize(
-    "spec",
-    ["", "{}", "[]", "null", '{"cluster": {}}', '{"cluster": [], "task": {}}', '{"cluster": {"workerpool0": ["h"]}}',
-     cluster_spec("workerpool2", 0), cluster_spec("workerpool1", 7),
-     '{"cluster": {"workerpool0": [1]}, "task": {"type": "workerpool0", "index": 0}}'],
-)  # fmt: skip
-def test_a_place_that_is_none_is_said_in_one_line(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CLUSTER_SPEC", spec)
-    with pytest.raises(StageError, match=r"^CLUSTER_SPEC ") as error:
-        Node.from_environment()
-    assert "\n" not in str(error.value)
 
 
 class Loopback:

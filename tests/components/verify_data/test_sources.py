@@ -13,10 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.artifacts.dataset import Dataset, SplitSummary
-from components.verify_data.classes import ClassNames
 from components.verify_data.config import VerifyDataConfig
 from components.verify_data.importing import download, import_dataset
-from components.verify_data.rows import ImageColumns
 from components.verify_data.stage import verify, verify_and_pack
 from serving.platform.errors import StageError
 from tests.components.verify_data.conftest import write_folder
@@ -61,24 +59,6 @@ def test_class_names_decide_not_their_order(tmp_path: Path, sample_dir: Path, sc
         "test": {"real": 600, "ai_generated": 600},
     }
     assert summary.splits["test"] == _sample_test_split(sample_dir), "the official test split is kept, labels by name"
-
-
-@pytest.mark.parametrize(
-    "told",
-    [
-        b'{"info":',
-        b"[1]",
-        b"[" * 100_000,
-        b'{"info": null}',
-        b"\xff\xfe",
-        b'{"info": {"features": {"label": {"names": 5}}}}',
-        b'{"info": {"features": {"label": {"names": [1, {}]}}}}',
-    ],
-)
-def test_metadata_that_names_no_classes_is_none(told: bytes) -> None:
-    schema = pa.schema([("image", pa.binary()), ("label", pa.int64())], metadata={b"huggingface": told})
-    with pytest.raises(StageError, match="store class names, or say what they mean"):
-        ImageColumns.of(schema, "x", ClassNames({}))
 
 
 def test_a_hub_dataset_stored_as_files_is_read_too(run: Run, cifake_dir: Path) -> None:
