@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from components.catalogue.config import CatalogueConfig
-from components.catalogue.destination import MOST_READ, within
+from components.catalogue.destination import JOB_FILE, MOST_READ, PARTS, within
 from components.catalogue.entries import FEEDS, PARQUET, Entry, entries_of
 from components.platform.cloud_storage import fetch_file, read_object
 from components.platform.google_cloud import google_errors
@@ -71,6 +71,8 @@ class CloudDestination:
 def entries_in_cloud(source: str, config: CatalogueConfig) -> Iterator[Entry]:
     """Every photo of a `gs://` source: a feed or a Parquet of addresses, a pattern, or all objects under a prefix.
 
+    Under a prefix, what is hidden and the results of earlier jobs are left out, as in a folder on a disk.
+
     Raises:
         SourceError: nothing there.
         StageError: Google refused.
@@ -83,9 +85,12 @@ def entries_in_cloud(source: str, config: CatalogueConfig) -> Iterator[Entry]:
     prefix = pattern[: min(pattern.find(c) for c in "*?[" if c in pattern)] if pattern else f"{name}/" if name else ""
     count = 0
     with google_errors(f"list {source}"):
+        earlier = set() if pattern else _results_of_earlier_jobs(bucket, prefix)
         for one in client().list_blobs(bucket, prefix=prefix, retry=retry(_RETRY_S)):
             shown = one.name.removeprefix(prefix) if not pattern else one.name
             if one.name.endswith("/") or any(part.startswith(".") for part in shown.split("/")):
+                continue
+            if earlier and not earlier.isdisjoint(_folders(one.name)):
                 continue
             if pattern and not fnmatch.fnmatchcase(one.name, pattern):
                 continue
@@ -97,6 +102,26 @@ def entries_in_cloud(source: str, config: CatalogueConfig) -> Iterator[Entry]:
                 yield Entry(shown, uri, "gs", uri.encode())
     if not count:
         raise SourceError(f"{source}: no photos there")
+
+
+def _results_of_earlier_jobs(bucket: str, prefix: str) -> set[str]:
+    """Folders below a prefix that hold a job and parts of its results, each with its last slash.
+
+    Storage looks for the jobs: what is told of a catalogue without any is nothing, however large it is.
+    """
+    jobs = client().list_blobs(bucket, prefix=prefix, match_glob=f"**/{JOB_FILE}", retry=retry(_RETRY_S))
+    folders = (one.name.removesuffix(JOB_FILE) for one in jobs if one.name.endswith(f"/{JOB_FILE}"))
+    return {
+        folder
+        for folder in folders
+        if folder != prefix
+        and any(client().list_blobs(bucket, prefix=f"{folder}{PARTS}/", max_results=1, retry=retry(_RETRY_S)))
+    }
+
+
+def _folders(name: str) -> Iterator[str]:
+    """Every folder that an object lies in, each with its last slash."""
+    return (name[: at + 1] for at, character in enumerate(name) if character == "/")
 
 
 def _of_table(uri: str, config: CatalogueConfig) -> Iterator[Entry]:

@@ -1,6 +1,7 @@
 """Cloud Storage's JSON API on loopback, as far as the client library uses it here: objects in memory."""
 
 import base64
+import fnmatch
 import json
 import re
 import threading
@@ -111,6 +112,8 @@ class FakeGcs:
         if not name:
             prefix, start = (f"{bucket}/{query.get(part, '')}" for part in ("prefix", "startOffset"))
             found_ = [key for key in sorted(self.objects) if key.startswith(prefix) and key >= start]
+            if "matchGlob" in query:  # `**` crosses folders, as fnmatch's star does
+                found_ = [key for key in found_ if fnmatch.fnmatchcase(key.partition("/")[2], query["matchGlob"])]
             return self._json(200, {"items": [self._meta(k) for k in found_]})
         if key not in self.objects:
             return self._json(404, {"error": {"code": 404, "message": f"{key} not found"}})

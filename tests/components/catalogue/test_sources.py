@@ -12,6 +12,7 @@ import pytest
 
 from components.catalogue.config import CatalogueConfig
 from components.catalogue.entries import entries_of
+from components.catalogue.stage import open_entries
 from serving.platform.errors import AidetectError
 from tests.components.catalogue.jobs import command, picture, rows_of, score
 from tests.e2e.conftest import ROOT
@@ -115,11 +116,19 @@ def test_an_xml_feed_is_read_as_a_stream_and_its_texts_are_cut(tmp_path: Path) -
     assert peak < 4 * 2**20
 
 
-def test_results_of_an_earlier_job_are_no_photos(tmp_path: Path) -> None:
-    for name in ("a.jpg", "results/job.json", "results/parts/part-000000.parquet", "results/x.jpg", "parts/b.jpg"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"x")
-    assert [entry.id for entry in entries_of(str(tmp_path), CatalogueConfig())] == ["a.jpg", "parts/b.jpg"]
+def test_results_of_an_earlier_job_are_no_photos_on_a_disk_or_in_a_bucket(tmp_path: Path, bucket: FakeGcs) -> None:
+    results = ("job.json", "parts/part-000000.parquet", "plan/00000.parquet", "summary.html", "a.jpg", "z/b.jpg")
+    earlier = [f"{folder}/{name}" for folder in ("results", "b/last/week") for name in results]
+    # a photo's folder is told from a job's by all of it
+    photos = ["a.jpg", "b/last/x.jpg", "parts/b.jpg", "shop/job.json", "shop/x.jpg"]
+    for name in [*earlier, *photos, "job.json"]:
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"x")
+        bucket.put(f"gs://shop/in/{name}", b"x")
+    for source in (str(tmp_path / "in"), "gs://shop/in"):
+        assert {entry.id for entry in open_entries(source, CatalogueConfig())} == {*photos, "job.json"}
+    # such a folder that is named is read: it is asked for
+    assert len(list(open_entries("gs://shop/in/*/*.html", CatalogueConfig()))) == 2
 
 
 @pytest.mark.parametrize(
