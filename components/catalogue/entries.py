@@ -50,12 +50,13 @@ class Entry:
     """Row of the Parquet file."""
 
 
-def entries_of(source: str, config: CatalogueConfig) -> Iterator[Entry]:
+def entries_of(source: str, config: CatalogueConfig, results: Path | None = None) -> Iterator[Entry]:
     """Every photo of a source on this disk, in an order that depends on the source alone.
 
     Args:
         source: folder, glob pattern, Parquet file or folder of Parquet files, or a feed.
         config: columns and roots.
+        results: folder that is written meanwhile and may lie in the source; nothing in it is a photo.
 
     Raises:
         SourceError: nothing there, or no way to read it; also while it is read.
@@ -65,7 +66,7 @@ def entries_of(source: str, config: CatalogueConfig) -> Iterator[Entry]:
     path = Path(source).expanduser()
     if path.is_dir():
         parquet = sorted(path.glob("*.parquet"))
-        return _of_tables(parquet, config) if parquet else _of_folder(path)
+        return _of_tables(parquet, config) if parquet else _of_folder(path, results)
     if not path.exists():
         raise SourceError(f"{source}: no such folder or file; give a folder, a pattern, a feed or gs://")
     if path.suffix.lower() == PARQUET:
@@ -83,12 +84,15 @@ def _file(path: Path, name: str) -> Entry:
     return Entry(shown, shown, "path", os.fsencode(path.absolute()))
 
 
-def _of_folder(root: Path) -> Iterator[Entry]:
+def _of_folder(root: Path, results: Path | None) -> Iterator[Entry]:
     """Every regular file below, whatever its suffix.
 
-    Hidden ones, devices, folders met twice, and folders with the results of an earlier job are left out.
+    Hidden ones, devices, folders met twice, and folders with the results of this job or an earlier one are left out.
     """
     seen: set[tuple[int, int]] = set()
+    if results is not None and results.is_dir():
+        own = results.stat()
+        seen.add((own.st_dev, own.st_ino))
 
     def walk(folder: Path, prefix: str) -> Iterator[Entry]:
         try:

@@ -48,9 +48,12 @@ def score_catalogue(
     policy_of(config)
     with ExitStack() as stack:
         destination = open_destination(output)
+        keep_apart(source, destination)
         if isinstance(destination, LocalDestination):
             stack.enter_context(destination.alone())
-        job, _ = begin(destination, source, read_manifest(bundle), work, lambda: open_entries(source, config))
+        job, _ = begin(
+            destination, source, read_manifest(bundle), work, lambda: open_entries(source, config, destination)
+        )
         score_groups(destination, job, range(job.groups), work, listener, executor)
         return sum_up(destination, work)
 
@@ -71,8 +74,21 @@ def open_destination(output: str) -> Destination:
     return LocalDestination(folder)
 
 
-def open_entries(source: str, config: CatalogueConfig) -> Iterator[Entry]:
-    """Every photo of a source, wherever it lies.
+def keep_apart(source: str, destination: Destination) -> None:
+    """Keep results out of the photos' own folder on this disk.
+
+    Raises:
+        CatalogueError: both are one folder.
+    """
+    photos, ours = Path(source).expanduser(), isinstance(destination, LocalDestination) and destination.folder
+    if ours and photos.is_dir() and ours.is_dir() and photos.samefile(ours):
+        raise CatalogueError(
+            f"{source}: results would lie among the photos; name another folder, e.g. -o {ours / 'results'}"
+        )
+
+
+def open_entries(source: str, config: CatalogueConfig, destination: Destination | None = None) -> Iterator[Entry]:
+    """Every photo of a source, wherever it lies; what is written to the destination meanwhile is none.
 
     Raises:
         SourceError: there is none, or it cannot be read.
@@ -81,7 +97,8 @@ def open_entries(source: str, config: CatalogueConfig) -> Iterator[Entry]:
         from components.catalogue.cloud import entries_in_cloud
 
         return entries_in_cloud(source, config)
-    return entries_of(source, config)
+    results = destination.folder if isinstance(destination, LocalDestination) else None
+    return entries_of(source, config, results)
 
 
 def read_summary(output: str) -> Summary:

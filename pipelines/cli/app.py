@@ -23,7 +23,7 @@ from pipelines.cli import (
     settings,
     stages,
 )
-from serving.platform.errors import AidetectError, system_error
+from serving.platform.errors import AidetectError, system_error, system_line
 
 DISTRIBUTION: Final = "ai-product-photo-detector"
 
@@ -129,4 +129,7 @@ def one_line(error: BaseException) -> str:
         return " ".join(f"{error.filename or ''}: {system_error(error)}".removeprefix(": ").split())
     if isinstance(error, (AidetectError, OSError)):
         return text
-    return f"{type(error).__name__}: {text} (run with --debug for the traceback)"
+    said = f"{type(error).__name__}: {text}"
+    # a library may tell of a full disk by an error of its own
+    told = system_line(said)
+    return told if told != said else f"{said} (run with --debug for the traceback)"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import Json, configured, given, writable
+from pipelines.cli.options import Json, configured, given, one_photo, writable
 
 if TYPE_CHECKING:
     from pipelines.settings.pipeline import PipelineConfig
@@ -72,9 +72,7 @@ def predict(
 @configured()
 def explain(
     config: "PipelineConfig",
-    image: Annotated[
-        Path, typer.Argument(help="A JPEG, PNG, WebP, AVIF, HEIC or GIF file.", exists=True, dir_okay=False)
-    ],
+    image: Annotated[Path, typer.Argument(help="A JPEG, PNG, WebP, AVIF, HEIC or GIF file.", callback=one_photo)],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="PNG with the heatmap over the photo.", callback=writable)
     ] = None,

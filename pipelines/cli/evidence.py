@@ -11,6 +11,7 @@ from pipelines.cli.options import Json
 
 MOST_BYTES: Final = 256 * 2**20
 """Of a file that is read: a raw photo has a hundred megabytes."""
+UNKNOWN: Final = "is no JPEG, PNG, WebP, AVIF, HEIC or GIF file, whose statements are read; name photo files"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -32,6 +33,7 @@ def inspect(
     """
     from pipelines.cli.photos import read_photo
     from serving.platform.errors import ImageRefusedError, system_error
+    from serving.provenance.blocks import is_known
     from serving.provenance.credentials import Verifier
     from serving.provenance.inspect import inspect as read
     from serving.provenance.wording import sentence
@@ -42,6 +44,8 @@ def inspect(
     for path in files:
         try:
             data = read_photo(path, MOST_BYTES)
+            if not is_known(data):
+                raise ImageRefusedError("unsupported_type", UNKNOWN)
         except (OSError, ImageRefusedError) as error:
             failed = True
             said = str(error) if isinstance(error, ImageRefusedError) else system_error(error)

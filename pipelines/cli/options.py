@@ -77,6 +77,17 @@ def given(context: typer.Context, parameter: typer.CallbackParam, value: str) ->
     return value
 
 
+def one_photo(path: Path) -> Path:
+    """Refuse what cannot be one photo, before a model is loaded for it."""
+    if path.is_dir():
+        raise typer.BadParameter(
+            f"{path} is a folder; name one photo in it, or judge them all: aidetect predict {path}"
+        )
+    if not path.exists():
+        raise typer.BadParameter(f"there is no file {path}; check the path")
+    return path
+
+
 def writable(path: Path | None) -> Path | None:
     """Refuse a file that cannot be written, as a verb is called and not after its work."""
     if path is None:

@@ -8,7 +8,7 @@ from typing import Final
 from pipelines.runs import RunRecord
 from pipelines.settings.names import Task, task_of
 from pipelines.targets.target import Listener
-from serving.platform.errors import AidetectError
+from serving.platform.errors import AidetectError, system_line
 
 _STARTED: Final = re.compile(r"Executing task '([\w-]+)'")
 _FINISHED: Final = re.compile(r"Task '([\w-]+)' finished with status (\w+)")
@@ -57,7 +57,7 @@ class LogReader:
             # KFP prints the task's whole input, indented JSON, and closes it at its own margin
             self._in_executor_input = line.rstrip() != "    }"
         elif match := _OUR_ERROR.match(line) or _ANY_ERROR.match(line):
-            self.last_error = match[1].strip()
+            self.last_error = system_line(match[1].strip())
         elif line.strip() and not _KFP_NOISE.match(line):
             self._listener(self._record, line.strip())
 

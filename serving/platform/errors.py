@@ -5,6 +5,7 @@ neither an `AidetectError` nor an `OSError` is a defect and is shown with its ty
 """
 
 import errno
+import os
 import re
 from typing import Final, Literal
 
@@ -19,10 +20,17 @@ _FIXES: Final = {
     errno.EACCES: "you may not; check its owner and rights",
     errno.EROFS: "choose a place that can be written",
     errno.ENOSPC: "make room or choose another disk",
+    errno.EDQUOT: "make room or choose another disk",
+    errno.EMFILE: "raise the limit, e.g. ulimit -n 4096",
+    errno.ENAMETOOLONG: "choose a shorter name",
     errno.EISDIR: "name a file in it",
     errno.ENOTDIR: "a part of the path is a file",
     errno.EEXIST: "remove it or choose another place",
 }
+_NUMBER: Final = re.compile(r"\[Errno -?\d+\] ")
+_SYSTEM: Final = re.compile(r"[\w.]*(?:Error|Exception): \[Errno (?P<number>\d+)\] [^']*(?:'(?P<place>[^']+)')?")
+_FULL: Final = re.compile(r"\b(?:No space left on device|database or disk is full)\b")
+"""A full disk in the words of the system, and so of C++ and Rust, and of SQLite."""
 
 
 class AidetectError(Exception):
@@ -184,6 +192,20 @@ def system_error(error: OSError) -> str:
     return f"{said[:1].lower()}{said[1:]}" + (f"; {fix}" if fix else "")
 
 
+def system_line(line: str) -> str:
+    """The last line of another process's traceback, told as `system_error` tells it where the system refused a file.
+
+    `OSError: [Errno 28] No space left on device: 'a'` gives `a: no space left on device; make room or choose another
+    disk`, and so does a full disk in the words of a library; of any other line only the system's number goes.
+    """
+    found = _SYSTEM.match(line)
+    number = errno.ENOSPC if _FULL.search(line) else int(found["number"]) if found else 0
+    if number not in _FIXES:
+        return _NUMBER.sub("", line)
+    place = found["place"] if found and found["place"] else ""
+    return f"{place}: {system_error(OSError(number, os.strerror(number)))}".removeprefix(": ")
+
+
 def one_line(error: BaseException) -> str:
     """The first line of what any error says, at most 400 characters; of a `ValidationError` its first problem.
 
@@ -196,5 +218,5 @@ def one_line(error: BaseException) -> str:
         place = ".".join(map(str, problem["loc"]))
         return f"{place}: {problem['msg']}" if place else problem["msg"]
     # the system's number of an error says nothing to who reads it
-    line = re.sub(r"\[Errno -?\d+\] ", "", " ".join(str(error).strip().partition("\n")[0].split()))
+    line = _NUMBER.sub("", " ".join(str(error).strip().partition("\n")[0].split()))
     return (line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…") or type(error).__name__

@@ -6,7 +6,7 @@ each, `MAX_TOTAL_BYTES` together, inflated ones included), whatever the file cla
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -81,17 +81,25 @@ class Blocks:
 
 def find_blocks(data: bytes) -> Blocks:
     """All metadata blocks of an image file, in order; none of a file that is no known container."""
+    walk = _walk_of(data)
+    return Blocks("") if walk is None else walk(data)
+
+
+def is_known(data: bytes) -> bool:
+    """Whether these bytes begin as a container that `find_blocks` walks; in others it looks for nothing."""
+    return _walk_of(data) is not None
+
+
+def _walk_of(data: bytes) -> Callable[[bytes], Blocks] | None:
     if data[:2] == b"\xff\xd8":
-        return _jpeg(data)
+        return _jpeg
     if data[:8] == b"\x89PNG\r\n\x1a\n":
-        return _png(data)
+        return _png
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return _webp(data)
+        return _webp
     if data[:6] in (b"GIF87a", b"GIF89a"):
-        return _gif(data)
-    if data[4:8] == b"ftyp":
-        return _iso(data)
-    return Blocks("")
+        return _gif
+    return _iso if data[4:8] == b"ftyp" else None
 
 
 def _jpeg(data: bytes) -> Blocks:

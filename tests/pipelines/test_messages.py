@@ -17,6 +17,7 @@ from pipelines.cli import summary
 from pipelines.cli.app import app, one_line
 from pipelines.config import load_config
 from pipelines.runs import RunRecord, find_run, list_runs, new_run
+from pipelines.targets.log import LogReader
 from serving.platform.errors import RunError
 from tests.pipelines.conftest import Aidetect
 
@@ -41,7 +42,15 @@ VERBS = "'local', 'docker', 'vertex', 'kubeflow'"
         (["compile", "-o", "nodir/p.json"], "nodir/p.json: there is no folder nodir; make it first: mkdir -p nodir"),
         (["explain", "README.md", "-o", "nodir/x.png"], "make it first: mkdir -p nodir"),
         (["train", "--dataset", "d", "-o", "b", "--curves", "nodir/c.html"], "make it first: mkdir -p nodir"),
-        (["explain", "nothing.jpg", "-o", "x.png"], "'nothing.jpg' does not exist"),
+        (
+            ["explain", "nothing.jpg", "-o", "x.png"],
+            "there is no file nothing.jpg; check the path; see: aidetect explain",
+        ),
+        (
+            ["explain", "docs", "-o", "{tmp}/x.png"],
+            "docs is a folder; name one photo in it, or judge them all: aidetect predict docs; see: "
+            "aidetect explain --help",
+        ),
         (["runs", "show", "abc"], "there are none yet; start one: aidetect run"),
         (["gate", "20200101-000000"], "no run '20200101-000000' in "),
         (["run", "--resume", "20200101-000000"], "no run '20200101-000000' in "),
@@ -102,6 +111,14 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
     [
         (["inspect", "nothing.jpg"], "nothing.jpg: no such file or directory; check the path"),
         (["inspect", "docs"], "docs: is a folder; name photo files"),
+        (
+            ["inspect", "README.md"],
+            "README.md: is no JPEG, PNG, WebP, AVIF, HEIC or GIF file, whose statements are read; name photo files",
+        ),
+        (
+            ["score", "docs", "-o", "docs/../docs", "--model", "{toy}"],
+            "docs: results would lie among the photos; name another folder, e.g. -o docs/../docs/results",
+        ),
         (["inspect", "/dev/zero"], "/dev/zero: is no regular file; name photo files"),
         (["run", "--resume"], "Option '--resume' requires an argument; see: aidetect run --help"),
         (
@@ -125,14 +142,19 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
     ],
 )
 def test_so_it_is_without_settings(
-    aidetect: Aidetect, words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    aidetect: Aidetect,
+    toy_bundle: Path,
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS"):
         monkeypatch.delenv(name, raising=False)
     # neither a login's file nor a machine of Google's that would give credentials
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
     monkeypatch.setenv("NO_GCE_CHECK", "true")
-    ran = aidetect(*words)
+    ran = aidetect(*(word.replace("{toy}", str(toy_bundle)) for word in words))
     assert (ran.code, ran.out, ran.err) == (1, "", f"error: {message}\n")
 
 
@@ -179,11 +201,48 @@ def test_a_shell_can_complete(aidetect: Aidetect) -> None:
         (OSError(28, "No space left on device", "a"), "a: no space left on device; make room or choose another disk"),
         # as of a write through a library, which names no file
         (OSError(28, "No space left on device"), "no space left on device; make room or choose another disk"),
+        (OSError(122, "Disk quota exceeded", "a"), "a: disk quota exceeded; make room or choose another disk"),
+        # as a library's own error tells of it
+        (
+            RuntimeError("I/O error: No space left on device (os error 28)"),
+            "no space left on device; make room or choose another disk",
+        ),
         (KeyError("x"), "KeyError: 'x' (run with --debug for the traceback)"),
     ],
 )
 def test_the_systems_errors_name_file_and_fix(error: Exception, line: str) -> None:
     assert one_line(error) == line
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ("OSError: [Errno 28] No space left on device: '/d/x y'", "/d/x y: no space left on device; make room or"),
+        ("OSError: [Errno 28] No space left on device", "no space left on device; make room or choose another disk"),
+        (
+            "OSError: [Errno 28] Error writing bytes to file. Detail: [errno 28] No space left on device",
+            "no space left on device; make room or choose another disk",
+        ),
+        (
+            "sqlalchemy.exc.OperationalError: (sqlite3.OperationalError) database or disk is full",
+            "no space left on device; make room or choose another disk",
+        ),
+        ("PermissionError: [Errno 13] Permission denied: '/a'", "/a: permission denied; you may not; check its owner"),
+        ("ConnectionRefusedError: [Errno 111] Connection refused", "ConnectionRefusedError: Connection refused"),
+        ("serving.platform.errors.StageError: one of ours", "one of ours"),
+        ("ValueError: x", "ValueError: x"),
+    ],
+)
+def test_a_stages_own_trouble_with_a_disk_is_told_as_a_verbs_is(tmp_path: Path, said: str, line: str) -> None:
+    record = new_run(tmp_path, "local", "sample", "manual", "c0ffee")
+    reader = LogReader(record, lambda record, said: None)
+    for text in (
+        "12:00:00.000 - INFO - Executing task 'train'",
+        "    Traceback (most recent call last):",
+        f"    {said}",
+    ):
+        reader.read(f"{text}\n")
+    assert reader.last_error.startswith(line) and "rrno" not in reader.last_error
 
 
 def test_reading_writes_nothing(aidetect: Aidetect, tmp_path: Path) -> None:

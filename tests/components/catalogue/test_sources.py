@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.catalogue.config import CatalogueConfig
+from components.catalogue.destination import LocalDestination
 from components.catalogue.entries import entries_of
 from components.catalogue.stage import open_entries
 from serving.platform.errors import AidetectError
@@ -129,6 +130,11 @@ def test_results_of_an_earlier_job_are_no_photos_on_a_disk_or_in_a_bucket(tmp_pa
         assert {entry.id for entry in open_entries(source, CatalogueConfig())} == {*photos, "job.json"}
     # such a folder that is named is read: it is asked for
     assert len(list(open_entries("gs://shop/in/*/*.html", CatalogueConfig()))) == 2
+    # a job's own, of which only the plan stands yet
+    (tmp_path / "in/later/plan").mkdir(parents=True)
+    (tmp_path / "in/later/plan/00000.parquet").write_bytes(b"x")
+    found = open_entries(str(tmp_path / "in"), CatalogueConfig(), LocalDestination(tmp_path / "in/parts/../later"))
+    assert {entry.id for entry in found} == {*photos, "job.json"}
 
 
 @pytest.mark.parametrize(
