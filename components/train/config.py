@@ -94,6 +94,10 @@ class TrainConfig(Section):
     resolution, whose mean logit counts. Crops keep the finest traces, and cost one pass each."""
     crops: Literal[1, 4, 9] = 4
     """Crops of `views: native`: the middle, or a square grid of them. Training sees one by chance in each epoch."""
+    part: float = Field(1.0, ge=0.25, le=1)
+    """Training sees a random part of each photo, this share of its height and width, at the scale at which the whole is
+    judged; 1: the whole. A generator's traces are fine and everywhere, so parts teach nearly as much for the square of
+    the share in time."""
     pairs: bool = False
     """Keep a real photo and a generated picture of the same source (the data's column `source`) in one batch."""
     drop_rate: float = Field(0.2, ge=0, lt=1)
@@ -153,18 +157,19 @@ class TrainConfig(Section):
             raise ValueError("weights_uri needs weights_sha256: weights are not read unless their sha256 is known")
         if self.weights == "package" and not self.weights_uri and self.architecture != "tf_efficientnet_lite0":
             raise ValueError("weights=package are those of architecture=tf_efficientnet_lite0 only")
+        if self.part < 1 and self.views == "native":
+            raise ValueError("part goes with views=whole only: native crops are parts already")
         if self.pairs and self.batch_size % 2:
             raise ValueError(f"pairs needs an even batch_size, not {self.batch_size}")
         return self
 
     def side_px(self, epoch: int) -> int:
-        """Side of the training input in an epoch counted from 0; the last epoch is always at `input_px`.
+        """Side of the training input in an epoch counted from 0; the last epoch is always at full resolution."""
+        return round(self.part * (self.low_res_px if self.at_low_resolution(epoch) else self.input_px))
 
-        Native crops are never resized: every epoch is.
-        """
-        if self.views == "native":
-            return self.input_px
-        return self.low_res_px if epoch < min(self.low_res_epochs, self.epochs - 1) else self.input_px
+    def at_low_resolution(self, epoch: int) -> bool:
+        """Whether an epoch counted from 0 sees its photos made smaller; native crops never are."""
+        return self.views == "whole" and epoch < min(self.low_res_epochs, self.epochs - 1)
 
 
 class ClusterConfig(Section):

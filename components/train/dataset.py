@@ -152,11 +152,13 @@ def batches(
     key: tuple[int, ...],
     augmentation: AugmentConfig,
     threads: int,
+    part: float = 1.0,
 ) -> Iterator[Batch]:
     """Augmented batches of `size` in the given order, made by `threads` loader threads ahead of their use.
 
     Each batch draws from its own generator seeded by `key` and its number, so what comes out depends neither on the
-    number of threads nor on their timing. A last batch that is not full is left out.
+    number of threads nor on their timing. A last batch that is not full is left out. Of each augmented image a random
+    `part` of its height and width is kept, without a resize.
     """
     starts = range(0, len(order) - size + 1, size)
 
@@ -165,10 +167,19 @@ def batches(
         rng = np.random.default_rng([*key, number])
         views = data.pixels.shape[1]
         seen = rng.integers(views, size=size) if views > 1 else 0
-        return Batch(augment(data.pixels[rows, seen], rng, augmentation), data.labels[rows])
+        whole = augment(data.pixels[rows, seen], rng, augmentation)
+        return Batch(whole if part == 1 else _random_part(whole, part, rng), data.labels[rows])
 
     with ThreadPoolExecutor(threads, thread_name_prefix="loader") as pool:
         yield from _ahead(pool, make, len(starts), depth=2 * threads)
+
+
+def _random_part(images: Pixels, part: float, rng: np.random.Generator) -> Pixels:
+    n, height, width, channels = images.shape
+    tall, wide = max(1, round(part * height)), max(1, round(part * width))
+    windows = np.lib.stride_tricks.sliding_window_view(images, (1, tall, wide, channels))
+    tops, lefts = rng.integers(height - tall + 1, size=n), rng.integers(width - wide + 1, size=n)
+    return np.ascontiguousarray(windows[np.arange(n), tops, lefts, 0, 0])
 
 
 def _ahead(pool: ThreadPoolExecutor, make: Callable[[int], Batch], n: int, depth: int) -> Iterator[Batch]:

@@ -157,7 +157,7 @@ class Trainer:
         started = time.perf_counter()
         on_cpu = ranks.device.type == "cpu"
         for number, batch in enumerate(
-            batches(self._train, order, self._batch, key, config.augment, config.loader_threads)
+            batches(self._train, order, self._batch, key, config.augment, config.loader_threads, config.part)
         ):
             step = epoch * self._steps + number
             loss = self._step(batch, step, side_px)
@@ -214,7 +214,7 @@ class Trainer:
         return validation_metrics(logits, labels)
 
     def _remember_best(self, record: EpochRecord) -> None:
-        if self._config.side_px(self._epoch) != self._config.input_px:
+        if self._config.at_low_resolution(self._epoch):
             return
         # not the log-loss: it punishes confidence that the calibration afterwards takes away
         if record["val_roc_auc"] > self._best.roc_auc:

@@ -125,6 +125,24 @@ def test_batches_do_not_depend_on_the_number_of_loader_threads() -> None:
         assert np.array_equal(a.labels, b.labels)
 
 
+def test_a_part_of_each_photo_is_cut_at_its_own_place_and_never_resized() -> None:
+    places = np.arange(48 * 64).reshape(48, 64)
+    photo = np.stack([places // 256, places % 256, np.zeros_like(places)], axis=2).astype(np.uint8)
+    data = Decoded(photo[None, None].repeat(64, 0), np.zeros(64, dtype=np.float32), np.full(64, ""))
+    (batch,) = batches(data, np.arange(64), 64, (0,), AugmentConfig(enabled=False), 1, part=0.5)
+    assert batch.pixels.shape == (64, 24, 32, 3)
+    corners = batch.pixels[:, 0, 0].astype(int) @ [256, 1, 0]
+    tops, lefts = corners // 64, corners % 64
+    for top, left, part in zip(tops, lefts, batch.pixels, strict=True):
+        assert np.array_equal(part, photo[top : top + 24, left : left + 32])
+    assert (tops.min(), lefts.min()) < (4, 4) and (tops.max(), lefts.max()) > (20, 28)
+
+
+def test_native_crops_are_parts_already() -> None:
+    with pytest.raises(ValidationError, match="part goes with views=whole only"):
+        TrainConfig.model_validate(TINY | {"part": 0.5, "views": "native"})
+
+
 def test_calibration_finds_the_temperature_and_bias_that_made_the_labels() -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 6, 20_000).astype(np.float32)
@@ -188,3 +206,5 @@ def test_the_verb_says_errors_in_one_line(toy_data: Path, tmp_path: Path, capsys
 def test_the_last_epoch_is_always_at_full_resolution() -> None:
     config = TrainConfig.model_validate(TINY | {"epochs": 2, "low_res_epochs": 9})
     assert [config.side_px(epoch) for epoch in range(2)] == [32, 64]
+    parts = config.model_copy(update={"part": 0.75})
+    assert [parts.side_px(epoch) for epoch in range(2)] == [24, 48]
