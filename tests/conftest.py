@@ -1,6 +1,8 @@
 """Shared fixtures. Thread counts are set before any numerical library loads: the cores are shared."""
 
 import os
+import shutil
+from collections.abc import Iterator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
@@ -13,10 +15,11 @@ import pytest
 from httpx._config import DEFAULT_TIMEOUT_CONFIG
 from hypothesis import settings
 
+from components.platform import database
+from components.platform.database import _make as make_tables
 from tests.bundles import make_bundle
 from tests.interrupted import interrupted_start as interrupted_start
 from tests.processor import instruction_sets
-from tests.releases import make_context
 from tests.shared import once
 from tests.untraced import untraced
 
@@ -68,13 +71,19 @@ def inverted_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_bundle(tmp_path_factory.mktemp("bundle") / "dark", sign=-1.0)
 
 
+def _tables(factory: pytest.TempPathFactory) -> Path:
+    return once(factory, "registry", lambda folder: make_tables(folder / "mlflow.db")) / "mlflow.db"
+
+
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of an empty registry, to copy: MLflow's first use of a database costs seconds."""
+    return _tables(tmp_path_factory)
 
-    def make(folder: Path) -> None:
-        from components.platform.registry import Registry
 
-        Registry(make_context(folder).tracking_uri, "m").summaries()
-
-    return once(tmp_path_factory, "registry", make) / "mlflow.db"
+@pytest.fixture(scope="session", autouse=True)
+def _tables_are_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The first use of a database in a test's own process is a copy; a process that a test starts makes its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database, "_make", lambda path: shutil.copy(_tables(tmp_path_factory), path))
+        yield

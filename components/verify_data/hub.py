@@ -12,6 +12,8 @@ from components.verify_data.rows import Batch, ImageColumns, read_rows
 from serving.platform.errors import StageError, one_line
 
 _FIX: Final = "check the name and the network, or give a downloaded copy as a folder"
+_ANSWER_S: Final = 15.0
+"""What the hub takes to describe a dataset at most."""
 
 
 class HubSource:
@@ -19,6 +21,7 @@ class HubSource:
 
     def __init__(self, uri: str, reading: Reading) -> None:
         import datasets
+        from huggingface_hub import HfApi
 
         name, _, revision = uri.removeprefix(HUB_SCHEME).partition("@")
         if not name:
@@ -29,6 +32,9 @@ class HubSource:
         # the hub's client tells of each retry; the one line below says it all
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
         try:
+            if not Path(name).is_dir():
+                # once, as whoever has no network waits: the library would ask for half a minute before it says so
+                HfApi().dataset_info(name, revision=revision or None, timeout=_ANSWER_S)
             found = datasets.load_dataset(name, revision=revision or None, streaming=True)
         except Exception as error:  # the library raises its own, the hub's and the network's errors
             raise StageError(f"{uri}: cannot be opened ({one_line(error)}); {_FIX}") from error

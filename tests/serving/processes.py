@@ -1,5 +1,6 @@
 """A server as a process of its own: started, watched and stopped as an operator would."""
 
+import io
 import os
 import resource
 import signal
@@ -8,12 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from functools import partial
 from pathlib import Path
 
 import httpx
 import psutil
+import pytest
 
 from tests.untraced import STARTS_COVERAGE
 
@@ -123,6 +125,30 @@ def start_refused(**env: str) -> tuple[int, str]:
         [sys.executable, "-m", "serving"], env=environment(**env), capture_output=True, text=True, timeout=HANG_S
     )
     return done.returncode, done.stderr
+
+
+def load_refused(**env: str) -> tuple[int, str]:
+    """The same in this process, which has its imports: for what is refused before an application is made."""
+    from serving import __main__ as serving
+
+    def serves(*_: object) -> int:
+        raise AssertionError("the server would have started")
+
+    said, before = io.StringIO(), dict(os.environ)
+    with pytest.MonkeyPatch.context() as patch, redirect_stderr(said):
+        patch.setattr(serving, "_run", serves)
+        patch.setattr(serving, "_supervise", serves)
+        try:
+            _set_environment(environment(**env))
+            return serving.main(), said.getvalue()
+        finally:
+            # also what the start itself has set
+            _set_environment(before)
+
+
+def _set_environment(variables: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(variables)
 
 
 def _is_ready(server: Server) -> bool:

@@ -22,7 +22,7 @@ from serving.registry import resolve
 from serving.served import ModelHolder, Served
 from serving.settings import Settings
 from tests.bundles import jpeg, make_bundle
-from tests.serving.processes import free_port, start_refused
+from tests.serving.processes import free_port, load_refused
 from tests.serving.test_registry import NAME, Bucket, register
 from tests.serving.test_registry import bucket as bucket
 
@@ -92,7 +92,7 @@ def test_another_whole_bundle_in_a_versions_place_is_refused(
         resolve(uri, tmp_path / "cache", registry)
 
     env = {"MODEL_URI": uri, "MLFLOW_TRACKING_URI": registry, "MODEL_CACHE_DIR": str(tmp_path / "third")}
-    code, error = start_refused(**env, PORT=str(free_port()))
+    code, error = load_refused(**env, PORT=str(free_port()))
     assert code == 1
     assert error.startswith(f"error: {uri}: version 1 was registered with bundle {known.digest[:12]}")
     assert error.count("\n") == 1
@@ -168,7 +168,7 @@ def test_a_bundle_beside_anothers_release_is_refused(toy_bundle: Path, tmp_path:
 def test_a_digest_that_deploy_names_is_held(toy_bundle: Path, inverted_bundle: Path, tmp_path: Path) -> None:
     digest = read_manifest(toy_bundle).digest
     assert resolve(str(toy_bundle), tmp_path, digest=digest).digest == digest
-    code, error = start_refused(MODEL_URI=str(inverted_bundle), MODEL_DIGEST=digest, PORT=str(free_port()))
+    code, error = load_refused(MODEL_URI=str(inverted_bundle), MODEL_DIGEST=digest, PORT=str(free_port()))
     assert code == 1
     assert f"MODEL_DIGEST says bundle {digest[:12]}" in error
     assert error.count("\n") == 1
