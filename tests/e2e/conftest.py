@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -108,7 +109,7 @@ def own_photos(folder: Path, each: int) -> Path:
 
 
 @pytest.fixture(scope="session")
-def passed(tmp_path_factory: pytest.TempPathFactory) -> "tuple[Cli, dict[str, Any]]":
+def passed(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> "tuple[Cli, dict[str, Any]]":
     """A run whose gate asks for nothing, so that an hour's training is not needed to see all six stages run.
 
     On the folder with other names of the classes. Made once for all workers: read it, or copy it before changing it.
@@ -117,6 +118,8 @@ def passed(tmp_path_factory: pytest.TempPathFactory) -> "tuple[Cli, dict[str, An
 
     def make(folder: Path) -> None:
         photos = other_names(folder / "photos")
+        (folder / "workspace").mkdir()
+        shutil.copy(migrated, folder / "workspace" / "mlflow.db")
         gate = {"gate.min_accuracy": "0", "gate.min_f1": "0"}
         code, record = Cli(folder / "workspace").run("--data", str(photos), started=True, **gate)
         assert (code, record["status"]) == (0, "deployed"), record

@@ -58,7 +58,8 @@ def test_a_run_goes_on_at_the_stage_that_failed(
         assert judged.returncode == 0, judged.stderr
 
 
-def test_a_killed_command_leaves_no_process_and_a_lost_run(tmp_path: Path) -> None:
+def test_a_killed_command_leaves_no_process_and_a_lost_run(tmp_path: Path, migrated: Path) -> None:
+    shutil.copy(migrated, tmp_path / "mlflow.db")
     settings = {**SMALL, "train.epochs": "500", "paths.workspace": str(tmp_path)}
     sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     process = subprocess.Popen(
@@ -81,7 +82,8 @@ def test_a_killed_command_leaves_no_process_and_a_lost_run(tmp_path: Path) -> No
     assert [run["status"] for run in listed] == ["lost"]
 
 
-def test_who_stops_listening_ends_the_run_as_interrupted(tmp_path: Path) -> None:
+def test_who_stops_listening_ends_the_run_as_interrupted(tmp_path: Path, migrated: Path) -> None:
+    shutil.copy(migrated, tmp_path / "mlflow.db")
     settings = {**SMALL, "train.epochs": "500", "paths.workspace": str(tmp_path)}
     sets = " ".join(f"--set {key}={value}" for key, value in settings.items())
     done = subprocess.run(

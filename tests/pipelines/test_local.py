@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,8 +20,14 @@ from tests.e2e.conftest import ROOT, SMALL
 from tests.interrupted import InterruptedStart, all_gone
 
 
-@pytest.mark.parametrize("sig", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.no_cover)])
-def test_an_interrupt_ends_every_process_and_leaves_no_bundle(tmp_path: Path, sig: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("sig", "moment"),
+    [(signal.SIGINT, "epoch "), pytest.param(signal.SIGTERM, "Executing task", marks=pytest.mark.no_cover)],
+)
+def test_an_interrupt_ends_every_process_and_leaves_no_bundle(
+    tmp_path: Path, migrated: Path, sig: signal.Signals, moment: str
+) -> None:
+    shutil.copy(migrated, tmp_path / "mlflow.db")
     settings = {**SMALL, "train.epochs": "500", "paths.workspace": str(tmp_path)}
     sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     process = subprocess.Popen(
@@ -35,10 +42,10 @@ def test_an_interrupt_ends_every_process_and_leaves_no_bundle(tmp_path: Path, si
     deadline = time.monotonic() + 600
     while time.monotonic() < deadline and process.poll() is None:
         log = next(iter(tmp_path.glob("runs/*/run.log")), None)
-        if log is not None and "epoch " in log.read_text():
+        if log is not None and moment in log.read_text():
             break
-        time.sleep(0.2)
-    assert process.poll() is None and log is not None, "the training never began"
+        time.sleep(0.1)
+    assert process.poll() is None and log is not None, "no stage began, or the training never did"
     os.kill(process.pid, sig)
     output, _ = process.communicate(timeout=60)
     record = json.loads(output)
