@@ -211,7 +211,10 @@ def test_whose_key_labelled_is_kept_and_a_correction_names_what_it_replaces(toy_
     assert ada not in (folder / "feedback.jsonl").read_text()
 
 
-def test_a_busy_index_loses_no_prediction_and_a_label_is_asked_for_again(toy_bundle: Path, folder: Path) -> None:
+def test_a_busy_index_loses_no_prediction_and_a_label_is_asked_for_again(
+    toy_bundle: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.platform.recorder.BUSY_TIMEOUT_S", 0.2)
     with serve(toy_bundle, folder) as client:
         busy = sqlite3.connect(folder / "index.sqlite", isolation_level=None)
         busy.execute("BEGIN EXCLUSIVE")

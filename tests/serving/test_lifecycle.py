@@ -166,11 +166,11 @@ def test_a_broken_successor_leaves_the_champion(toy_bundle: Path, tmp_path: Path
         assert httpx.post(f"{server.url}/predict", files={"file": BRIGHT}).json()["prediction"] == "ai_generated"
 
 
-def _overload(server: Server, picture: bytes) -> tuple[Traffic, Traffic]:
+def _overload(server: Server, picture: bytes, turns: int = 3) -> tuple[Traffic, Traffic]:
     """Traffic at the capacity (five clients fill the slot and the queue) and at four times of it, by turns, so that a
     neighbour on the machine disturbs both."""
     full, over = Traffic(), Traffic()
-    for _ in range(3):
+    for _ in range(turns):
         full.add(asyncio.run(drive(server, picture, 5, 1.0)))
         over.add(asyncio.run(drive(server, picture, 20, 1.0)))
     return full, over
@@ -178,7 +178,7 @@ def _overload(server: Server, picture: bytes) -> tuple[Traffic, Traffic]:
 
 def test_overload_is_refused_and_nothing_queues_without_bound(toy_bundle: Path, tmp_path: Path) -> None:
     with serve(toy_bundle, tmp_path / "log", SLOTS="1", QUEUE_SIZE="4", **PATIENT) as server:
-        full, over = _overload(server, _heavy_to_decode())
+        full, over = _overload(server, _heavy_to_decode(), turns=1)
         depth = httpx.get(f"{server.url}/health").json()["queue"]
     assert full.lost == over.lost == []
     assert set(full.statuses) == {200}

@@ -66,7 +66,7 @@ def assert_same(exported: Exported, engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("architecture", "px", "batch"),
     [
-        pytest.param("semnasnet_075", 224, 1, marks=pytest.mark.no_cover),  # gates behind ReLU, not in every block
+        pytest.param("semnasnet_075", 224, 1, marks=pytest.mark.system),  # gates behind ReLU, not in every block
         pytest.param("regnety_002", ONE_IMAGE_PX, 1, marks=pytest.mark.system),  # gates behind grouped convolutions
         pytest.param("tf_efficientnet_lite0", 224, "b", marks=pytest.mark.system),  # wide maps, no gates
         pytest.param("efficientnet_b0", 64, "b", marks=pytest.mark.system),  # gates on maps too small to gain
@@ -168,6 +168,10 @@ def test_no_map_outgrows_the_cache(b0: Exported) -> None:
 
 
 @pytest.mark.no_cover
-def test_the_same_network_gives_the_same_file(b0: Exported, tmp_path: Path) -> None:
-    again = export(tmp_path, "efficientnet_b0", 224)
-    assert again.graph.read_bytes() == b0.graph.read_bytes()
+def test_the_same_network_gives_the_same_file(tmp_path: Path) -> None:
+    # a small one with gates: what could differ, names and their order, is no matter of size
+    files = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        files.append(export(tmp_path / name, "test_efficientnet", 224).graph.read_bytes())
+    assert files[0] == files[1]

@@ -15,7 +15,7 @@ from components.train.checkpoint import Checkpoints
 from components.train.config import TrainConfig
 from serving.detector import bundle
 from serving.platform.errors import StageError
-from tests.components.train.conftest import fit
+from tests.components.train.conftest import Trained, fit
 from tests.components.train.packed import TINY
 from tests.untraced import untraced
 
@@ -29,15 +29,15 @@ def arguments(dataset: Path, out: Path, **settings: object) -> list[str]:
     return [*words, "--config", str(file), "--no-track", "--json"]
 
 
-def test_a_killed_training_resumes_to_the_same_weights(toy_data: Path, tmp_path: Path) -> None:
-    settings = {"epochs": 4, "checkpoint_dir": str(tmp_path / "checkpoints")}
+def test_a_killed_training_resumes_to_the_same_weights(toy_data: Path, trained: Trained, tmp_path: Path) -> None:
+    settings = {"checkpoint_dir": str(tmp_path / "checkpoints")}
     command = [sys.executable, *arguments(toy_data, tmp_path / "b", **settings)]
     killed = subprocess.Popen(
         command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=untraced()
     )
     assert killed.stderr is not None
     for line in killed.stderr:
-        if line.startswith("epoch 1/4 at"):
+        if line.startswith("epoch 1/3 at"):
             killed.send_signal(signal.SIGKILL)
             break
     killed.communicate(timeout=60)
@@ -46,24 +46,23 @@ def test_a_killed_training_resumes_to_the_same_weights(toy_data: Path, tmp_path:
 
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=True)
     summary = json.loads(again.stdout)
-    assert 1 <= summary["resumed_from_epoch"] < 4
+    # a busy machine may have let it finish more of them before the kill
+    assert 1 <= summary["resumed_from_epoch"] <= 3
     assert "resumed after epoch" in again.stderr
     assert not any((tmp_path / "checkpoints").iterdir())  # a finished training keeps none
 
-    uninterrupted = fit(toy_data, tmp_path / "scratch", TrainConfig.model_validate(TINY | {"epochs": 4}))
-    resumed = load_file(tmp_path / "b" / bundle.WEIGHTS)
-    assert all(np.array_equal(resumed[k], v.numpy()) for k, v in uninterrupted.model.state_dict().items())
+    resumed, uninterrupted = (load_file(folder / bundle.WEIGHTS) for folder in (tmp_path / "b", trained.bundle))
+    assert all(np.array_equal(resumed[name], value) for name, value in uninterrupted.items())
 
 
-def test_two_processes_reach_the_metrics_of_one(toy_data: Path, tmp_path: Path) -> None:
+def test_two_processes_reach_the_metrics_of_one(toy_data: Path, trained: Trained, tmp_path: Path) -> None:
     # the stage starts them itself, as it does for two GPUs
-    command = [sys.executable, *arguments(toy_data, tmp_path / "b", epochs=4, processes=2, device="cpu")]
+    command = [sys.executable, *arguments(toy_data, tmp_path / "b", processes=2, device="cpu")]
     done = subprocess.run(command, cwd=ROOT, env=untraced(), capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     summary = json.loads(done.stdout)  # one document: the main process alone talks
     assert bundle.verify(tmp_path / "b").digest == summary["digest"]
-    one = fit(toy_data, tmp_path / "scratch", TrainConfig.model_validate(TINY | {"epochs": 4}))
-    assert summary["val_roc_auc"] == pytest.approx(one.history[-1]["val_roc_auc"], abs=0.05)
+    assert summary["val_roc_auc"] == pytest.approx(trained.summary.val_roc_auc, abs=0.05)
     assert summary["val_roc_auc"] >= 0.95
 
 
