@@ -1,4 +1,4 @@
-"""`.ci/run` with names of steps: an unknown one is an error, not a green run of nothing; what runs aside counts, too."""
+"""`.ci/run` with names of steps: an unknown one is an error, not a green run of nothing; what runs aside counts."""
 
 import os
 import shutil
