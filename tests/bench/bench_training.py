@@ -1,9 +1,10 @@
 """Training's input rate against the network's step rate, and images/s against a plain PyTorch recipe, in one run.
 
-`python -m tests.bench.bench_training` trains `tf_efficientnet_lite0` at 128 px on `tests/sample64` for a few steps
-each way. The plain recipe is what one would write first: a folder of files, PIL and torchvision transforms in every
-epoch, f32, the default memory layout, the same network, batch and optimizer. Rates are per second of CPU time of all
-threads (times the cores used), so that a busy machine moves the ratios little; wall rates stand beside them.
+`python -m tests.bench.bench_training` trains as the profile `sample` does, on `data/sample`, for a few steps each way.
+The plain recipe is what one would write first: a folder of files, PIL and torchvision transforms in every epoch, whole
+photos, every layer, f32, the default memory layout, the same network, batch and optimizer. Rates are per second of CPU
+time of all threads (times the cores used), so that a busy machine moves the ratios little; wall rates stand beside
+them. What parts of photos and frozen layers cost in accuracy is no matter of this table: docs/TRAINING.md tells it.
 """
 
 import argparse
@@ -25,15 +26,16 @@ from components.train.dataset import Batch, Decoded, batches, decode_train, deco
 from components.train.distributed import Ranks
 from components.train.loop import Trainer, prepare_device
 from components.train.model import Network, build
+from pipelines.config import load_config
 from serving.platform.cores import usable_cores
 from tests.components.evaluate.packed import pack, sample_rows
 
-SAMPLE = Path(__file__).resolve().parents[1] / "sample64"
+SAMPLE = Path(__file__).resolve().parents[2] / "data" / "sample"
 LOADER_TARGET = 10.0
-BATCH = 32
+TRAINING_TARGET = 1.5
 
 
-def rate(work: Callable[[int], None], seconds: float) -> dict[str, float]:
+def rate(work: Callable[[int], None], batch: int, seconds: float) -> dict[str, float]:
     """Images/s of `work(step)` by CPU time and by the clock, after one step to warm up."""
     work(0)
     steps, wall, cpu = 0, time.perf_counter(), time.process_time()
@@ -41,7 +43,7 @@ def rate(work: Callable[[int], None], seconds: float) -> dict[str, float]:
         steps += 1
         work(steps)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return {"per_cpu_s": steps * BATCH / cpu, "per_s": steps * BATCH / wall, "steps": steps}
+    return {"per_cpu_s": steps * batch / cpu, "per_s": steps * batch / wall, "steps": steps}
 
 
 def loader_rate(data: Decoded, config: TrainConfig, seconds: float) -> dict[str, float]:
@@ -51,7 +53,8 @@ def loader_rate(data: Decoded, config: TrainConfig, seconds: float) -> dict[str,
     def endless() -> Iterator[Batch]:
         epoch = 0
         while True:
-            yield from batches(data, order, BATCH, (0, epoch, 0), config.augment, config.loader_threads)
+            key = (0, epoch, 0)
+            yield from batches(data, order, config.batch_size, key, config.augment, config.loader_threads, config.part)
             epoch += 1
 
     stream = endless()
@@ -59,50 +62,52 @@ def loader_rate(data: Decoded, config: TrainConfig, seconds: float) -> dict[str,
     def take(_: int) -> None:
         next(stream)
 
-    return rate(take, seconds)
+    return rate(take, config.batch_size, seconds)
 
 
 def trainer_rate(data: Decoded, config: TrainConfig, trainer: Trainer, seconds: float) -> dict[str, float]:
     """Images/s of whole steps: loader, resize, forward, backward, optimizer, averaged weights."""
     order = epoch_order(len(data.labels), 0, 0)
-    stream = batches(data, order, BATCH, (0, 0, 0), config.augment, config.loader_threads)
+    key = (0, 0, 0)
+    stream = batches(data, order, config.batch_size, key, config.augment, config.loader_threads, config.part)
     trainer._ranked.train()
     try:
 
         def whole(step: int) -> None:
-            trainer._step(next(stream), step, config.input_px)
+            trainer._step(next(stream), step, config.side_px(0))
 
-        return rate(whole, seconds)
+        return rate(whole, config.batch_size, seconds)
     finally:
         stream.close()  # type: ignore[attr-defined]
 
 
-def plain_rate(folder: Path, network: Network, px: int, seconds: float) -> dict[str, float]:
+def plain_rate(folder: Path, network: Network, config: TrainConfig, seconds: float) -> dict[str, float]:
     """Images/s of the plain recipe."""
     from torchvision import transforms
     from torchvision.datasets import ImageFolder
 
     recipe = transforms.Compose(
         [
-            transforms.Resize((px, px)),
+            transforms.Resize((config.input_px, config.input_px)),
             transforms.RandomHorizontalFlip(),
             transforms.ToTensor(),
             transforms.Normalize(network.mean, network.std),
         ]
     )
-    loader = torch.utils.data.DataLoader(ImageFolder(folder, recipe), batch_size=BATCH, shuffle=True, drop_last=True)
+    images = ImageFolder(folder, recipe)
+    loader = torch.utils.data.DataLoader(images, batch_size=config.batch_size, shuffle=True, drop_last=True)
     stream: Any = iter(loader)
     model = network.model.to(memory_format=torch.contiguous_format).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
     def step(_: int) -> None:
-        images, labels = next(stream)
-        loss = nn.functional.binary_cross_entropy_with_logits(model(images).squeeze(1), labels.float())
+        pixels, labels = next(stream)
+        loss = nn.functional.binary_cross_entropy_with_logits(model(pixels).squeeze(1), labels.float())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
-    return rate(step, seconds)
+    return rate(step, config.batch_size, seconds)
 
 
 def unpack(folder: Path) -> None:
@@ -120,9 +125,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15.0, help="time for each of the three measurements")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    config = TrainConfig(
-        architecture="tf_efficientnet_lite0", weights="package", input_px=128, batch_size=BATCH, low_res_epochs=0
-    )
+    config = load_config("sample").train
     ranks = Ranks(0, 1, torch.device("cpu"))
     prepare_device(config, ranks, usable_cores())
     with tempfile.TemporaryDirectory() as scratch:
@@ -133,7 +136,7 @@ def main() -> None:
         found = {"loader": loader_rate(data, config, options.seconds)}
         trainer = Trainer(build(config), data, validation, config, ranks)
         found["training"] = trainer_rate(data, config, trainer, options.seconds)
-        found["plain"] = plain_rate(root / "files", build(config), config.input_px, options.seconds)
+        found["plain"] = plain_rate(root / "files", build(config), config, options.seconds)
     per_cpu = {name: figures["per_cpu_s"] for name, figures in found.items()}
     ratios = {
         "loader_over_step": per_cpu["loader"] / per_cpu["training"],
@@ -143,12 +146,15 @@ def main() -> None:
         print(json.dumps({"rates": found, "ratios": ratios}, indent=1))
         return
     threads, load = torch.get_num_threads(), os.getloadavg()[0]
-    print(f"tf_efficientnet_lite0, 128 px, batch {BATCH}, {threads} threads, load {load:.1f}")
+    print(f"{config.architecture}, {config.input_px} px, batch {config.batch_size}, {threads} threads, load {load:.1f}")
     for name, figures in found.items():
         print(f"  {name:<9} {figures['per_cpu_s']:8.0f} images/s of CPU  {figures['per_s']:8.0f} images/s by the clock")
     reached = "reached" if ratios["loader_over_step"] >= LOADER_TARGET else "MISSED"
     print(f"  loader over step rate   {ratios['loader_over_step']:6.1f}x  (target {LOADER_TARGET:.0f}x: {reached})")
-    print(f"  training over plain     {ratios['training_over_plain']:6.2f}x")
+    reached = "reached" if ratios["training_over_plain"] >= TRAINING_TARGET else "MISSED"
+    print(
+        f"  training over plain     {ratios['training_over_plain']:6.2f}x  (target {TRAINING_TARGET:.1f}x: {reached})"
+    )
 
 
 if __name__ == "__main__":
