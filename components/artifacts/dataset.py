@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
@@ -115,6 +117,26 @@ class Dataset:
         """Encoded bytes of a split's images in stored order."""
         for batch in self.batches(split, rows, ["image"]):
             yield from batch.column("image").field("bytes").to_pylist()
+
+    def images_of(self, split: str, chosen: npt.NDArray[np.int64], rows: int = 512) -> Iterator[tuple[int, bytes]]:
+        """`(row, encoded bytes)` of chosen rows, which ascend; row groups that hold none of them are not read."""
+        first = 0
+        for path in self.paths(split):
+            with open_parquet(path) as file:
+                for group in range(file.num_row_groups):
+                    count = file.metadata.row_group(group).num_rows
+                    if _between(chosen, first, first + count).size:
+                        for batch in file.iter_batches(rows, row_groups=[group], columns=["image"]):
+                            wanted = _between(chosen, first, first + len(batch))
+                            images = batch.column("image").field("bytes").take(pa.array(wanted - first))
+                            yield from zip(wanted.tolist(), images.to_pylist(), strict=True)
+                            first += len(batch)
+                    else:
+                        first += count
+
+
+def _between(ascending: npt.NDArray[np.int64], first: int, end: int) -> npt.NDArray[np.int64]:
+    return ascending[slice(*np.searchsorted(ascending, [first, end]))]
 
 
 def shard_name(split: str, number: int, count: int) -> str:

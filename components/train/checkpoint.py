@@ -17,7 +17,9 @@ from serving.platform.errors import StageError, one_line
 
 _FORMAT: Final = 1
 _FILE: Final = "last.pt"
-_MACHINE_ONLY: Final = frozenset({"checkpoint_dir", "scratch_dir", "processes", "threads", "loader_threads"})
+_MACHINE_ONLY: Final = frozenset(
+    {"checkpoint_dir", "scratch_dir", "cache_bytes", "processes", "threads", "loader_threads"}
+)
 """Knobs that change where and how fast, not what is trained."""
 
 

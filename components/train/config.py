@@ -144,6 +144,8 @@ class TrainConfig(Section):
     loader_threads: int = Field(2, ge=1, le=64)
     cache_px: int = Field(256, ge=32, le=2048)
     """Training images larger than this, or of mixed sizes, are kept at this side; others at their own size."""
+    cache_bytes: int = Field(0, ge=0)
+    """Most bytes of decoded images on one machine's disk; 0: what is free there. What needs more is refused."""
     scratch_dir: str = ""
     """Where decoded images are kept while training; empty: the system's temporary folder."""
     checkpoint_dir: str = ""

@@ -9,27 +9,26 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from components.artifacts.dataset import TRAIN, VAL, Dataset
 from components.train.augment import augment
+from components.train.cache import LIMITS, Cache, check_room, preparation
 from components.train.config import AugmentConfig, TrainConfig
-from serving.detector.framing import content_box
-from serving.detector.image import ImageLimits, decode
+from components.train.shards import Part, rows_of_part
+from serving.detector.image import decode
 from serving.detector.labels import LABELS
-from serving.detector.preprocess import REDUCING_GAP, Pixels, Preparation
+from serving.detector.preprocess import Pixels
 from serving.detector.statistics import InputQuality
 from serving.platform.cores import usable_cores
 from serving.platform.errors import ImageRefusedError, StageError
 
 _DECODE_ROWS: Final = 512
-_LIMITS: Final = ImageLimits(min_side_px=1)
-"""verify_data has judged the sizes; here only damage is refused."""
+_ALL: Final = Part()
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A split in memory-mapped arrays, in stored order."""
+    """A split, or one machine's part of it, in memory-mapped arrays, in stored order."""
 
     pixels: Pixels
     """uint8 (n, views, height, width, 3), borders off. Of the whole photo one view: of native size when all images
@@ -37,7 +36,9 @@ class Decoded:
     labels: npt.NDArray[np.float32]
     """(n,), 1 is ai_generated."""
     sources: npt.NDArray[np.str_]
-    """(n,), empty where unknown."""
+    """(n,), empty where unknown, and where nobody asks for pairs."""
+    real_per_generated: float
+    """In all parts together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,41 +75,69 @@ def chosen_rows(dataset: Dataset, split: str, limit: int) -> tuple[npt.NDArray[n
     return rows, labels[rows]
 
 
-def preparation(config: TrainConfig) -> Preparation:
-    """How the trained model will take a picture."""
-    return Preparation(config.input_px, crops=config.crops if config.views == "native" else 0)
+def check_disk(dataset: Dataset, scratch: Path, config: TrainConfig, part: Part = _ALL) -> None:
+    """Refuse before anything is decoded what the disk of this machine does not hold, or must not.
+
+    Raises:
+        StageError: with the sizes and what would fit; also a split is missing.
+    """
+    train, validation = len(_part_of(dataset, config, part).rows), len(chosen_rows(dataset, VAL, config.limit)[0])
+    forms = (Cache.of(dataset, split, config) for split in (TRAIN, VAL))
+    check_room(scratch, config, (train, next(forms)), (validation, next(forms)))
 
 
-def decode_train(dataset: Dataset, scratch: Path, config: TrainConfig) -> Decoded:
-    """Decode the training split once into `scratch`; memory stays flat in the split's size."""
-    rows, labels = chosen_rows(dataset, TRAIN, config.limit)
-    cache = _Cache.of(dataset, TRAIN, config)
-    pixels = _new_array(scratch / "train.npy", (len(rows), *cache.shape))
+def decode_train(dataset: Dataset, scratch: Path, config: TrainConfig, part: Part = _ALL) -> Decoded:
+    """Decode the training split, or this machine's part, once into `scratch`; memory stays flat in its size.
+
+    Row groups of the packed files without an image of this part are not read.
+    """
+    chosen = _part_of(dataset, config, part)
+    cache = Cache.of(dataset, TRAIN, config)
+    pixels = _new_array(scratch / "train.npy", (len(chosen.rows), *cache.shape))
 
     def store(at: int, data: bytes) -> None:
         pixels[at] = cache.of_photo(data)
 
-    _each_image(dataset, TRAIN, rows, store)
+    _each_image(dataset, TRAIN, chosen.rows, store)
     pixels.flush()
-    return Decoded(pixels, labels, _sources(dataset, rows))
+    return Decoded(pixels, chosen.labels, chosen.sources, chosen.real_per_generated)
 
 
-def open_train(dataset: Dataset, scratch: Path, config: TrainConfig) -> Decoded:
-    """The training split that another process of this run has decoded."""
+def open_train(dataset: Dataset, scratch: Path, config: TrainConfig, part: Part = _ALL) -> Decoded:
+    """The training split, or the part of it, that another process of this machine has decoded."""
+    chosen = _part_of(dataset, config, part)
+    pixels = np.load(scratch / "train.npy", mmap_mode="r")
+    return Decoded(pixels, chosen.labels, chosen.sources, chosen.real_per_generated)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """Rows of the training split that one machine uses, ascending, and what is known of them."""
+
+    rows: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.float32]
+    sources: npt.NDArray[np.str_]
+    real_per_generated: float
+
+
+def _part_of(dataset: Dataset, config: TrainConfig, part: Part) -> _Chosen:
     rows, labels = chosen_rows(dataset, TRAIN, config.limit)
-    return Decoded(np.load(scratch / "train.npy", mmap_mode="r"), labels, _sources(dataset, rows))
+    sources = _sources(dataset, rows) if config.pairs else np.full(len(rows), "")
+    mine = rows_of_part(sources if config.pairs else None, labels, config.seed, part)
+    generated = float(labels.sum())
+    return _Chosen(rows[mine], labels[mine], sources[mine], (len(labels) - generated) / generated)
 
 
 def decode_validation(dataset: Dataset, scratch: Path, config: TrainConfig) -> Validation:
     """Decode the validation split: pixels exactly as the server makes them, beside the cached native ones."""
     rows, labels = chosen_rows(dataset, VAL, config.limit)
-    cache, ways = _Cache.of(dataset, VAL, config), preparation(config)
+    cache, ways = Cache.of(dataset, VAL, config), preparation(config)
     inputs = _new_array(scratch / "val_inputs.npy", (len(rows), ways.views, config.input_px, config.input_px, 3))
     native = _new_array(scratch / "val_native.npy", (len(rows), *cache.shape))
     qualities: list[InputQuality | None] = [None] * len(rows)
 
     def store(at: int, data: bytes) -> None:
-        image = decode(data, _LIMITS, target_px=ways.decode_px)
+        image = decode(data, LIMITS, target_px=ways.decode_px)
         inputs[at] = ways.inputs(image.rgb)
         native[at] = cache.of_photo(data)
         qualities[at] = InputQuality.of(image.info)
@@ -127,8 +156,7 @@ def open_validation(dataset: Dataset, scratch: Path, config: TrainConfig) -> Val
 
 def encoded(dataset: Dataset, split: str, rows: list[int]) -> dict[int, bytes]:
     """File bytes of a few rows of a split."""
-    wanted = set(rows)
-    return {row: data for row, data in enumerate(dataset.images(split)) if row in wanted}
+    return dict(dataset.images_of(split, np.unique(rows), _DECODE_ROWS))
 
 
 def epoch_order(n: int, epoch: int, seed: int, rank: int = 0, world_size: int = 1) -> npt.NDArray[np.int64]:
@@ -195,43 +223,6 @@ def _ahead(pool: ThreadPoolExecutor, make: Callable[[int], Batch], n: int, depth
             future.cancel()
 
 
-@dataclass(frozen=True, slots=True)
-class _Cache:
-    """What is kept of a photo while training."""
-
-    preparation: Preparation
-    height: int
-    width: int
-
-    @classmethod
-    def of(cls, dataset: Dataset, split: str, config: TrainConfig) -> "_Cache":
-        ways = preparation(config)
-        if ways.crops:
-            return cls(ways, config.input_px, config.input_px)
-        table = dataset.table(split, ["height", "width"])
-        heights, widths = (set(table.column(name).unique().to_pylist()) for name in ("height", "width"))
-        if len(heights) == len(widths) == 1 and max(*heights, *widths) <= config.cache_px:
-            return cls(ways, int(heights.pop()), int(widths.pop()))
-        return cls(ways, config.cache_px, config.cache_px)
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        return self.preparation.views, self.height, self.width, 3
-
-    def of_photo(self, data: bytes) -> Pixels:
-        """Its views, uint8 of `shape`."""
-        if self.preparation.crops:
-            return self.preparation.inputs(decode(data, _LIMITS).rgb)
-        rgb = decode(data, _LIMITS, target_px=max(self.height, self.width)).rgb
-        box = content_box(rgb)
-        if box is not None:
-            rgb = rgb.crop(box)
-        size = self.width, self.height
-        if rgb.size != size:
-            rgb = rgb.resize(size, Image.Resampling.BILINEAR, reducing_gap=REDUCING_GAP)
-        return np.asarray(rgb, dtype=np.uint8)[None]
-
-
 def _sources(dataset: Dataset, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.str_]:
     found: list[str] = dataset.table(TRAIN, ["source"]).column("source").fill_null("").to_pylist()
     return np.array(found, dtype=np.str_)[rows]
@@ -252,7 +243,7 @@ def _each_image(dataset: Dataset, split: str, rows: npt.NDArray[np.int64], store
         except ImageRefusedError as error:
             raise StageError(f"{split}/{row}: {error}; run verify_data again on the source") from error
 
-    chosen = ((row, data) for row, data in enumerate(dataset.images(split, _DECODE_ROWS)) if row in position)
+    chosen = dataset.images_of(split, rows, _DECODE_ROWS)
     with ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode") as pool:
         while block := list(islice(chosen, _DECODE_ROWS)):
             list(pool.map(one, block))

@@ -11,6 +11,7 @@ import torch
 from torch import distributed as dist
 
 from components.train.config import Launch
+from components.train.shards import Part
 from serving.detector.engine import Floats
 
 
@@ -35,6 +36,11 @@ class Ranks:
     def is_first_here(self) -> bool:
         """Whether this process does what is done once on each machine."""
         return self.local_rank == 0
+
+    @property
+    def part(self) -> Part:
+        """This machine among all: each has as many processes."""
+        return Part(self.rank // self.local_world_size, self.world_size // self.local_world_size)
 
     def barrier(self) -> None:
         """Wait for all peers."""

@@ -13,9 +13,10 @@ import torch
 from components.artifacts.context import RunContext
 from components.artifacts.dataset import VAL, Dataset
 from components.train.augment import augment
+from components.train.cache import preparation
 from components.train.calibrate import Calibration, calibrate
 from components.train.config import TrainConfig
-from components.train.dataset import Validation, encoded, preparation
+from components.train.dataset import Validation, encoded
 from components.train.graph import write_onnx
 from components.train.loop import Fitted, score
 from components.train.model import Network, linear_head

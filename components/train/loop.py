@@ -78,8 +78,8 @@ class Trainer:
         self._steps = images // self._batch if self._batch else 0
         if self._steps == 0:
             raise StageError(
-                f"{len(train.labels)} training images do not fill one batch of {config.batch_size} on "
-                f"{ranks.world_size} process(es); lower train.batch_size"
+                f"{len(train.labels) * ranks.part.machines} training images do not fill one batch of "
+                f"{config.batch_size} on {ranks.world_size} process(es); lower train.batch_size"
             )
         self._model = network.model.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this overload
         self._frozen_norms = freeze(self._model, config.frozen_layers)
@@ -181,10 +181,12 @@ class Trainer:
         }
 
     def _order(self, epoch: int) -> npt.NDArray[np.int64]:
-        train, ranks, seed = self._train, self._ranks, self._config.seed
+        """Rows of this process, of those that its machine keeps and shares out among its own processes."""
+        train, seed = self._train, self._config.seed
+        place = self._ranks.local_rank, self._ranks.local_world_size
         if self._config.pairs:
-            return paired_order(train.sources, train.labels, (seed, epoch), ranks.rank, ranks.world_size)
-        return epoch_order(len(train.labels), epoch, seed, ranks.rank, ranks.world_size)
+            return paired_order(train.sources, train.labels, (seed, epoch), *place)
+        return epoch_order(len(train.labels), epoch, seed, *place)
 
     def _step(self, batch: Batch, step: int, side_px: int) -> Tensor:
         config, device = self._config, self._ranks.device
@@ -327,8 +329,7 @@ def _autocast_dtype(config: TrainConfig, device: torch.device) -> torch.dtype | 
 
 
 def _positive_weight(train: Decoded, config: TrainConfig) -> float:
-    positives = float(train.labels.sum())
-    return 1.0 if config.class_weights == "none" else (len(train.labels) - positives) / positives
+    return 1.0 if config.class_weights == "none" else train.real_per_generated
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

@@ -12,7 +12,15 @@ from components.platform.signals import sigterm_raises
 from components.train.checkpoint import Checkpoints
 from components.train.config import Launch, TrainConfig
 from components.train.curves import curves_html
-from components.train.dataset import Decoded, Validation, decode_train, decode_validation, open_train, open_validation
+from components.train.dataset import (
+    Decoded,
+    Validation,
+    check_disk,
+    decode_train,
+    decode_validation,
+    open_train,
+    open_validation,
+)
 from components.train.distributed import Ranks, joined
 from components.train.export import export_bundle, publish
 from components.train.loop import Fitted, Trainer, prepare_device
@@ -142,13 +150,15 @@ def _train(
 
 
 def _decode(dataset: Dataset, scratch: Path, config: TrainConfig, ranks: Ranks) -> tuple[Decoded, Validation]:
-    """Decode on each machine's first process, share through the memory-mapped files."""
+    """Decode this machine's part on its first process, share it with the others through the memory-mapped files."""
     if ranks.is_first_here:
-        data, validation = decode_train(dataset, scratch, config), decode_validation(dataset, scratch, config)
+        check_disk(dataset, scratch, config, ranks.part)
+        data = decode_train(dataset, scratch, config, ranks.part)
+        validation = decode_validation(dataset, scratch, config)
         ranks.barrier()
         return data, validation
     ranks.barrier()
-    return open_train(dataset, scratch, config), open_validation(dataset, scratch, config)
+    return open_train(dataset, scratch, config, ranks.part), open_validation(dataset, scratch, config)
 
 
 def _record_of_best(fitted: Fitted) -> dict[str, float]:

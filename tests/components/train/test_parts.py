@@ -116,7 +116,7 @@ def test_ranks_see_disjoint_shards_of_equal_length(n: int, epoch: int, seed: int
 def test_batches_do_not_depend_on_the_number_of_loader_threads() -> None:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (40, 4, 32, 32, 3), dtype=np.uint8)
-    data = Decoded(pixels, np.arange(40, dtype=np.float32), np.full(40, ""))
+    data = Decoded(pixels, np.arange(40, dtype=np.float32), np.full(40, ""), 1.0)
     order = epoch_order(40, 0, 0)
     one, many = (list(batches(data, order, 16, (0, 0, 0), PLAIN, threads)) for threads in (1, 4))
     assert len(one) == len(many) == 2
