@@ -1,5 +1,6 @@
 """Checks before money is spent: first all that can be known without asking the cloud, then what only it can tell."""
 
+from pathlib import Path
 from typing import Any, Final
 
 from pipelines.cloud_checks import before_submission
@@ -91,13 +92,20 @@ def check_parameters(parameters: dict[str, Any], spec: dict[str, Any]) -> None:
 
 
 def jobs_of_their_own(config: PipelineConfig) -> list[str]:
-    """What a place cannot do whose stages ask for no machines: several would be one, and a spot one another."""
-    machine, problems = config.machines.train, []
+    """What a run on Kubeflow lacks whose training asks for machines of its own: several, or spot ones."""
+    machine, kubeflow, problems = config.machines.train, config.kubeflow, []
     if machine.nodes > 1:
-        problems.append(
-            f"machines.train.nodes {machine.nodes}: several machines train together on Vertex AI only; "
-            "set it to 1 (accelerator_count may be more)"
-        )
+        missing = [f"kubeflow.{key}" for key in ("trainer_runtime", "shared_dir") if not getattr(kubeflow, key)]
+        here = f"machines.train.nodes {machine.nodes}"
+        if missing:
+            problems.append(f"{here}: set {' and '.join(missing)} (infra/kubernetes/training.yaml), or nodes to 1")
+        elif not kubeflow.shared_dir.startswith("/"):
+            problems.append(f"kubeflow.shared_dir {kubeflow.shared_dir!r}: give the folder where pods mount it (/...)")
+        elif not Path(config.train.checkpoint_dir).is_relative_to(kubeflow.shared_dir):
+            problems.append(
+                f"{here}: one that goes away starts all again; set train.checkpoint_dir to a folder below "
+                f"{kubeflow.shared_dir}"
+            )
     if machine.spot:
         problems.append("machines.train.spot: spot machines are asked for on Vertex AI only; set it to false")
     return problems

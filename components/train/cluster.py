@@ -1,15 +1,18 @@
-"""Where a training runs: on this machine, or on those of a Vertex AI custom job that is followed to its end."""
+"""Where a training runs: on this machine, or on those of a job that is followed to its end.
+
+The job is Vertex AI's custom job, or a cluster's TrainJob (`trainjob.py`).
+"""
 
 import logging
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from components.artifacts.context import RunContext
 from components.platform.google_cloud import connect, google_errors, label, patience
 from components.platform.signals import sigterm_raises
 from components.train import processes
-from components.train.config import ClusterConfig, PlacedTrainConfig, TrainConfig
+from components.train.config import ClusterConfig, PlacedTrainConfig, TrainConfig, TrainerConfig
 from components.train.nodes import ONE
 from serving.platform.errors import StageError
 
@@ -30,27 +33,65 @@ _SPOT_PAUSES: Final = (4, 120)
 """How many looks at a job the first pause before another takes, the next one twice as many; and the most."""
 
 
+class Jobs(Protocol):
+    """Those of one training, one after another."""
+
+    attempts: int
+    """How many may follow each other where one is lost."""
+
+    def pause_s(self, attempt: int) -> float:
+        """Seconds before the job that follows a lost one."""
+        ...
+
+    def standing(self) -> str:
+        """A job of this run that is under way or has succeeded; empty: none."""
+        ...
+
+    def submit(self, folder: Path) -> str:
+        """Ask for the machines, which find their order in the folder; the job's name."""
+        ...
+
+    def follow(self, name: str) -> tuple[str, str]:
+        """Wait for a job's end, and end it where this process is told to end; how it ended, in words and in one."""
+        ...
+
+
 def train(
     dataset: Path, out: Path, config: PlacedTrainConfig, context: RunContext, curves: Path | None = None
 ) -> "TrainSummary | None":
     """Train as `stage.train` does, on the machines that the configuration names; without any, on this one.
 
-    Its machines see the same folders: `dataset`, `out` and `curves` lie in a bucket that is mounted at the same
-    place on each. A stage that is started again for the same run goes on with the job that it had submitted.
+    Its machines see the same folders: of Vertex AI `dataset`, `out` and `curves` lie in a bucket that is mounted at
+    the same place on each, in a cluster copies of them in a volume. A stage that is started again for the same run
+    goes on with the job that it had submitted.
 
     Raises:
-        StageError: as `stage.train`; also: Google refused the job, or it did not succeed.
+        StageError: as `stage.train`; also: Google or the cluster refused the job, or it did not succeed.
     """
     alone = TrainConfig.model_validate(config.model_dump(exclude={"cluster"}))
     if config.cluster is None:
         return processes.train(dataset, out, alone, context, curves)
-    folder = out.parent / "cluster"
+    if isinstance(config.cluster, TrainerConfig):
+        from components.train.trainjob import TrainJobs, shared
+
+        with (
+            shared(config.cluster, context.run_id, dataset, out, curves) as places,
+            TrainJobs(config.cluster, context.run_id, places.orders) as trainjobs,
+        ):
+            return _followed(trainjobs, places.orders, places.dataset, places.out, alone, context, places.curves)
     jobs = _Jobs(config.cluster, context.run_id)
+    return _followed(jobs, out.parent / "cluster", dataset, out, alone, context, curves)
+
+
+def _followed(
+    jobs: Jobs, folder: Path, dataset: Path, out: Path, config: TrainConfig, context: RunContext, curves: Path | None
+) -> "TrainSummary":
+    """Order the training from a job that stands or a new one, and see it to its end."""
     name = jobs.standing()
     most = jobs.attempts if config.checkpoint_dir else 1
     for attempt in range(1, most + 1):
         if not name:
-            processes.order(folder, dataset, out, alone, context, curves)
+            processes.order(folder, dataset, out, config, context, curves)
             name = jobs.submit(folder)
         ended, state = jobs.follow(name)
         # a machine that was taken away fails the job without a word of ours: what its checkpoints hold is not lost
@@ -63,7 +104,7 @@ def train(
         )
         time.sleep(pause_s)
         name = ""
-    if lost and config.cluster.spot and most > 1:
+    if lost and most == _SPOT_ATTEMPTS:
         ended += f"; so did all {most} jobs on spot machines: set machines.train.spot to false for machines that stay"
     return processes.summary_of(folder, ended, state == "SUCCEEDED")
 
@@ -76,16 +117,12 @@ class _Jobs:
 
         self._cluster, self._run = cluster, label(run_id)
         self._shown = f"train-{self._run}"
+        self.attempts = _SPOT_ATTEMPTS if cluster.spot else _ATTEMPTS
         self._parent = f"projects/{cluster.project}/locations/{cluster.region}"
         with google_errors("Vertex AI custom jobs"):
             self._client: JobServiceClient = connect(
                 JobServiceClient, f"{cluster.region}-aiplatform.googleapis.com", cluster.api_endpoint
             )
-
-    @property
-    def attempts(self) -> int:
-        """How many jobs may follow each other where one is lost."""
-        return _SPOT_ATTEMPTS if self._cluster.spot else _ATTEMPTS
 
     def pause_s(self, attempt: int) -> float:
         """Seconds before the job that follows a lost one: where spot machines run out, they are out for a while."""

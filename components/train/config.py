@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
@@ -14,6 +15,9 @@ Weights = Literal["imagenet", "package", "none"]
 Views = Literal["whole", "native"]
 ThresholdPolicy = Literal["cost", "max_f1", "target_fpr"]
 _CLUSTER: Final = "CLUSTER_SPEC"
+_TORCHRUN: Final = "PET_"
+"""What torchrun's own variables begin with, as Kubeflow Trainer sets them."""
+_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _POOLS: Final = ("workerpool0", "workerpool1")
 """Of a custom job: the first machine alone is pool 0, all others are pool 1."""
 
@@ -198,10 +202,31 @@ class ClusterConfig(Section):
     """Pause between two looks at the job."""
 
 
+class TrainerConfig(Section):
+    """Machines of one Kubeflow TrainJob that train together, asked for in the namespace of the stage's own pod."""
+
+    nodes: int = Field(ge=2, le=16)
+    image: str
+    """What each machine runs: the image of this stage."""
+    cpu: int = Field(ge=1)
+    """Of each machine, as are the memory and the accelerators."""
+    memory_gb: int = Field(ge=1)
+    accelerator: str = ""
+    """Kubernetes' name of the resource, e.g. nvidia.com/gpu."""
+    accelerator_count: int = Field(0, ge=0, le=8)
+    runtime: str
+    """TrainingRuntime of that namespace."""
+    shared_dir: str
+    """Folder of a volume that the stage's pod and every machine mount at the same place."""
+    request_timeout_s: float = Field(60.0, gt=0)
+    poll_s: float = Field(15.0, gt=0)
+    """Pause between two looks at the job."""
+
+
 class PlacedTrainConfig(TrainConfig):
     """The knobs of training and, where a run's target gives it several machines, which."""
 
-    cluster: ClusterConfig | None = None
+    cluster: ClusterConfig | TrainerConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,11 +262,13 @@ class Node:
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Read `CLUSTER_SPEC` as Vertex AI writes it.
+        """Read `CLUSTER_SPEC` as Vertex AI writes it, or `PET_...` as Kubeflow Trainer does.
 
         Raises:
             StageError: it is missing or names no place for this machine.
         """
+        if _CLUSTER not in os.environ and f"{_TORCHRUN}NNODES" in os.environ:
+            return cls._of_trainer()
         try:
             document = json.loads(os.environ[_CLUSTER])
             machines = [
@@ -258,8 +285,48 @@ class Node:
         except (ValueError, TypeError, AttributeError, IndexError) as error:
             raise StageError(f"{_CLUSTER} does not name this machine's place: {one_line(error)}") from error
 
+    @classmethod
+    def _of_trainer(cls) -> Self:
+        names = [f"{_TORCHRUN}{name}" for name in ("NODE_RANK", "NNODES", "MASTER_ADDR", "MASTER_PORT")]
+        try:
+            rank, nodes, host, port = (os.environ[name] for name in names)
+            found = cls(int(rank), int(nodes), host, int(port))
+        except KeyError as error:
+            raise StageError(f"{error} is not set; start this on machines of a Kubeflow TrainJob") from error
+        except ValueError as error:
+            raise StageError(f"{', '.join(names)} do not name this machine's place: {one_line(error)}") from error
+        if not (0 <= found.rank < found.nodes and found.host and 0 < found.port < 2**16):
+            raise StageError(f"{', '.join(names)} name no place: {found.rank}, {found.nodes}, {host!r}, {found.port}")
+        return found
+
     @property
     def options(self) -> tuple[str, ...]:
         """Of torchrun."""
         meeting = (f"--master-addr={self.host}", f"--master-port={self.port}")
         return (f"--nnodes={self.nodes}", f"--node-rank={self.rank}", *meeting)
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """This process's pod, as Kubernetes shows it to its containers."""
+
+    address: str
+    """Of the cluster's API."""
+    account: Path
+    """Folder with the service account's `token`, the API's `ca.crt` and the pod's `namespace`."""
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read where the API is.
+
+        Raises:
+            StageError: this is no pod, or one without a service account.
+        """
+        host, port = (os.environ.get(f"KUBERNETES_SERVICE_{name}", "") for name in ("HOST", "PORT"))
+        if not host or not port:
+            raise StageError("several machines are asked for from a pod of the cluster; this process is in none")
+        if not (_ACCOUNT / "token").is_file():
+            raise StageError(
+                f"{_ACCOUNT}: the pod has no service account's token; set automountServiceAccountToken for its account"
+            )
+        return cls(f"https://{f'[{host}]' if ':' in host else host}:{port}", _ACCOUNT)

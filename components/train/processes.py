@@ -85,6 +85,11 @@ def ordered(folder: Path) -> TrainConfig:
         raise StageError(f"{folder / _ORDER}: no order for a training: {one_line(error)}") from error
 
 
+def is_ordered(folder: Path) -> bool:
+    """Whether an order lies in a folder."""
+    return (folder / _ORDER).is_file()
+
+
 def explained(folder: Path) -> bool:
     """Whether a process said why it could not go on."""
     return (folder / _ERROR).is_file()

@@ -10,7 +10,7 @@ from components.deploy.config import DeployConfig
 from components.evaluate.config import EvaluateConfig
 from components.quality_gate.config import GateConfig
 from components.register.config import RegisterConfig
-from components.train.config import ClusterConfig, PlacedTrainConfig, TrainConfig
+from components.train.config import ClusterConfig, PlacedTrainConfig, TrainConfig, TrainerConfig
 from components.verify_data.classes import checked_labels
 from components.verify_data.config import VerifyDataConfig
 from pipelines.settings.operations import CatalogueScheduleConfig, CostConfig, RetrainConfig, ScheduleConfig
@@ -163,6 +163,32 @@ class PipelineConfig(Section):
             request_timeout_s=vertex.request_timeout_s,
             poll_s=vertex.poll_s,
         )
+        return self._placed(cluster)
+
+    def with_trainer(self) -> Self:
+        """The same with machines of a Kubernetes cluster that train together told to the stage, as `with_cluster` does.
+
+        Without what `preflight` asks for, nothing is told: the run is refused there.
+        """
+        machine, kubeflow = self.machines.train, self.kubeflow
+        if machine.nodes == 1 or not (kubeflow.trainer_runtime and kubeflow.shared_dir):
+            return self
+        return self._placed(
+            TrainerConfig(
+                nodes=machine.nodes,
+                image=self.images.train,
+                cpu=machine.cpu,
+                memory_gb=machine.memory_gb,
+                accelerator=kubeflow.accelerator if machine.accelerator_count else "",
+                accelerator_count=machine.accelerator_count,
+                runtime=kubeflow.trainer_runtime,
+                shared_dir=kubeflow.shared_dir,
+                request_timeout_s=kubeflow.request_timeout_s,
+                poll_s=kubeflow.poll_s,
+            )
+        )
+
+    def _placed(self, cluster: ClusterConfig | TrainerConfig) -> Self:
         return self.model_copy(update={"train": PlacedTrainConfig(**self.train.model_dump(), cluster=cluster)})
 
     @property

@@ -45,7 +45,8 @@ class Machine(Section):
     accelerator_count: int = Field(default=0, ge=0, le=8)
     """On each machine; training starts a process for each."""
     nodes: int = Field(default=1, ge=1, le=16)
-    """Machines that train together (Vertex AI only): a custom job, which the stage submits and follows."""
+    """Machines that train together, in a job that the stage submits and follows: Vertex AI's custom job, Kubeflow's
+    TrainJob."""
     spot: bool = False
     """Spot machines (training on Vertex AI only): cheaper, may be taken away; training goes on from its last epoch."""
 
@@ -143,6 +144,11 @@ class KubeflowConfig(Section):
     """Zone in which the server reads crons: CRON_SCHEDULE_TIMEZONE of its scheduled-workflow controller."""
     service_account: str = ""
     """Kubernetes service account of the stages; empty: the server's default."""
+    trainer_runtime: str = ""
+    """TrainingRuntime of Kubeflow Trainer by which several machines train, e.g. that of infra/kubernetes/training.yaml;
+    empty: none."""
+    shared_dir: str = ""
+    """Folder of a volume that stages and training machines mount at the same place; empty: none."""
     token_file: str = ""
     """File with a token that the server's gateway takes, e.g. one projected into a pod; empty: none."""
     request_timeout_s: float = Field(default=60.0, gt=0)

@@ -38,12 +38,13 @@ class KubeflowTarget:
     """One server and namespace of Kubeflow Pipelines."""
 
     def __init__(self, config: PipelineConfig) -> None:
-        self.config = config.with_accelerator_used()
+        self.config = config.with_accelerator_used().with_trainer()
         self.poll_s = config.kubeflow.poll_s
 
     def place(self, stage: Stage, task: "dsl.PipelineTask") -> None:
         """Set image and machine; a stage is never answered from a cache."""
-        set_machine(task, stage, self.config, self.config.kubeflow.accelerator)
+        placed = self.config.model_copy(update={"machines": self.config.task_machines})
+        set_machine(task, stage, placed, self.config.kubeflow.accelerator)
         task.set_caching_options(False)
 
     def prepare(self, spec: dict[str, Any], parameters: dict[str, Any], ask: bool = True) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 
 from components.artifacts.context import RunContext
 from components.platform.tracking import record as store
+from components.train.config import PlacedTrainConfig, TrainerConfig
 from tests.fakes.kubeflow import FakeKubeflow
 from tests.pipelines.conftest import IMAGES, Aidetect, Ran
 from tests.releases import make_evaluation, make_verdict
@@ -54,6 +55,42 @@ def test_what_is_submitted(aidetect: Aidetect, kubeflow: FakeKubeflow, settings:
     assert trained["resources"]["accelerator"]["type"] == "nvidia.com/gpu"
     written = json.loads((Path(record["folder"]) / "pipeline.json").read_text())
     assert spec["deploymentSpec"]["executors"].keys() == written["deploymentSpec"]["executors"].keys()
+
+
+def test_several_machines_are_asked_for_by_the_stage_and_its_own_is_small(
+    aidetect: Aidetect, kubeflow: FakeKubeflow, settings: list[str]
+) -> None:
+    several = ["machines.train.nodes=3", "machines.train.accelerator_count=2"]
+    shared = ["kubeflow.trainer_runtime=aidetect", "kubeflow.shared_dir=/mnt/training"]
+    for missing, words in (
+        ([], "machines.train.nodes 3: set kubeflow.trainer_runtime and kubeflow.shared_dir (infra/kubernetes/training"),
+        (shared[:1], "machines.train.nodes 3: set kubeflow.shared_dir (infra"),
+        ([shared[0], "kubeflow.shared_dir=mnt"], "kubeflow.shared_dir 'mnt': give the folder where pods mount it"),
+        (shared, "one that goes away starts all again; set train.checkpoint_dir to a folder below /mnt/training"),
+    ):
+        ran = run(aidetect, [*settings, *several, *missing])
+        assert ran.code == 1 and words in ran.err, ran.err
+    assert kubeflow.runs == {}
+    kept = "train.checkpoint_dir=/mnt/training/checkpoints"
+    assert run(aidetect, [*settings, *several, *shared, kept]).code == 0
+    (sent,) = kubeflow.runs.values()
+    told = PlacedTrainConfig.model_validate(
+        sent["runtime_config"]["parameters"]["train_config"]
+    )  # as the stage reads it
+    assert isinstance(told.cluster, TrainerConfig)
+    assert (told.device, told.cluster.model_dump()) == (
+        "cuda",
+        {
+            "nodes": 3, "image": told.cluster.image, "cpu": 8, "memory_gb": 30, "accelerator": "nvidia.com/gpu",
+            "accelerator_count": 2, "runtime": "aidetect", "shared_dir": "/mnt/training", "request_timeout_s": 1.0,
+            "poll_s": 0.01,
+        },
+    )  # fmt: skip
+    spec = sent["pipeline_spec"].get("pipeline_spec", sent["pipeline_spec"])
+    own = spec["deploymentSpec"]["executors"]["exec-train"]["container"]
+    assert own["image"] == told.cluster.image
+    assert "accelerator" not in own["resources"]
+    assert own["resources"]["cpuLimit"] == 4.0
 
 
 @pytest.mark.parametrize(
