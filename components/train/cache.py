@@ -65,7 +65,20 @@ class Cache:
         return np.asarray(rgb, dtype=np.uint8)[None]
 
 
-def check_room(folder: Path, config: TrainConfig, train: tuple[int, Cache], val: tuple[int, Cache]) -> None:
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Images that one machine keeps decoded."""
+
+    train: int
+    train_form: Cache
+    val: int
+    """As served."""
+    val_cached: int
+    """Once more as the training's are."""
+    val_form: Cache
+
+
+def check_room(folder: Path, config: TrainConfig, load: Load) -> None:
     """Refuse a cache that has no room before the first byte of it is written.
 
     Arrays in a file that is mapped grow while they are filled: a full disk would end the process without a word.
@@ -73,24 +86,24 @@ def check_room(folder: Path, config: TrainConfig, train: tuple[int, Cache], val:
     Args:
         folder: where it is to lie.
         config: its bound, and the form of the inputs.
-        train: images of the training split on this machine, and their form.
-        val: the same of the validation split, which is kept as served as well.
+        load: what it is to hold.
 
     Raises:
         StageError: with the sizes and what would fit.
     """
     ways = preparation(config)
-    served = val[0] * ways.views * config.input_px**2 * 3
-    needed = served + sum(n * math.prod(cache.shape) for n, cache in (train, val))
+    served = load.val * ways.views * config.input_px**2 * 3
+    cached = ((load.train, load.train_form), (load.val_cached, load.val_form))
+    needed = served + sum(n * math.prod(form.shape) for n, form in cached)
     free = shutil.disk_usage(folder).free
     room = min(free, config.cache_bytes or free)
     if needed <= room:
         return
     why = f"train.cache_bytes allows {room:,}" if room < free else f"{free:,} are free in {folder}"
-    side = math.isqrt(max(0, room - served) // ((train[0] + val[0]) * 3))
+    side = math.isqrt(max(0, room - served) // ((load.train + load.val_cached) * 3))
     ways_out = [f"set train.cache_px to {side} at most"] if not ways.crops and side >= _SMALLEST_PX else []
     ways_out += ["set train.scratch_dir to a larger disk" if room == free else "raise train.cache_bytes"]
     raise StageError(
-        f"the decoded images of {train[0]:,} for training and {val[0]:,} for validation take {needed:,} bytes, and "
+        f"the decoded images of {load.train:,} for training and {load.val:,} for validation take {needed:,} bytes, and "
         f"{why}; {', or '.join([*ways_out, 'share them among more machines'])}"
     )

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from components.artifacts.dataset import TRAIN, VAL, Dataset
 from components.train.augment import augment
-from components.train.cache import LIMITS, Cache, check_room, preparation
+from components.train.cache import LIMITS, Cache, Load, check_room, preparation
 from components.train.config import AugmentConfig, TrainConfig
-from components.train.shards import Part, rows_of_part
+from components.train.shards import Part, rows_of_part, validated_here
 from serving.detector.image import decode
 from serving.detector.labels import LABELS
 from serving.detector.preprocess import Pixels
@@ -45,12 +45,14 @@ class Decoded:
 class Validation:
     """The validation split as served (`inputs`), as cached (`native`), and what each file looked like.
 
-    Both uint8 (n, views, height, width, 3).
+    Both uint8 (n, views, height, width, 3). A machine that does not export the model keeps the inputs that its
+    processes score, and nothing as cached.
     """
 
     inputs: Pixels
     native: Pixels
     labels: npt.NDArray[np.float32]
+    """Of the whole split on every machine."""
     qualities: list[InputQuality]
     rows: npt.NDArray[np.int64]
     """Row in the packed split of each image."""
@@ -81,9 +83,15 @@ def check_disk(dataset: Dataset, scratch: Path, config: TrainConfig, part: Part 
     Raises:
         StageError: with the sizes and what would fit; also a split is missing.
     """
-    train, validation = len(_part_of(dataset, config, part).rows), len(chosen_rows(dataset, VAL, config.limit)[0])
-    forms = (Cache.of(dataset, split, config) for split in (TRAIN, VAL))
-    check_room(scratch, config, (train, next(forms)), (validation, next(forms)))
+    n = len(chosen_rows(dataset, VAL, config.limit)[0])
+    load = Load(
+        train=len(_part_of(dataset, config, part).rows),
+        train_form=Cache.of(dataset, TRAIN, config),
+        val=len(validated_here(n, part)),
+        val_cached=n if part.is_first else 0,
+        val_form=Cache.of(dataset, VAL, config),
+    )
+    check_room(scratch, config, load)
 
 
 def decode_train(dataset: Dataset, scratch: Path, config: TrainConfig, part: Part = _ALL) -> Decoded:
@@ -128,21 +136,23 @@ def _part_of(dataset: Dataset, config: TrainConfig, part: Part) -> _Chosen:
     return _Chosen(rows[mine], labels[mine], sources[mine], (len(labels) - generated) / generated)
 
 
-def decode_validation(dataset: Dataset, scratch: Path, config: TrainConfig) -> Validation:
+def decode_validation(dataset: Dataset, scratch: Path, config: TrainConfig, part: Part = _ALL) -> Validation:
     """Decode the validation split: pixels exactly as the server makes them, beside the cached native ones."""
     rows, labels = chosen_rows(dataset, VAL, config.limit)
+    kept = rows[validated_here(len(rows), part)]
     cache, ways = Cache.of(dataset, VAL, config), preparation(config)
-    inputs = _new_array(scratch / "val_inputs.npy", (len(rows), ways.views, config.input_px, config.input_px, 3))
-    native = _new_array(scratch / "val_native.npy", (len(rows), *cache.shape))
-    qualities: list[InputQuality | None] = [None] * len(rows)
+    inputs = _new_array(scratch / "val_inputs.npy", (len(kept), ways.views, config.input_px, config.input_px, 3))
+    native = _new_array(scratch / "val_native.npy", (len(kept) if part.is_first else 0, *cache.shape))
+    qualities: list[InputQuality | None] = [None] * len(kept)
 
     def store(at: int, data: bytes) -> None:
         image = decode(data, LIMITS, target_px=ways.decode_px)
         inputs[at] = ways.inputs(image.rgb)
-        native[at] = cache.of_photo(data)
+        if part.is_first:
+            native[at] = cache.of_photo(data)
         qualities[at] = InputQuality.of(image.info)
 
-    _each_image(dataset, VAL, rows, store)
+    _each_image(dataset, VAL, kept, store)
     return Validation(inputs, native, labels, [q for q in qualities if q is not None], rows)
 
 

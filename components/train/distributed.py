@@ -40,7 +40,8 @@ class Ranks:
     @property
     def part(self) -> Part:
         """This machine among all: each has as many processes."""
-        return Part(self.rank // self.local_world_size, self.world_size // self.local_world_size)
+        here = self.local_world_size
+        return Part(self.rank // here, self.world_size // here, here)
 
     def barrier(self) -> None:
         """Wait for all peers."""

@@ -25,6 +25,7 @@ from components.train.distributed import Ranks
 from components.train.model import Network, features_and_logit, freeze, normalise, resize
 from components.train.pairs import paired_order
 from components.train.progress import progress
+from components.train.shards import scored_by
 from serving.detector.engine import Floats
 from serving.platform.errors import StageError, one_line
 
@@ -208,11 +209,9 @@ class Trainer:
         return loss.detach()
 
     def _validate(self) -> EpochRecord:
-        ranks, labels = self._ranks, self._validation.labels
-        shard = np.arange(len(labels))[ranks.rank :: ranks.world_size]
-        logits = ranks.interleave(
-            score(self._ema.module, self._network, self._validation.inputs, shard, ranks.device), len(labels)
-        )
+        ranks, labels, inputs = self._ranks, self._validation.labels, self._validation.inputs
+        shard = scored_by(len(inputs), ranks.part, ranks.local_rank)
+        logits = ranks.interleave(score(self._ema.module, self._network, inputs, shard, ranks.device), len(labels))
         return validation_metrics(logits, labels)
 
     def _remember_best(self, record: EpochRecord) -> None:

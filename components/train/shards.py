@@ -24,6 +24,13 @@ class Part:
 
     machine: int = 0
     machines: int = 1
+    processes: int = 1
+    """On each machine."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this machine exports the model, for which it keeps the whole validation split."""
+        return self.machine == 0
 
 
 def rows_of_part(sources: npt.NDArray[np.str_] | None, labels: npt.NDArray[np.float32], seed: int, part: Part) -> Rows:
@@ -48,3 +55,20 @@ def rows_of_part(sources: npt.NDArray[np.str_] | None, labels: npt.NDArray[np.fl
     share = n // machines
     mine: Rows = np.sort(order[order < n][part.machine * share : (part.machine + 1) * share])
     return mine
+
+
+def validated_here(n: int, part: Part) -> Rows:
+    """Which of `n` validation images this machine keeps: the first all of them, another what its processes score.
+
+    Of all processes together, the one with rank r scores the images r, r + their number, ...
+    """
+    rows: Rows = np.arange(n)
+    if not part.is_first:
+        rows = rows[rows % (part.machines * part.processes) // part.processes == part.machine]
+    return rows
+
+
+def scored_by(kept: int, part: Part, local_rank: int) -> Rows:
+    """Positions, among the images that this machine keeps, of those that one of its processes scores."""
+    everybody = part.machines * part.processes if part.is_first else part.processes
+    return np.arange(kept)[local_rank::everybody]

@@ -154,7 +154,7 @@ def _decode(dataset: Dataset, scratch: Path, config: TrainConfig, ranks: Ranks) 
     if ranks.is_first_here:
         check_disk(dataset, scratch, config, ranks.part)
         data = decode_train(dataset, scratch, config, ranks.part)
-        validation = decode_validation(dataset, scratch, config)
+        validation = decode_validation(dataset, scratch, config, ranks.part)
         ranks.barrier()
         return data, validation
     ranks.barrier()

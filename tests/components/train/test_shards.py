@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from components.artifacts.context import RunContext
 from components.artifacts.dataset import TRAIN, Dataset, shard_name
 from components.train.config import TrainConfig
-from components.train.dataset import decode_train
+from components.train.dataset import decode_train, decode_validation, open_validation
 from components.train.pairs import paired_order
-from components.train.shards import Part, rows_of_part
+from components.train.shards import Part, rows_of_part, scored_by, validated_here
 from components.train.stage import train
 from serving.platform.errors import StageError
 from tests.components.train.packed import TINY
@@ -40,6 +40,17 @@ def test_a_photo_and_what_was_made_of_it_are_on_one_machine(twins: int, machines
         # and every epoch of this machine puts them side by side
         order = part[paired_order(sources[part], labels[part], (seed, 0), 0, 1)].reshape(-1, 2)
         assert (sources[order[:, 0]] == sources[order[:, 1]]).all()
+
+
+@given(st.integers(1, 80), st.integers(1, 4), st.integers(1, 3))
+def test_each_validation_image_is_scored_once_and_put_back_in_its_place(n: int, machines: int, processes: int) -> None:
+    everybody = machines * processes
+    for rank in range(everybody):
+        part = Part(rank // processes, machines, processes)
+        kept = validated_here(n, part)
+        # what `Ranks.interleave` takes of a rank
+        assert kept[scored_by(len(kept), part, rank % processes)].tolist() == list(range(n))[rank::everybody]
+        assert len(kept) == n if part.is_first else len(kept) <= -(-n // everybody) * processes
 
 
 def test_many_images_are_dealt_in_runs_and_few_still_mix() -> None:
@@ -86,6 +97,9 @@ def test_each_machine_keeps_its_part_of_the_decoded_images(toy_data: Path, tmp_p
         assert np.array_equal(part.labels, whole.labels[rows])
         assert part.real_per_generated == whole.real_per_generated
         kept += (folder / "train.npy").stat().st_size
+        decode_validation(dataset, folder, config, Part(machine, 3))
+        seen = open_validation(dataset, folder, config)  # as the machine's other processes do
+        assert (len(seen.inputs), len(seen.native)) == ((48, 48) if machine == 0 else (16, 0))
     assert kept < (tmp_path / "train.npy").stat().st_size + 3 * 256
 
 
