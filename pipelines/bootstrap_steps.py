@@ -23,6 +23,11 @@ FIRST_APIS: Final = (
 )  # fmt: skip
 """What Terraform itself asks before it can enable the others."""
 GITHUB_SECRET: Final = "aidetect-github-token"  # noqa: S105 - its name in Secret Manager
+TORCH_INDEXES: Final = {
+    "TORCH_CPU_INDEX": "CPU builds, for the service",
+    "TORCH_CUDA_INDEX": "CUDA 12.6 builds, which every driver since 525 runs, for training",
+}
+"""Repository variables with the package indexes that torch comes from; images.yml builds nothing without them."""
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -47,6 +52,8 @@ def steps(place: Place, programs: Programs, profile: Profile, github_token: Path
         github_token: file with a token that may start workflows, for drift alarms; None: they only mail.
     """
     found = [
+        # first: nothing that costs minutes or money before what only a person can say
+        _torch_indexes(place, programs, profile),
         _state_bucket(place, programs),
         _first_apis(place, programs),
         _operator(programs, profile),
@@ -65,6 +72,33 @@ def steps(place: Place, programs: Programs, profile: Profile, github_token: Path
         _tracking(place, programs, profile),
         _variables(place, programs),
     ]
+
+
+def _torch_indexes(place: Place, programs: Programs, profile: Profile) -> Step:
+    def missing() -> list[str]:
+        listed = programs.ask("gh", "variable", "list", f"--repo={place.repository}", "--json=name,value") or "[]"
+        try:
+            there = {row["name"] for row in json.loads(listed) if row["value"]}
+        except (ValueError, TypeError, KeyError):
+            there = set()
+        return [name for name in TORCH_INDEXES if name not in there]
+
+    def command(name: str) -> str:
+        return f"gh variable set {name} --repo={place.repository} --body=URL"
+
+    def make() -> None:
+        absent = missing()
+        if absent:
+            raise BootstrapError(
+                f"{' and '.join(absent)}: not set, and the images take torch from there; run, with the address of "
+                f"PyTorch's own index: {'; '.join(f'{command(name)} ({TORCH_INDEXES[name]})' for name in absent)}"
+            )
+
+    def stands() -> bool:
+        return all(profile.image(name) for name in IMAGES) or not missing()
+
+    what = "the package indexes that torch comes from, which you name"
+    return Step(what, tuple(map(command, TORCH_INDEXES)), stands, make)
 
 
 def _state_bucket(place: Place, programs: Programs) -> Step:

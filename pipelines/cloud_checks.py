@@ -1,5 +1,6 @@
 """Checks that ask the cloud before money is spent: credentials, project, buckets, images, quota. Nothing is changed."""
 
+import json
 import re
 from typing import Any, Final
 
@@ -7,9 +8,12 @@ from components.platform.google_cloud import access_token, connect, google_error
 from pipelines.findings import Finding
 from pipelines.settings.pipeline import PipelineConfig
 from serving.platform.cloud_storage import SCHEME, retry, split
-from serving.platform.errors import StageError
+from serving.platform.errors import SignInError, StageError, one_line
+from serving.platform.google_identity import LOGIN
+from serving.platform.mlflow_sign_in import credentials
 
 _TIMEOUT_S: Final = 10.0
+_SAID_BYTES: Final = 65_536
 _READ: Final = ("storage.objects.get", "storage.objects.list")
 _WRITE: Final = "storage.objects.create"
 _MANIFESTS: Final = ", ".join(
@@ -46,7 +50,41 @@ def examine_cloud(config: PipelineConfig) -> list[Finding]:
     if access[-1].status == "error":
         return access
     # a run that promotes nothing leaves the ledger alone; who asks here may be the one who promotes
-    return [*access, *before_submission(config, config.deploy.ledger_path)]
+    return [*access, *before_submission(config, config.deploy.ledger_path), *_registry(config)]
+
+
+def _registry(config: PipelineConfig) -> list[Finding]:
+    """Whether MLflow's server answers these credentials, by the question that each of its clients asks first."""
+    import requests
+
+    uri = config.tracking_uri.rstrip("/")
+    if not uri.startswith(("http://", "https://")):
+        return []
+    subject = "tracking.uri"
+    try:
+        with requests.get(
+            f"{uri}/api/2.0/mlflow/experiments/search?max_results=1",
+            auth=credentials(uri),
+            timeout=_TIMEOUT_S,
+            allow_redirects=False,
+            stream=True,
+        ) as answer:
+            status, said = answer.status_code, answer.raw.read(_SAID_BYTES, decode_content=True)
+    except SignInError as error:
+        return [Finding("error", subject, str(error))]
+    except (requests.RequestException, OSError) as error:
+        return [Finding("error", subject, f"{uri}: no answer ({one_line(error)}); is the MLflow server running?")]
+    if status == requests.codes.ok:
+        return [Finding("ok", subject, f"MLflow answers these credentials at {uri}")]
+    return [Finding("error", subject, f"{uri}: HTTP {status}{_reason(said)}")]
+
+
+def _reason(said: bytes) -> str:
+    """What a server of ours says of a refusal; of Cloud Run's own, which is a page, what to do about it."""
+    try:
+        return f": {' '.join(str(json.loads(said)['message']).split())[:400]}"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return f"; sign in as one of Terraform's operators, whom aidetect bootstrap adds: {LOGIN}"
 
 
 def _access(config: PipelineConfig) -> list[Finding]:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.settings.names import STAGES, TASKS, PipelineName, Task
 from serving.platform.errors import RunError, one_line
+from serving.platform.records import read_record
 
 RUN_JSON: Final = "run.json"
 PIPELINE_FILE: Final = "pipeline.json"
@@ -22,7 +23,6 @@ REUSED_FILE: Final = "reused.json"
 """KFP's name of each stage that is taken over from an earlier run -> its folder there."""
 _LOCK: Final = "run.lock"
 _SHOWN: Final = 5
-_RECORD_BYTES: Final = 8 << 20
 _IDENTITY: Final = r"^\w[\w.-]*$"
 
 StageStatus = Literal["pending", "running", "succeeded", "failed"]
@@ -217,9 +217,7 @@ def list_runs(workspace: Path, damaged: list[RunError] | None = None) -> Iterato
 def _read(path: Path) -> RunRecord:
     """One record as it was written; raises RunError with what is wrong with it."""
     try:
-        if path.stat().st_size > _RECORD_BYTES:
-            raise ValueError(f"larger than any record ({_RECORD_BYTES >> 20} MiB)")
-        return RunRecord.model_validate_json(path.read_bytes())
+        return RunRecord.model_validate_json(read_record(path))
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: damaged: {one_line(error)}; bring it back, or delete the run's folder") from error
 
@@ -267,7 +265,7 @@ def median_seconds(records: Iterable[RunRecord]) -> dict[Task, tuple[float, int]
 
 def _read_parameters(folder: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads((folder / PARAMETERS_FILE).read_text())
+        found: dict[str, Any] = json.loads(read_record(folder / PARAMETERS_FILE))
     except (OSError, ValueError, RecursionError):
         return {}
     return found

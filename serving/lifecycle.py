@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from serving.detector.bundle import Manifest
+from serving.platform.records import read_record
 
 ModelName = Literal["champion", "challenger"]
 
@@ -82,11 +83,11 @@ class LifecycleMetrics:
 
 def _read(path: Path) -> dict[str, str] | None:
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(read_record(path))
         datetime.fromisoformat(document["started_at"])
         return {"status": document["status"], "started_at": document["started_at"]}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None  # half a record, or another program's: not worth an outage
+        return None  # half a record, another program's, or far too large for one: not worth an outage
 
 
 def _started(run: dict[str, str]) -> float:

@@ -20,6 +20,7 @@ from serving.detector.bundle import RELEASE, read_manifest, verify
 from serving.platform import cloud_storage, mlflow_files
 from serving.platform.errors import BundleError, ModelNotFoundError, RegistryMissingError, StageError, one_line
 from serving.platform.mlflow_sign_in import sign_in
+from serving.platform.records import read_record
 from serving.registry_file import ARTIFACTS, SQLITE, read_versions
 
 MODELS: Final = "models:/"
@@ -34,8 +35,6 @@ UNFINISHED_TAG: Final = "registering"
 
 _KEY_DIGITS: Final = 16
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
-_RECORD_BYTES: Final = 2**24
-"""More than any release record has; what is larger is not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +118,7 @@ def read_release(folder: Path) -> dict[str, dict[str, Any]]:
         if not path.is_file():
             continue
         try:
-            if path.stat().st_size > _RECORD_BYTES:
-                raise ValueError("too large")
-            document = json.loads(path.read_bytes())
+            document = json.loads(read_record(path))
         except (OSError, ValueError, RecursionError) as error:
             raise BundleError(f"{path}: cannot be read: {one_line(error)}; register the bundle again") from error
         figures = document.get("test", {}) if isinstance(document, dict) else None

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,8 +17,17 @@ def killed_at(step: int, command: Callable[[], object], effects: Sequence[tuple[
         effects: (class or module, name of its function) of everything that changes the world.
         most: calls of each that are steps: the files of a folder are as good as each other.
     """
+    disconnect()
+    with tempfile.TemporaryDirectory() as left_behind:
+        return _killed(step, command, effects, most, left_behind)
+
+
+def _killed(
+    step: int, command: Callable[[], object], effects: Sequence[tuple[Any, str]], most: int, scratch: str
+) -> bool:
     child = os.fork()
     if child == 0:
+        tempfile.tempdir = scratch
         done, counting = 0, threading.Lock()
 
         def die_in_time() -> None:
@@ -49,3 +59,13 @@ def killed_at(step: int, command: Callable[[], object], effects: Sequence[tuple[
         finally:
             os._exit(0)
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+def disconnect() -> None:
+    """Close this process's connections to registries in files: a connection is one process's, and of one file."""
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Models
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Runs
+
+    for kind in (Models, Runs):
+        for engine in kind._engine_map.values():
+            engine.dispose()

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from serving.platform.errors import StageError, one_line
 from serving.platform.frozen import Frozen
+from serving.platform.records import read_record
 
 DATASET_JSON: Final = "dataset.json"
 TRAIN: Final = "train"
@@ -81,7 +82,7 @@ class Dataset:
             )
         self.folder = folder
         try:
-            self.summary = DatasetSummary.model_validate_json(path.read_bytes())
+            self.summary = DatasetSummary.model_validate_json(read_record(path))
         except (OSError, ValidationError) as error:
             raise StageError(f"{path}: damaged: {one_line(error)}; run verify_data again") from error
 

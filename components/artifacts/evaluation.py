@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from serving.detector.labels import LABELS
 from serving.platform.errors import StageError, one_line
 from serving.platform.frozen import Frozen
+from serving.platform.records import read_record
 
 EVALUATION_JSON: Final = "evaluation.json"
 PREDICTIONS_PARQUET: Final = "predictions.parquet"
@@ -23,6 +24,7 @@ TEST: Final = "test"
 _COUNTED: Final = ("accuracy", "f1", "precision", "recall", "fpr", "fnr")
 """The gate's figures that follow from counts alone."""
 _ROUNDING: Final = 1e-9
+_MOST_VERDICTS: Final = 50_000_000
 
 
 class Metric(Frozen):
@@ -204,7 +206,7 @@ def read_evaluation(folder: Path) -> Evaluation:
     """
     path = folder / EVALUATION_JSON
     try:
-        return Evaluation.model_validate_json(path.read_bytes())
+        return Evaluation.model_validate_json(read_record(path))
     except OSError as error:
         raise StageError(
             f"{folder}: no readable {EVALUATION_JSON} ({error.strerror}); give the evaluation folder of a run"
@@ -248,6 +250,8 @@ def _recount(path: Path) -> Confusion:
     """Confusion counts of the candidate's verdicts on the test split."""
     import pyarrow.parquet as pq
 
+    if pq.read_metadata(path).num_rows > _MOST_VERDICTS:
+        raise StageError(f"{path}: more than {_MOST_VERDICTS:,} verdicts, which no evaluation has; run evaluate again")
     rows = pq.read_table(
         path, columns=["label", "prediction"], filters=[("model", "=", CANDIDATE), ("split", "=", TEST)]
     )

@@ -13,6 +13,7 @@ from components.artifacts.verdict import VERDICT_JSON
 from serving.detector.bundle import MODEL_CARD, RELEASE
 from serving.platform.errors import StageError
 from serving.platform.frozen import Frozen
+from serving.platform.records import read_record
 
 MODEL_VERSION_JSON: Final = "model_version.json"
 RELEASE_JSON: Final = "release.json"
@@ -65,7 +66,7 @@ def read_model_version(folder: Path) -> ModelVersion:
     """
     path = folder / MODEL_VERSION_JSON
     try:
-        return ModelVersion.model_validate_json(path.read_bytes())
+        return ModelVersion.model_validate_json(read_record(path))
     except (OSError, ValidationError) as error:
         raise StageError(f"{path}: no readable model version; run register first") from error
 
@@ -86,6 +87,6 @@ def read_release(bundle: Path) -> Release:
     """
     path = bundle / RELEASE / RELEASE_JSON
     try:
-        return Release.model_validate_json(path.read_bytes())
+        return Release.model_validate_json(read_record(path))
     except (OSError, ValidationError) as error:
         raise StageError(f"{path}: no release record; only versions made by register may be deployed") from error

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from serving.platform.errors import StageError, one_line
 from serving.platform.frozen import Frozen
+from serving.platform.records import read_record
 
 VERDICT_JSON: Final = "verdict.json"
 VERDICT_MD: Final = "verdict.md"
@@ -55,7 +56,7 @@ def read_verdict(folder: Path) -> GateVerdict:
     """
     path = folder / VERDICT_JSON
     try:
-        return GateVerdict.model_validate_json(path.read_bytes())
+        return GateVerdict.model_validate_json(read_record(path))
     except OSError as error:
         raise StageError(f"{folder}: no readable {VERDICT_JSON} ({error.strerror}); run the gate first") from error
     except ValidationError as error:

@@ -16,6 +16,7 @@ from components.deploy.smoke import HttpProber, Prober
 from components.platform.signals import interrupts_held
 from serving.platform.errors import SmokeError, StageError
 from serving.platform.processes import tied, untie
+from serving.platform.records import tail
 
 _POLL_S: Final = 0.05
 _LOG_LINES: Final = 5
@@ -146,7 +147,7 @@ class LocalRollout:
         return process.returncode
 
     def _last_words(self) -> str:
-        lines = self._log_path.read_text(errors="replace").splitlines() if self._log_path.is_file() else []
+        lines = tail(self._log_path).splitlines() if self._log_path.is_file() else []
         return " | ".join(line.strip() for line in lines[-_LOG_LINES:] if line.strip()) or "it said nothing"
 
 

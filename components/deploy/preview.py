@@ -20,7 +20,7 @@ from components.deploy.promotion import approved_examples, taking_back
 from components.deploy.smoke import HttpProber, SmokeReport, smoke
 from components.deploy.smoke_key import smoke_headers
 from components.deploy.traffic import held_by_name, short, tag_target, tagged
-from components.platform.registry import Registry
+from components.platform.registry import find_aliased
 from components.platform.signals import sigterm_raises
 from serving.platform.errors import StageError
 
@@ -51,11 +51,10 @@ def champion(tracking_uri: str, name: str) -> ModelVersion:
     Raises:
         StageError: there is none.
     """
-    registry = Registry(tracking_uri, name)
-    version = registry.aliased(CHAMPION)
+    version = find_aliased(tracking_uri, name, CHAMPION)
     if version is None:
         raise StageError(f"{name} has no champion in {tracking_uri}; make one with: aidetect run")
-    return registry.describe(version)
+    return version
 
 
 def champion_by_ledger(config: DeployConfig, name: str, bundles: str) -> ModelVersion:

@@ -2,12 +2,17 @@
 
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from serving.detector.bundle import Manifest
+from serving.detector.bundle import GOLDEN_BYTES, Manifest
 from serving.detector.labels import LABELS, Label
 from serving.platform.errors import NotAnsweringError, OtherVersionError, SmokeError
+from serving.platform.records import read_record
+
+if TYPE_CHECKING:
+    import ssl
 
 _PROBLEM: Final = "application/problem+json"
 _RETRY_PAUSE_S: Final = 0.25
@@ -68,7 +73,7 @@ def golden_examples(bundle: Path, manifest: Manifest) -> list[Example]:
         SmokeError: they do not show both verdicts, so inverted labels could pass unseen.
     """
     examples = [
-        Example(golden.file, (bundle / golden.file).read_bytes(), golden.prediction, golden.probability)
+        Example(golden.file, read_record(bundle / golden.file, GOLDEN_BYTES), golden.prediction, golden.probability)
         for golden in manifest.golden
     ]
     missing = set(LABELS) - {example.prediction for example in examples}
@@ -139,6 +144,14 @@ def answer_within(prober: Prober, example: Example, timeout_s: float) -> Answer:
             time.sleep(_RETRY_PAUSE_S)
 
 
+@cache
+def _authorities() -> "ssl.SSLContext":
+    """Whom an https address is believed to be by, for a whole process: reading the list costs more than an answer."""
+    import httpx
+
+    return httpx.create_ssl_context(trust_env=False)
+
+
 class HttpProber:
     """Asks a server of this project over HTTP."""
 
@@ -158,6 +171,7 @@ class HttpProber:
                 headers=self._headers,
                 timeout=self._timeout_s,
                 trust_env=False,
+                verify=_authorities(),
             )
         except httpx.HTTPError as error:
             raise NotAnsweringError(f"{self.url}/predict: {type(error).__name__} {error}".rstrip()) from error
@@ -180,7 +194,13 @@ class HttpProber:
         import httpx
 
         try:
-            response = httpx.get(f"{self.url}/readyz", headers=self._headers, timeout=self._timeout_s, trust_env=False)
+            response = httpx.get(
+                f"{self.url}/readyz",
+                headers=self._headers,
+                timeout=self._timeout_s,
+                trust_env=False,
+                verify=_authorities(),
+            )
         except httpx.HTTPError:
             return False
         return response.status_code == httpx.codes.OK

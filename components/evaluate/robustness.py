@@ -132,12 +132,13 @@ def note(rows: int, n: int) -> str:
 
 
 def cell(
-    corruption: Corruption, clean: Judged, corrupted: Judged, champion: Judged | None, config: EvaluateConfig
+    name: str, level: str, clean: Judged, corrupted: Judged, champion: Judged | None, config: EvaluateConfig
 ) -> CorruptionCell:
     """Figures of one cell.
 
     Args:
-        corruption: what was done.
+        name: what was done.
+        level: how much of it, as reports write it.
         clean: the candidate on the same images untouched.
         corrupted: the candidate on the corrupted images.
         champion: the champion on the corrupted images.
@@ -146,8 +147,8 @@ def cell(
     figures = counted(corrupted)
     n = len(clean.positive)
     return CorruptionCell(
-        corruption=corruption.name,
-        level=corruption.label,
+        corruption=name,
+        level=level,
         n=n,
         accuracy=figures["accuracy"],
         fpr=figures.get("fpr"),

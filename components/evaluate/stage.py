@@ -75,7 +75,7 @@ def evaluate(
     summary, verdicts = _summarise(bench, scores, config, context, champion_note)
     summary = summary.model_copy(update={"outside": outside})
     evaluation.mkdir(parents=True, exist_ok=True)
-    predictions.write_predictions(evaluation, verdicts)
+    predictions.write_predictions(evaluation, verdicts, config)
     judged = verdicts[0].judged
     plots = draw_all(summary, judged, config.calibration_bins)
     mistakes = build_gallery(bench.data, bench.test, judged, bench.candidate, config.gallery_images)
@@ -170,6 +170,7 @@ def _summarise(
         unseen_figures = score_unseen(
             unseen, candidate, groups(bench.unseen, config.slice_min_images), config, bench.unseen.distinct
         )
+    cells, corrupted = _robustness(bench, scores.test, candidate, config)
     evaluation = Evaluation(
         run_id=context.run_id,
         bundle_digest=manifest.digest,
@@ -178,7 +179,7 @@ def _summarise(
         threshold=bench.candidate.rule.threshold,
         test=score_set(candidate, parts, config, distinct),
         unseen_generator=unseen_figures,
-        robustness=_robustness(bench, scores.test, candidate, config),
+        robustness=cells,
         robustness_note=robustness.note(len(bench.plan.grid_rows), len(bench.test)) if bench.plan.cells else "",
         champion=comparison,
         champion_note=champion_note,
@@ -186,22 +187,29 @@ def _summarise(
         latency_ms=_latency_ms(bench, config),
         bundle_bytes=sum((bench.candidate.folder / name).stat().st_size for name in manifest.files),
     )
-    return evaluation, verdicts
+    return evaluation, [*verdicts, *corrupted]
 
 
-def _robustness(bench: Bench, logits: SplitLogits, candidate: Judged, config: EvaluateConfig) -> list[CorruptionCell]:
+def _robustness(
+    bench: Bench, logits: SplitLogits, candidate: Judged, config: EvaluateConfig
+) -> tuple[list[CorruptionCell], list[predictions.ModelVerdicts]]:
     rows = bench.plan.grid_rows
     positive, clean, units = bench.test.positive[rows], candidate.take(rows), bench.test.units[rows]
     rules = [detector.rule for detector in bench.plan.detectors]
-    cells = []
+    cells, verdicts = [], []
     for index, corruption in enumerate(bench.plan.cells):
         judged: Sequence[Judged] = [
             Judged.of(positive, of_model[index], rule, units)
             for of_model, rule in zip(logits.corrupted, rules, strict=True)
         ]
         champion = judged[1] if len(judged) > 1 else None
-        cells.append(robustness.cell(corruption, clean, judged[0], champion, config))
-    return cells
+        name, level = corruption.name, corruption.label
+        cells.append(robustness.cell(name, level, clean, judged[0], champion, config))
+        verdicts += [
+            predictions.ModelVerdicts(model, bench.test, of_model, rows, f"{name} {level}")
+            for model, of_model in zip((predictions.CANDIDATE, predictions.CHAMPION), judged, strict=False)
+        ]
+    return cells, verdicts
 
 
 def _latency_ms(bench: Bench, config: EvaluateConfig) -> float:

@@ -144,18 +144,7 @@ class Registry:
         Raises:
             StageError: there is no such version.
         """
-        found = self.get(version)
-        return ModelVersion(
-            name=self.name,
-            version=str(found.version),
-            uri=f"models:/{self.name}/{found.version}",
-            bundle_digest=found.tags.get(DIGEST_TAG, ""),
-            tracking_uri=self.tracking_uri,
-            run_id=found.tags.get("run_id", ""),
-            headline=found.tags.get("verdict", ""),
-            bundle_uri=found.tags.get("bundle_uri", ""),
-            vertex_resource=found.tags.get("vertex_resource", ""),
-        )
+        return _described(self.get(version), self.tracking_uri)
 
     def summaries(self) -> list[VersionSummary]:
         """All versions, newest first."""
@@ -182,6 +171,20 @@ class Registry:
         return {alias: str(version) for alias, version in model.aliases.items()}
 
 
+def find_aliased(tracking_uri: str, name: str, alias: str) -> ModelVersion | None:
+    """The version that an alias points at, or None; a file is read without MLflow, which takes seconds to load.
+
+    Raises:
+        StageError: the registry cannot be reached.
+    """
+    found = read_versions(tracking_uri, name)
+    if found is None:
+        registry = Registry(tracking_uri, name)
+        version = registry.aliased(alias)
+        return None if version is None else registry.describe(version)
+    return next((_described(version, tracking_uri) for version in found if alias in version.aliases), None)
+
+
 def list_models(tracking_uri: str, name: str) -> list[VersionSummary]:
     """All versions of a model with their aliases, newest first.
 
@@ -192,6 +195,20 @@ def list_models(tracking_uri: str, name: str) -> list[VersionSummary]:
     if found is not None:
         return [_summary(version, version.aliases) for version in found]
     return Registry(tracking_uri, name).summaries()
+
+
+def _described(found: "MlflowVersion | RegisteredVersion", tracking_uri: str) -> ModelVersion:
+    return ModelVersion(
+        name=found.name,
+        version=str(found.version),
+        uri=f"models:/{found.name}/{found.version}",
+        bundle_digest=found.tags.get(DIGEST_TAG, ""),
+        tracking_uri=tracking_uri,
+        run_id=found.tags.get("run_id", ""),
+        headline=found.tags.get("verdict", ""),
+        bundle_uri=found.tags.get("bundle_uri", ""),
+        vertex_resource=found.tags.get("vertex_resource", ""),
+    )
 
 
 def _summary(found: "MlflowVersion | RegisteredVersion", aliases: tuple[str, ...]) -> VersionSummary:

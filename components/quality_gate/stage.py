@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from components.artifacts.context import RunContext
-from components.artifacts.evaluation import check_evaluation
 from components.artifacts.verdict import VERDICT_JSON, VERDICT_MD, GateVerdict
+from components.evaluate.recount import check_figures
 from components.platform.tracking import record
 from components.quality_gate.config import GateConfig
 from components.quality_gate.policy import judge
@@ -50,4 +50,4 @@ def judge_folder(evaluation: Path, config: GateConfig) -> GateVerdict:
     Raises:
         StageError: the folder holds no evaluation whose figures follow from its verdicts.
     """
-    return judge(check_evaluation(evaluation), config)
+    return judge(check_figures(evaluation), config)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.artifacts.context import RunContext
-from components.artifacts.evaluation import EVALUATION_JSON, Evaluation, check_evaluation
+from components.artifacts.evaluation import EVALUATION_JSON, Evaluation
 from components.artifacts.model_version import (
     CHALLENGER,
     CHAMPION,
@@ -17,6 +17,7 @@ from components.artifacts.model_version import (
     write_model_version,
 )
 from components.artifacts.verdict import VERDICT_JSON, GateVerdict, read_verdict
+from components.evaluate.recount import check_figures
 from components.platform.registry import Registry
 from components.platform.signals import sigterm_raises
 from components.quality_gate.config import GateConfig
@@ -88,7 +89,7 @@ def _register(passed: Passed, config: RegisterConfig, context: RunContext, outpu
 def _checked(passed: Passed) -> tuple[Manifest, Evaluation, GateVerdict]:
     """The three documents, once it is sure that they belong together and that the gate says so."""
     try:
-        manifest, evaluation = verify(passed.bundle), check_evaluation(passed.evaluation)
+        manifest, evaluation = verify(passed.bundle), check_figures(passed.evaluation)
         verdict = read_verdict(passed.verdict)
     except (BundleError, StageError) as error:
         raise StageError(f"not registered: {error}") from error

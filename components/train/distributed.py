@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -13,6 +13,10 @@ from torch import distributed as dist
 from components.train.config import Launch
 from components.train.shards import Part
 from serving.detector.engine import Floats
+from serving.platform.errors import StageError, one_line
+
+_DRIVERS: Final = {"12": 525, "13": 580}
+"""CUDA's major version -> the oldest driver that runs it (NVIDIA, "Minor Version Compatibility", 2026)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ def joined(launch: Launch, device: str) -> Iterator[Ranks]:
     """Join the process group torchrun announced (gloo on CPU, nccl on CUDA); alone, there is no group."""
     chosen = device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     if chosen == "cuda":
+        _require_cuda()
         chosen = f"cuda:{launch.local_rank}"
         torch.cuda.set_device(launch.local_rank)
     ranks = Ranks(launch.rank, launch.world_size, torch.device(chosen), launch.local_rank, launch.local_world_size)
@@ -84,3 +89,23 @@ def joined(launch: Launch, device: str) -> Iterator[Ranks]:
         yield ranks
     finally:
         dist.destroy_process_group()
+
+
+def _require_cuda() -> None:
+    """Refuse a machine whose GPU this torch cannot use, with what to do about it.
+
+    Raises:
+        StageError: there is no GPU, its driver is too old, or this torch was built without CUDA.
+    """
+    built = torch.version.cuda
+    if built is None:
+        raise StageError("train.device is cuda, and this torch was built for CPUs; set TORCH_CUDA_INDEX (docs/CICD.md)")
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call] # torch is untyped here
+    except (RuntimeError, AssertionError) as error:
+        driver = _DRIVERS.get(built.partition(".")[0])
+        wants = f", which wants NVIDIA's driver {driver} or newer" if driver else ""
+        raise StageError(
+            f"train.device is cuda, and no GPU can be used: {one_line(error)}; this torch was built for CUDA "
+            f"{built}{wants}: where a machine's is older, build the image with TORCH_CUDA_INDEX (docs/CICD.md)"
+        ) from error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.cli.options import Json, SummaryFile, configured, given
-from pipelines.cli.places import require_registry
+from pipelines.cli.places import require_registry, say
 
 if TYPE_CHECKING:
     from components.artifacts.deployment import Deployment
@@ -72,6 +72,7 @@ def deploy(
         raise typer.BadParameter("a preview needs --image")
     config = _with_image(config, image)
     if not remove_tag:
+        say(f"deploying {config.tracking.model_name}: its smoke test, then traffic ...")
         require_registry(config)
     from pipelines.cli.markdown import summary
 
@@ -92,6 +93,7 @@ def promote(
     as_json: Json = False,
 ) -> None:
     """Make a registered version champion, after the same smoke test as a new one."""
+    say(f"promoting version {version} of {config.tracking.model_name}: its smoke test, traffic, then the alias ...")
     from components.deploy.promotion import promote as run
 
     require_registry(config)
@@ -107,6 +109,7 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Bring back the version that served before the champion, after the same smoke test."""
+    say(f"rolling {config.tracking.model_name} back: the version before, its smoke test, traffic, then the alias ...")
     from components.deploy.promotion import rollback as run
     from pipelines.cli.markdown import deployment_markdown, summary
 

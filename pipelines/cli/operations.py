@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.cli.options import Json, SummaryFile, TargetOption, configured
-from pipelines.cli.places import require_address, tell_if_silent
+from pipelines.cli.places import require_address, say, tell_if_silent
 
 if TYPE_CHECKING:
     from pipelines.retrain import Evidence, StartedRun
@@ -32,9 +32,10 @@ def smoke(
     as_json: Json = False,
 ) -> None:
     """Replay the champion's golden images against a running service; exit 1 unless it answers as the champion does."""
+    require_address(url)
+    say(f"asking {url} about the golden images of the champion ...")
     from components.deploy.preview import champion, smoke_service
 
-    require_address(url)
     version = champion(config.tracking_uri, config.tracking.model_name)
     tell_if_silent(url, config.deploy.smoke_timeout_s)
     report = smoke_service(url, version, config.deploy)

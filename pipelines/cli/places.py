@@ -37,6 +37,16 @@ def require_registry(config: "PipelineConfig") -> None:
             ) from error
 
 
+def say(what: str) -> None:
+    """Tell a person at a terminal what is under way before it takes seconds; a script is told of the end alone."""
+    import sys
+
+    import typer
+
+    if sys.stderr.isatty():
+        typer.echo(what, err=True)
+
+
 def require_address(url: str) -> None:
     """Refuse what is no address of a service.
 

@@ -21,6 +21,7 @@ from serving.detector.labels import LABELS, Label
 from serving.detector.preprocess import PREPROCESSING, Preparation
 from serving.platform.errors import BundleError, one_line
 from serving.platform.frozen import Frozen
+from serving.platform.records import read_record
 
 SCHEMA_VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -30,6 +31,8 @@ WEIGHTS: Final = "weights.safetensors"
 REFERENCE: Final = "reference.json"
 MODEL_CARD: Final = "MODEL_CARD.md"
 GOLDEN: Final = "golden"
+GOLDEN_BYTES: Final = 32 << 20
+"""Of one golden image; they are photos, as the server takes them."""
 RELEASE: Final = "release"
 """Folder a registry adds beside the sealed files: evaluation, verdict, model card of the release."""
 
@@ -136,9 +139,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        if path.stat().st_size > MANIFEST_BYTES:
-            raise BundleError(f"{path}: more than {MANIFEST_BYTES:,} bytes; not the manifest of a model bundle")
-        raw = path.read_bytes()
+        raw = read_record(path, MANIFEST_BYTES)
     except OSError as error:
         raise BundleError(f"{folder}: no readable {MANIFEST}; not a model bundle ({error.strerror})") from error
     try:

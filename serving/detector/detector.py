@@ -26,6 +26,7 @@ from serving.detector.preprocess import Pixels, Preparation, as_batch
 from serving.detector.tolerance import GOLDEN_TOLERANCE
 from serving.detector.views import over_picture
 from serving.platform.errors import BundleError, ImageRefusedError
+from serving.platform.records import read_record
 from serving.provenance.inspect import inspect
 from serving.provenance.record import Provenance
 
@@ -125,7 +126,7 @@ class Detector:
         detector.replay_golden()
         # with everything in memory, a folder replaced under a running server changes nothing
         head = detector.head()
-        image = detector.pixels((folder / manifest.golden[0].file).read_bytes())
+        image = detector.pixels(read_record(folder / manifest.golden[0].file, bundle.GOLDEN_BYTES))
         channels = detector.logits_and_features(image[None])[1].shape[2]
         if head.weight.shape != (1, channels) or head.bias.shape != (1,):
             raise BundleError(
@@ -279,7 +280,7 @@ class Detector:
 
     def warm_up_explanations(self) -> None:
         """Explain one golden image, so that torch and Captum are loaded before a user waits for them."""
-        self.explain((self.folder / self.manifest.golden[0].file).read_bytes())
+        self.explain(read_record(self.folder / self.manifest.golden[0].file, bundle.GOLDEN_BYTES))
 
     def replay_golden(self) -> None:
         """Score the golden images and compare with what training recorded.
@@ -290,7 +291,7 @@ class Detector:
         for example in self.manifest.golden:
             path = self.folder / example.file
             try:
-                verdict = self.judge(path.read_bytes()).verdict
+                verdict = self.judge(read_record(path, bundle.GOLDEN_BYTES)).verdict
             except ImageRefusedError as error:
                 raise BundleError(f"{path}: the golden example is no image: {error}") from error
             gap = abs(verdict.probability - example.probability)

@@ -17,11 +17,11 @@ from serving.detector.image import ImageInfo
 from serving.detector.labels import LABELS
 from serving.platform.errors import BundleError, one_line
 from serving.platform.frozen import Frozen
+from serving.platform.records import read_record
 
 REFERENCE_SIZE: Final = 10_000
 """At most so many reference values are kept per signal; enough for a 1,000-image window by a wide margin."""
 
-_REFERENCE_BYTES: Final = 2**23
 """Room for every signal at its full size; a larger file is not read."""
 
 DIGITS: Final = 5
@@ -110,9 +110,7 @@ def read_reference(folder: Path) -> Reference:
     """
     path = folder / REFERENCE
     try:
-        if path.stat().st_size > _REFERENCE_BYTES:
-            raise BundleError(f"{path}: more than {_REFERENCE_BYTES:,} bytes; no reference of ours")
-        return Reference.model_validate_json(path.read_bytes())
+        return Reference.model_validate_json(read_record(path))
     except ValidationError as error:
         raise BundleError(f"{path}: damaged: {one_line(error)}") from error
     except OSError as error:

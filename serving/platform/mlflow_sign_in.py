@@ -22,12 +22,22 @@ _TOKENS: Final = IdTokens()
 
 def sign_in(tracking_uri: str) -> None:
     """Let this process's MLflow client sign in, where the address is one of Cloud Run and nothing else was chosen."""
-    from mlflow.environment_variables import MLFLOW_TRACKING_AUTH
-
-    switch: Any = MLFLOW_TRACKING_AUTH  # MLflow's settings are untyped
-    address = urlsplit(tracking_uri)
+    address, switch = urlsplit(tracking_uri), _switch()
     if address.scheme == "https" and (address.hostname or "").endswith(CLOUD_RUN) and not switch.get():
         switch.set(NAME)
+
+
+def credentials(tracking_uri: str) -> "SignedIn | None":
+    """What signs a request of ours in as MLflow's client would; None for a server that wants none of it."""
+    sign_in(tracking_uri)
+    return SignedIn(_TOKENS) if _switch().get() == NAME else None
+
+
+def _switch() -> Any:
+    """MLflow's own setting, which is untyped."""
+    from mlflow.environment_variables import MLFLOW_TRACKING_AUTH
+
+    return MLFLOW_TRACKING_AUTH
 
 
 class SignedIn:

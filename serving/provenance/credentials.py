@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from serving.platform.errors import TrustListError
+from serving.platform.records import read_record
 from serving.provenance.blocks import MAX_MANIFEST_BYTES, Blocks
 from serving.provenance.record import Credentials, Declared, strongest
 from serving.provenance.signals import read_manifest_terms
@@ -152,9 +153,7 @@ def _codes(results: dict[str, Any], outcome: str) -> set[str]:
 
 def _read_trust_list(path: Path) -> str:
     try:
-        if path.stat().st_size > MAX_TRUST_LIST_BYTES:
-            raise TrustListError(f"{path}: too large for a trust list ({MAX_TRUST_LIST_BYTES >> 20} MiB at most)")
-        text = path.read_text(encoding="ascii", errors="strict")
+        text = read_record(path, MAX_TRUST_LIST_BYTES).decode("ascii")
     except OSError as error:
         raise TrustListError(f"{path}: no readable trust list ({error.strerror})") from error
     except UnicodeDecodeError as error:

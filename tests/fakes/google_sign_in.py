@@ -139,7 +139,9 @@ def serving(handler: type[BaseHTTPRequestHandler], **attributes: Any) -> Iterato
         server.server_close()
 
 
-class _Quiet(BaseHTTPRequestHandler):
+class Quiet(BaseHTTPRequestHandler):
+    """A handler that logs nothing."""
+
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:
@@ -157,7 +159,7 @@ class _Quiet(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
 
-class _Issuing(_Quiet):
+class _Issuing(Quiet):
     issuer: Issuer
 
     def do_GET(self) -> None:
@@ -169,7 +171,7 @@ class _Issuing(_Quiet):
     do_POST = do_GET
 
 
-class Front(_Quiet):
+class Front(Quiet):
     """Cloud Run's IAM check in front of a container."""
 
     issuer: Issuer

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.bootstrap_steps import TORCH_INDEXES
 from pipelines.cli.app import run_app
 from pipelines.config import load_config
 from tests.pipelines.conftest import Aidetect
@@ -65,6 +66,7 @@ elif "variable list" in line:
 elif "variable set" in line:
     keep(variables={{**state.get("variables", {{}}), words[3]: line.partition("--body=")[2]}})
 elif "workflow run" in line:
+    {{"TORCH_CPU_INDEX", "TORCH_CUDA_INDEX"}} <= set(state.get("variables", {{}})) or refuse("images.yml has no index")
     "GCP_WORKLOAD_IDENTITY_PROVIDER" in state.get("variables", {{}}) or refuse("the workflow cannot sign in")
     keep(pushed=True)
 elif "run list" in line:
@@ -94,6 +96,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{bin_}{os.pathsep}{os.environ['PATH']}")
     for name in os.environ.keys() - untraced().keys():
         monkeypatch.delenv(name)  # started some dozen times a test, and no line of theirs is ours
+    indexes = dict.fromkeys(TORCH_INDEXES, "https://index.test")
+    (tmp_path / "state.json").write_text(json.dumps({"log": [], "variables": indexes}))
     monkeypatch.setenv("FAKE_STATE", str(tmp_path / "state.json"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -161,6 +165,17 @@ def test_a_refusal_that_no_grant_answers_says_what_to_do(
     ran = aidetect("bootstrap", "--yes")
     assert ran.code == 1
     assert "permitted customer.; your organisation lets nobody outside in" in ran.err and "public = false" in ran.err
+
+
+def test_nothing_is_made_before_the_indexes_that_images_are_built_from_are_named(
+    project: Path, aidetect: Aidetect
+) -> None:
+    (project / "state.json").unlink()
+    ran = aidetect("bootstrap", "--yes")
+    assert ran.code == 1 and len(ran.err.splitlines()) == 1
+    for name in ("TORCH_CPU_INDEX", "TORCH_CUDA_INDEX"):
+        assert f"gh variable set {name} --repo=me/detector --body=URL" in ran.err
+    assert state(project)["log"] == []
 
 
 def test_what_it_needs_first_is_named(project: Path, aidetect: Aidetect, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,19 @@
 """Before money is spent: what `aidetect run --on vertex` and `aidetect doctor` ask the cloud, and what they refuse."""
 
+import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from serving.platform import mlflow_sign_in
+from serving.platform.google_identity import IdTokens
 from tests.e2e.conftest import Cli
 from tests.fakes.gcs import FakeGcs
 from tests.fakes.google_rest import ApiError, GoogleRest, Request
+from tests.fakes.google_sign_in import Front, Quiet, issuing, serving
 from tests.fakes.policy import Policy
 from tests.fakes.vertex_pipelines import FakeVertexPipelines
 from tests.pipelines.conftest import DIGEST, Aidetect, Ran
@@ -45,12 +50,31 @@ def registry() -> Iterator[FakeRegistry]:
     fake.close()
 
 
+class Tracking(Quiet):
+    """What stands behind Cloud Run's front: it answers, or refuses as our guard does."""
+
+    refusal: str = ""
+
+    def do_GET(self) -> None:
+        body = {"error_code": "PERMISSION_DENIED", "message": self.refusal} if self.refusal else {"experiments": []}
+        asked = self.path.startswith("/api/2.0/mlflow/experiments/search?")
+        self.reply(403 if self.refusal else 200 if asked else 404, json.dumps(body).encode(), {})
+
+
 @pytest.fixture
-def settings(vertex_settings: list[str], registry: FakeRegistry) -> list[str]:
+def tracking() -> Iterator[str]:
+    """An MLflow server that asks nobody who they are."""
+    with serving(Tracking) as url:
+        yield url
+
+
+@pytest.fixture
+def settings(vertex_settings: list[str], registry: FakeRegistry, tracking: str) -> list[str]:
     images = [f"images.{name}={registry.host}/{name}{DIGEST}" for name in ("train", "pipeline", "serving")]
     return [
         *vertex_settings,
         *images,
+        f"tracking.uri={tracking}",
         "data.uri=gs://photos/cifake",
         "deploy.ledger_path=gs://records/promotions.jsonl",
         "register.bucket=gs://bkt/bundles",
@@ -92,6 +116,38 @@ def test_all_is_there(
     )
     assert "note:" not in ran.err
     assert len(cloud.jobs) == 1
+
+
+@pytest.mark.usefixtures("cloud", "gcs")
+def test_doctor_signs_in_to_mlflow_and_says_who_may(
+    aidetect: Aidetect, settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_AUTH", mlflow_sign_in.NAME)
+    monkeypatch.setattr(mlflow_sign_in, "_TOKENS", IdTokens())
+
+    def told(url: str) -> tuple[int, tuple[str, str]]:
+        code, found = doctor(aidetect, [*settings, f"tracking.uri={url}"])
+        return code, found["tracking.uri"]
+
+    word = "write has role read; needs write; name it in MLFLOW_ACCESS_WRITE"
+    with issuing() as issuer, serving(Tracking) as answers, serving(Tracking, refusal=word) as refuses:
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(issuer.service_account(tmp_path, "ada@example.test")))
+        invited = {"issuer": issuer, "invokers": {"ada@example.test"}, "refused": []}
+        with serving(Front, **invited, behind=answers) as url:
+            assert told(url) == (0, ("ok", f"MLflow answers these credentials at {url}"))
+        with serving(Front, **invited, behind=refuses) as url:
+            assert told(url) == (1, ("error", f"{url}: HTTP 403: {word}"))
+        with serving(Front, issuer=issuer, invokers=set(), refused=[], behind=answers) as url:
+            code, (status, message) = told(url)
+            assert (code, status) == (1, "error")
+            assert "HTTP 403; sign in as one of Terraform's operators" in message
+            assert "gcloud auth application-default login" in message
+        assert "no answer" in told(url)[1][1]  # the token is kept, the server is gone
+        monkeypatch.setattr(mlflow_sign_in, "_TOKENS", IdTokens())
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
+        code, (status, message) = told(answers)
+        assert (code, status) == (1, "error")
+        assert "no Google credentials to sign in with; run: gcloud auth application-default login" in message
 
 
 @pytest.mark.parametrize(

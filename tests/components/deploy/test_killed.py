@@ -1,8 +1,11 @@
 """kill -9 at every step of a promotion: the next command finds out how far it came, and all agree again."""
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,20 +13,18 @@ from components.artifacts.model_version import CHAMPION
 from components.deploy.cloud_run import CloudRunService
 from components.deploy.ledger import History, Ledger
 from components.deploy.promotion import promote, rollback
-from components.platform.registry import Registry
+from components.platform.registry import ROLLED_BACK_TAG, Registry
 from serving.platform.errors import StageError
-from tests.components.deploy.conftest import Shop
-from tests.components.deploy.test_cloud_run import Cloud
-from tests.fakes.servers import BundleServers
+from tests.components.deploy.test_cloud_run import Cloud, cloud  # noqa: F401 - a fixture
 from tests.killing import killed_at
 
 EFFECTS = ((Ledger, "append"), (CloudRunService, "update"), (Registry, "point"), (Registry, "mark"))
 """Everything that a promotion changes in the world; a kill comes before and after each call of them."""
 
 
-def all_agree(cloud: Cloud, champion: str) -> None:
+def all_agree(found: Cloud, champion: str) -> None:
     """Alias, traffic, template and ledger say the same, and nothing is under way."""
-    shop, run = cloud.shop, cloud.run
+    shop, run = found.shop, found.run
     assert shop.crowned == champion
     (serving,) = run.split
     assert run.environment(serving)["MODEL_VERSION"] == champion
@@ -35,59 +36,74 @@ def all_agree(cloud: Cloud, champion: str) -> None:
     assert (promoted or ["1"])[-1] == champion
 
 
+@dataclass
+class Days:
+    """One service, and the day before to begin again with: registry, ledger and service as they were then."""
+
+    cloud: Cloud
+    memory: Callable[[], dict[str, Any]]
+
+    def command(self, which: str) -> None:
+        """Promote version 2, or roll back."""
+        uri, name = self.cloud.shop.context.tracking_uri, self.cloud.shop.context.model_name
+        if which == "promote":
+            promote(uri, name, "2", self.cloud.config(), "better", "ada")
+        else:
+            rollback(uri, name, self.cloud.config(), "worse", "ada")
+
+    def again(self, before: dict[str, Any]) -> None:
+        """Everything as it was when `before` was remembered."""
+        shop, ledger = self.cloud.shop, Path(self.cloud.shop.ledger_path)
+        shop.registry.point(CHAMPION, before["champion"])
+        shop.registry.mark(ROLLED_BACK_TAG, set())
+        if before["ledger"] is None:
+            ledger.unlink(missing_ok=True)
+        else:
+            ledger.write_bytes(before["ledger"])
+        vars(self.cloud.run).update(copy.deepcopy(before["service"]))
+
+
 @pytest.fixture
-def clouds(shop: Shop, servers: BundleServers) -> Iterator[Callable[[], Cloud]]:
-    """Makes services on which version 1 serves."""
-    made: list[Cloud] = []
+def days(cloud: Cloud) -> Days:  # noqa: F811 - a fixture
+    """The service on which version 1 serves; both versions' servers run."""
+    shop, ledger = cloud.shop, Path(cloud.shop.ledger_path)
+    shop.registry.mark(ROLLED_BACK_TAG, set())
+    for version in ("1", "2"):  # started by this process, which the killed ones leave behind
+        cloud.servers.url(shop.bundles[version], version)
 
-    def fresh() -> Cloud:
-        shop.registry.point(CHAMPION, "1")
-        Path(shop.ledger_path).unlink(missing_ok=True)
-        shop.registry.mark("rolled_back", set())
-        made.append(Cloud(shop, servers))
-        return made[-1]
+    def memory() -> dict[str, Any]:
+        state = {name: getattr(cloud.run, name) for name in ("service", "revisions", "made", "operations")}
+        written = ledger.read_bytes() if ledger.is_file() else None
+        return {"champion": shop.crowned, "ledger": written, "service": copy.deepcopy(state)}
 
-    yield fresh
-    for cloud in made:
-        cloud.run.close()
+    return Days(cloud, memory)
 
 
-def at_every_step(
-    clouds: Callable[[], Cloud], prepare: bool, verb: str, after: str, repeats: int, stride: int = 1
-) -> int:
+def at_every_step(days: Days, prepare: bool, verb: str, after: str, repeats: int, stride: int = 1) -> int:
     """Kill `verb` at each step; after the next command all must agree. Returns how many steps there were."""
-    step = stride - 1
+    if prepare:
+        days.command("promote")
+    step, before = stride - 1, days.memory()
     while True:
         for _ in range(repeats):
-            cloud = clouds()
-            uri, name = cloud.shop.context.tracking_uri, cloud.shop.context.model_name
-
-            def command(which: str, cloud: Cloud = cloud, uri: str = uri, name: str = name) -> None:
-                if which == "promote":
-                    promote(uri, name, "2", cloud.config(), "better", "ada")
-                else:
-                    rollback(uri, name, cloud.config(), "worse", "ada")
-
-            # the connections of the servers' and the registry's clients belong to one process each
-            cloud.servers.url(cloud.shop.bundles["1"], "1"), cloud.servers.url(cloud.shop.bundles["2"], "2")
-            if prepare:
-                command("promote")
-            if not killed_at(step, partial(command, verb), EFFECTS):
+            days.again(before)
+            if not killed_at(step, partial(days.command, verb), EFFECTS):
                 return step // stride
-            between = cloud.shop.crowned
+            between = days.cloud.shop.crowned
             try:
-                command(after)
+                days.command(after)
             except StageError as error:
                 assert "knows no champion" in str(error)
-                all_agree(cloud, between or "")
+                all_agree(days.cloud, between or "")
             else:
-                all_agree(cloud, "2" if after == "promote" else "1")
+                all_agree(days.cloud, "2" if after == "promote" else "1")
+        print(f"{verb} killed at step {step}, {repeats} times: all agree after {after}")
         step += stride
 
 
-def test_a_promotion_killed_at_any_step_is_finished_by_a_rollback(clouds: Callable[[], Cloud]) -> None:
+def test_a_promotion_killed_at_any_step_is_finished_by_a_rollback(days: Days) -> None:
     # after each: the mark, begun, three updates of the service, the alias, the outcome, the mark
-    assert at_every_step(clouds, prepare=False, verb="promote", after="rollback", repeats=1, stride=2) >= 7
+    assert at_every_step(days, prepare=False, verb="promote", after="rollback", repeats=1, stride=2) >= 7
 
 
 @pytest.mark.system
@@ -96,5 +112,5 @@ def test_a_promotion_killed_at_any_step_is_finished_by_a_rollback(clouds: Callab
     ("prepare", "verb", "after"),
     [(False, "promote", "promote"), (True, "rollback", "rollback"), (True, "rollback", "promote")],
 )
-def test_twenty_kills_at_every_step(clouds: Callable[[], Cloud], prepare: bool, verb: str, after: str) -> None:
-    assert at_every_step(clouds, prepare, verb, after, repeats=20) >= 12
+def test_twenty_kills_at_every_step(days: Days, prepare: bool, verb: str, after: str) -> None:
+    assert at_every_step(days, prepare, verb, after, repeats=20) >= 12

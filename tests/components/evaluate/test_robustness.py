@@ -147,7 +147,7 @@ def test_a_cell_is_paired_with_the_clean_images() -> None:
     positive = np.array([True, True, False, False])
     said = {"clean": [1, 1, 0, 0], "corrupted": [1, 0, 1, 0], "champion": [0, 0, 0, 0]}
     judged = {k: Judged.of(positive, np.where(np.array(v), 2.0, -2.0), DecisionRule()) for k, v in said.items()}
-    found = cell(Corruption("jpeg", 50), judged["clean"], judged["corrupted"], judged["champion"], EvaluateConfig())
+    found = cell("jpeg", "q50", judged["clean"], judged["corrupted"], judged["champion"], EvaluateConfig())
     assert (found.accuracy.value, found.flip_rate) == (0.5, 0.5)
     assert found.fpr is not None
     assert found.fpr.value == 0.5

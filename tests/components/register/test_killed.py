@@ -19,7 +19,7 @@ from serving.registry import resolve
 from tests.bundles import make_bundle
 from tests.components.register.test_mlflow_server import server  # noqa: F401 - a fixture
 from tests.components.register.test_vertex import MODEL, Google, google  # noqa: F401 - a fixture
-from tests.killing import killed_at
+from tests.killing import disconnect, killed_at
 from tests.releases import make_context, registered
 
 
@@ -116,20 +116,25 @@ def killed_at_every_step(
             one_clean_version(place, bundle, version)
             assert read_model_version(place.folder / "next" / "model_version") == version
             shutil.rmtree(place.folder)
+        print(f"register killed at step {step}, {repeats} times: one clean version")
         step += stride
+
+
+def empty(folder: Path, migrated: Path) -> None:
+    """A registry with nothing in it in place of the one that was there."""
+    disconnect()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    shutil.copy(migrated, folder / "mlflow.db")
 
 
 @pytest.fixture
 def on_disk(migrated: Path, tmp_path: Path) -> Callable[[], Place]:
-    """Makes registries in a file."""
-    made = 0
+    """Makes registries in a file, always the same one: what MLflow knows of a file's tables is learnt once."""
+    folder = tmp_path / "registry"
 
     def fresh() -> Place:
-        nonlocal made
-        made += 1
-        folder = tmp_path / f"registry-{made}"
-        folder.mkdir()
-        shutil.copy(migrated, folder / "mlflow.db")
+        empty(folder, migrated)
         context = make_context(folder)
         return Place(context, folder, lambda name, bundle: registered(folder / name, bundle, context))
 
@@ -139,16 +144,13 @@ def on_disk(migrated: Path, tmp_path: Path) -> Callable[[], Place]:
 @pytest.fixture
 def on_google(google: Google, migrated: Path) -> Callable[[], Place]:  # noqa: F811 - a fixture
     """Empties Google's registry and bucket, and the file beside them."""
-    made = 0
+    folder = google.folder / "registry"
 
     def fresh() -> Place:
-        nonlocal made
-        made += 1
-        folder = google.folder / f"registry-{made}"
-        folder.mkdir()
-        shutil.copy(migrated, folder / "mlflow.db")
+        empty(folder, migrated)
         google.context = make_context(folder)
         google.gcs.objects.clear()
+        google.vertex.requests.clear()
         google.vertex.models.clear()
         google.vertex.evaluations.clear()
         return Place(

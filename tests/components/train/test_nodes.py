@@ -3,8 +3,10 @@
 import json
 
 import pytest
+import torch
 
-from components.train.config import Node
+from components.train.config import Launch, Node
+from components.train.distributed import joined
 from serving.platform.errors import StageError
 from tests.components.train.test_cluster import cluster_spec
 
@@ -30,3 +32,19 @@ def test_a_place_that_is_none_is_said_in_one_line(spec: str, monkeypatch: pytest
     with pytest.raises(StageError, match=r"^CLUSTER_SPEC ") as error:
         Node.from_environment()
     assert "\n" not in str(error.value)
+
+
+def test_a_gpu_that_torch_cannot_use_is_said_with_the_driver_that_it_wants(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_old() -> None:
+        raise RuntimeError("The NVIDIA driver on your system is too old (found version 12040).")
+
+    for built, wanted in (("13.0", "driver 580 or newer"), ("12.6", "driver 525 or newer"), (None, "built for CPUs")):
+        monkeypatch.setattr(torch.version, "cuda", built)
+        monkeypatch.setattr(torch.cuda, "init", too_old)
+        with (
+            pytest.raises(StageError, match=f"{wanted}.*TORCH_CUDA_INDEX") as error,
+            joined(Launch(), "cuda"),
+        ):
+            pass
+        assert "\n" not in str(error.value)
+        assert ("found version 12040" in str(error.value)) == (built is not None)
