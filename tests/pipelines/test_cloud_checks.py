@@ -56,9 +56,10 @@ class Tracking(Quiet):
     refusal: str = ""
 
     def do_GET(self) -> None:
-        body = {"error_code": "PERMISSION_DENIED", "message": self.refusal} if self.refusal else {"experiments": []}
+        refusal = {"error_code": "PERMISSION_DENIED", "message": self.refusal}
+        body = json.dumps(refusal if self.refusal else {"experiments": []}).encode()
         asked = self.path.startswith("/api/2.0/mlflow/experiments/search?")
-        self.reply(403 if self.refusal else 200 if asked else 404, json.dumps(body).encode(), {})
+        self.reply(403 if self.refusal else 200 if asked else 404, body, {})
 
 
 @pytest.fixture
