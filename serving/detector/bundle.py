@@ -141,7 +141,8 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         raw = read_record(path, MANIFEST_BYTES)
     except OSError as error:
-        raise BundleError(f"{folder}: no readable {MANIFEST}; not a model bundle ({error.strerror})") from error
+        why = f"not a model bundle ({error.strerror}); give the folder that training made"
+        raise BundleError(f"{folder}: no readable {MANIFEST}; {why}") from error
     try:
         document = json.loads(raw)
         digest = document.pop("digest")

@@ -155,14 +155,16 @@ def _read_trust_list(path: Path) -> str:
     try:
         text = read_record(path, MAX_TRUST_LIST_BYTES).decode("ascii")
     except OSError as error:
-        raise TrustListError(f"{path}: no readable trust list ({error.strerror})") from error
+        raise TrustListError(
+            f"{path}: no readable trust list ({error.strerror}); name a file of PEM certificates"
+        ) from error
     except UnicodeDecodeError as error:
-        raise TrustListError(f"{path}: not a list of PEM certificates") from error
+        raise TrustListError(f"{path}: not a list of PEM certificates, -----BEGIN CERTIFICATE----- each") from error
     try:
         # the library passes over what it cannot parse; OpenSSL does not
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
     except (ssl.SSLError, ValueError) as error:
-        raise TrustListError(f"{path}: not a list of PEM certificates") from error
+        raise TrustListError(f"{path}: not a list of PEM certificates, -----BEGIN CERTIFICATE----- each") from error
     return text
 
 

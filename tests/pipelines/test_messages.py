@@ -76,6 +76,11 @@ VERBS = "'local', 'docker', 'vertex', 'kubeflow'"
             ["run", "--data", "s3://shop/photos"],
             "s3://shop/photos: nothing here reads s3://; give the folder of the",
         ),
+        (
+            ["predict", "README.md", "--model", "tests"],
+            "tests: no readable manifest.json; not a model bundle (No such file or "
+            "directory); give the folder that training made",
+        ),
         (["predict", "README.md", "--model", "nowhere"], "nowhere: no such folder; give a bundle's folder or models:/"),
         (["config", "show", "--config", "docs"], "docs: is a directory; name a file in it"),
         (["run", "--on", "vertex"], "a tag may move under a cached run; aidetect bootstrap builds, pushes and pins"),
@@ -120,6 +125,14 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
             "docs: results would lie among the photos; name another folder, e.g. -o docs/../docs/results",
         ),
         (["inspect", "/dev/zero"], "/dev/zero: is no regular file; name photo files"),
+        (
+            ["inspect", "docs/example.png", "--trust-list", "README.md"],
+            "README.md: not a list of PEM certificates, -----BEGIN CERTIFICATE----- each",
+        ),
+        (
+            ["inspect", "docs/example.png", "--trust-list", "nowhere.pem"],
+            "nowhere.pem: no readable trust list (No such file or directory); name a file of PEM certificates",
+        ),
         (["run", "--resume"], "Option '--resume' requires an argument; see: aidetect run --help"),
         (
             ["run", "--resume", ""],

@@ -49,6 +49,7 @@ def content(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {path.relative_to(folder).as_posix(): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
 
+@pytest.mark.system  # MLflow's tables made twice, and MLflow imported in three processes
 def test_two_first_uses_and_one_killed_leave_one_whole_database(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}"
     killed = subprocess.Popen([sys.executable, "-c", OPEN, uri])

@@ -1,7 +1,9 @@
 """The parts that figures depend on: starting weights, resize, augmentation, sharding, calibration."""
 
+import copy
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +13,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter
+from torch import nn
 
 from components.train.augment import _corruptions, augment, blur, recompress
 from components.train.calibrate import calibrate, choose_threshold
 from components.train.config import AugmentConfig, TrainConfig
 from components.train.dataset import Decoded, batches, epoch_order
-from components.train.model import load_lite0, resize
+from components.train.graph import _folded
+from components.train.model import build, load_lite0, resize
 from pipelines.cli.app import run_app
 from serving.detector.preprocess import to_input
 from tests.components.train.packed import TINY
@@ -208,3 +212,27 @@ def test_the_last_epoch_is_always_at_full_resolution() -> None:
     assert [config.side_px(epoch) for epoch in range(2)] == [32, 64]
     parts = config.model_copy(update={"part": 0.75})
     assert [parts.side_px(epoch) for epoch in range(2)] == [24, 48]
+
+
+class _Doubled(nn.Conv2d):
+    """A convolution whose weights are not what it multiplies by."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+def test_batch_norms_fold_where_that_changes_nothing_and_stay_where_it_would() -> None:
+    model = build(TrainConfig(architecture="test_efficientnet", weights="none", input_px=64)).model
+    with torch.no_grad():
+        model.train()(torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(1)))
+    model.eval()
+    before = copy.deepcopy(model.state_dict())
+    folded = _folded(model, 64)
+    assert not [module for module in folded.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert [*folded.state_dict()] != [*before]
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+    odd: Any = copy.deepcopy(model)
+    plain = odd.conv_stem
+    odd.conv_stem = _Doubled(3, plain.out_channels, 3, 2, 1, bias=False)
+    odd.bn1.bias.data += 1  # folded into the convolution it would be doubled, too
+    assert _folded(odd, 64) is odd

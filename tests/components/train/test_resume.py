@@ -55,6 +55,7 @@ def test_a_killed_training_resumes_to_the_same_weights(toy_data: Path, trained: 
     assert all(np.array_equal(resumed[name], value) for name, value in uninterrupted.items())
 
 
+@pytest.mark.system  # three processes that each load torch: the most expensive of all quick tests
 def test_two_processes_reach_the_metrics_of_one(toy_data: Path, trained: Trained, tmp_path: Path) -> None:
     # the stage starts them itself, as it does for two GPUs
     command = [sys.executable, *arguments(toy_data, tmp_path / "b", processes=2, device="cpu")]
