@@ -1,14 +1,21 @@
 """What the workflows ask of `aidetect` besides Cloud Run: summaries in Markdown, and the smoke test's refusals."""
 
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
+from components.artifacts.model_version import CHAMPION
+from components.deploy.preview import champion
+from components.deploy.promotion import approved_examples
+from components.platform.registry import Registry
 from pipelines.cli.app import run_app
 from pipelines.cli.markdown import run_markdown
 from pipelines.conclusion import conclude
 from pipelines.runs import RunRecord, new_run
-from tests.releases import make_verdict
+from serving.platform.errors import StageError
+from tests.releases import make_context, make_verdict, registered
 
 
 @pytest.fixture
@@ -124,3 +131,42 @@ def test_refusals_on_a_fresh_workspace_are_one_line(
     err = capsys.readouterr().err
     assert words in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["promote", "7"], "promoting version 7 of "),
+        (["rollback"], "rolling "),
+        (["deploy"], "deploying "),
+        (["smoke", "http://127.0.0.1:9"], "asking http://127.0.0.1:9 about the golden images"),
+    ],
+)
+def test_what_takes_seconds_is_said_at_once_to_a_person_and_not_to_a_script(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nothing_there = [*words, "--set", f"paths.workspace={tmp_path}"]
+    # beside a registry of no versions: none of it loads MLflow before it has spoken
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    assert run_app(nothing_there) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert run_app(nothing_there) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith(said) and told[0].endswith("...") and len(told) == 2
+
+
+def test_the_champion_of_a_registry_in_a_file_is_found_without_mlflow(
+    toy_bundle: Path, migrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(migrated, tmp_path / "mlflow.db")
+    context = make_context(tmp_path, artifact_root=(tmp_path / "mlflow-artifacts").as_uri())
+    made = registered(tmp_path / "1", toy_bundle, context)
+    with pytest.raises(StageError, match="has no champion"):
+        champion(context.tracking_uri, context.model_name)
+    Registry(context.tracking_uri, context.model_name).point(CHAMPION, "1")
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    monkeypatch.setitem(sys.modules, "mlflow.tracking", None)
+    found = champion(context.tracking_uri, context.model_name)
+    assert found == made
+    assert approved_examples(found, tmp_path / "scratch")
