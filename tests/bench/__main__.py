@@ -15,8 +15,13 @@ BENCHES = (
     "tests.bench.bench_evidence",
     "tests.bench.bench_catalogue",
 )
-ON_DEMAND = ("tests.bench.bench_recipe", "tests.bench.bench_peers", "tests.bench.bench_engines")
-"""Run only when named: two whole trainings, about accuracy instead of speed; packages of others from a network;
+ON_DEMAND = (
+    "tests.bench.bench_recipe",
+    "tests.bench.bench_framing",
+    "tests.bench.bench_peers",
+    "tests.bench.bench_engines",
+)
+"""Run only when named: whole trainings, about accuracy instead of speed; packages of others from a network;
 a bundle that was trained."""
 
 

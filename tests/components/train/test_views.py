@@ -1,6 +1,7 @@
 """Native views: what a resize destroys they keep, and what was trained on them is what is served."""
 
 import io
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
-from components.artifacts.context import RunContext
 from components.artifacts.dataset import VAL, Dataset
 from components.train.config import TrainConfig
 from components.train.pairs import paired_order
-from components.train.stage import train
+from pipelines.cli.app import app
+from serving.detector.bundle import read_manifest
 from serving.detector.detector import Detector
 from serving.detector.engine import Engine
 from serving.detector.preprocess import Preparation
@@ -65,11 +67,26 @@ def gridded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def native(gridded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle trained on native views, in pairs."""
-    bundle = tmp_path_factory.mktemp("native") / "bundle"
-    assert train(gridded, bundle, TrainConfig.model_validate(NATIVE), RunContext(run_id="native")) is not None
-    return bundle
+def native(gridded: Path, migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle trained on native views, in pairs, by the command line."""
+    folder = tmp_path_factory.mktemp("native")
+    shutil.copy(migrated, folder / "mlflow.db")
+    knobs = {f"train.{name}": value for name, value in NATIVE.items() if name != "augment"}
+    knobs |= {
+        "train.augment.enabled": False,
+        "train.checkpoint_dir": "",
+        "tracking.uri": f"sqlite:///{folder}/mlflow.db",
+    }
+    words = [word for name, value in knobs.items() for word in ("--set", f"{name}={value}")]
+    ran = CliRunner().invoke(
+        app, ["train", "--profile", "local", "--dataset", str(gridded), "-o", str(folder / "bundle"), *words]
+    )
+    assert ran.exit_code == 0, f"{ran.output}{ran.exception}"
+    trained = read_manifest(folder / "bundle").provenance.train_config
+    assert {name: trained[name] for name in NATIVE if name != "augment"} == {
+        k: v for k, v in NATIVE.items() if k != "augment"
+    }
+    return folder / "bundle"
 
 
 def test_native_views_see_what_the_resize_destroys(gridded: Path, native: Path, tmp_path: Path) -> None:
