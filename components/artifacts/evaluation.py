@@ -87,6 +87,41 @@ class CorruptionCell(Frozen):
     """Candidate minus champion on these corrupted images, paired."""
 
 
+class DecisionFigures(Frozen):
+    """What the decisions came to, by score and domain; what files say of themselves is left out.
+
+    Shares are None where there is nothing to count, and so is a promise that the bundle does not make.
+    """
+
+    n: int
+    promised_real: float | None
+    """Largest share of real photos called `likely_ai` that training promised for new photos of the same kind."""
+    promised_ai: float | None
+    """Largest share of generated ones called `likely_real`."""
+    real_called_ai: Metric | None
+    """Real photos called `likely_ai`."""
+    ai_called_real: Metric | None
+    """Generated photos called `likely_real`."""
+    to_review: Metric | None
+    """Between the thresholds, or outside the domain."""
+    outside_domain: Metric | None
+    """None as well where the bundle knows no domain."""
+    outside_by: dict[str, Metric] = {}
+    """Signal -> share of images that it alone puts outside."""
+
+    @property
+    def told(self) -> list[tuple[str, Metric]]:
+        """Every share that there is, with its name for people."""
+        shares = {
+            "real called likely_ai": self.real_called_ai,
+            "generated called likely_real": self.ai_called_real,
+            "sent to review": self.to_review,
+            "outside the domain": self.outside_domain,
+            **{f"outside by {name}": share for name, share in self.outside_by.items()},
+        }
+        return [(name, share) for name, share in shares.items() if share is not None]
+
+
 class ScoreSet(Frozen):
     """All figures of one model on one set of images."""
 
@@ -103,6 +138,8 @@ class ScoreSet(Frozen):
     slices: list[Slice] = []
     roc: list[tuple[float, float, float]] = []
     """(false positive rate, true positive rate, threshold), thinned to at most 200 points for plots."""
+    decisions: DecisionFigures | None = None
+    """Of the candidate; None for a champion, and where they were not counted."""
     ece_noise_floor: float | None = None
     """95th percentile of the ECE that a perfectly calibrated model would show on so many images by chance."""
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from components.artifacts.evaluation import CANDIDATE as CANDIDATE
 from components.artifacts.evaluation import PREDICTIONS_PARQUET
 from components.evaluate.config import EvaluateConfig
+from components.evaluate.decisions import Decided
 from components.evaluate.metrics import Judged
 from components.evaluate.slices import Frame
 from serving.detector.labels import LABELS
@@ -37,6 +38,8 @@ class ModelVerdicts:
     """Which images of the split; None: all of them."""
     after: str = ""
     """The corruption and its level, as reports write them."""
+    decided: Decided | None = None
+    """None for a champion, and for corrupted images."""
 
 
 def corrupted(split: str, after: str) -> str:
@@ -58,7 +61,7 @@ def write_predictions(folder: Path, verdicts: Iterable[ModelVerdicts], config: E
 
 
 def _table(part: ModelVerdicts) -> pa.Table:
-    frame, judged = part.frame, part.judged
+    frame, judged, decided = part.frame, part.judged, part.decided
     n = len(judged.positive)
     split = corrupted(frame.split, part.after) if part.after else frame.split
     # of a corrupted image `row` says which one of the split it was, and what else is known stands there
@@ -79,5 +82,7 @@ def _table(part: ModelVerdicts) -> pa.Table:
             "probability": judged.probabilities,
             "prediction": [LABELS[int(predicted)] for predicted in judged.predicted],
             "confidence": list(judged.confidence),
+            "decision": pa.array([None] * n if decided is None else decided.decisions.tolist(), pa.string()),
+            "outside_by": pa.array([None] * n if decided is None else decided.outside_names, pa.string()),
         }
     )

@@ -22,15 +22,19 @@ from components.artifacts.evaluation import (
     EVALUATION_JSON,
     PREDICTIONS_PARQUET,
     CorruptionCell,
+    DecisionFigures,
     Evaluation,
+    ScoreSet,
     check_evaluation,
 )
 from components.evaluate import robustness
 from components.evaluate.compare import compare
 from components.evaluate.config import EvaluateConfig
+from components.evaluate.decisions import SIGNALS, figures_of
 from components.evaluate.metrics import Judged, score_set, score_unseen
 from components.evaluate.predictions import CHAMPION, DRAWN, corrupted
 from components.evaluate.slices import Frame, groups, units_of
+from serving.detector.conclusion import DECISIONS
 from serving.detector.decision import CONFIDENCES
 from serving.detector.labels import LABELS
 from serving.platform.errors import StageError, one_line
@@ -38,6 +42,8 @@ from serving.platform.errors import StageError, one_line
 _CLOSE: Final = 1e-6
 """Two processors add up many numbers with other roundings; nobody edits a figure by so little."""
 _COLUMNS: Final = ("model", "split", "row", "label", "prediction", "confidence", "probability", "logit")
+_OF_DECISIONS: Final = ("decision", "outside_by")
+"""Missing where decisions were not counted yet."""
 _OF_IMAGES: Final = ("generator", "source", "pixel_sha256", "shorter_side_px")
 _MOST_DRAWS: Final = 1_000_000
 _MOST_TEXT: Final = 1_000_000_000
@@ -82,7 +88,8 @@ def made_again(folder: Path, said: Evaluation) -> dict[str, Any]:
         config = EvaluateConfig.model_validate_json(drawn)
         if max(config.bootstrap_draws, config.paired_draws) > _MOST_DRAWS:
             raise ValueError(f"more than {_MOST_DRAWS:,} draws")
-        return _made_again(said, _Verdicts(pq.read_table(path, columns=[*_COLUMNS, *_OF_IMAGES])), config)
+        wanted = [*_COLUMNS, *_OF_IMAGES, *(name for name in _OF_DECISIONS if name in pq.read_schema(path).names)]
+        return _made_again(said, _Verdicts(pq.read_table(path, columns=wanted)), config)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise StageError(f"{path}: damaged or of another version: {one_line(error)}; run evaluate again") from error
 
@@ -151,6 +158,32 @@ class _Verdicts:
             units=units,
         )
 
+    def decided(self, judged: Judged, split: str, said: ScoreSet | None) -> DecisionFigures | None:
+        """What the candidate's decisions on a split come to; of what is said the promises are taken.
+
+        Raises:
+            ValueError: a decision or a signal that no model of ours makes, or a decision where the photo is outside.
+        """
+        part = self._part(CANDIDATE, split)
+        if not set(_OF_DECISIONS) <= set(part.column_names):
+            return None
+        decisions = np.array(part.column("decision").to_pylist(), dtype=object)
+        texts: list[str | None] = part.column("outside_by").to_pylist()
+        named = [set((text or "").split()) for text in texts]
+        known = None not in texts
+        if (
+            not set(decisions) <= set(DECISIONS)
+            or not set().union(*named) <= set(SIGNALS)
+            or (not known and any(text is not None for text in texts))
+        ):
+            raise ValueError("an unknown decision or signal")
+        outside_by = np.array([[name in names for names in named] for name in SIGNALS], dtype=bool)
+        if (decisions[outside_by.any(axis=0)] != DECISIONS[1]).any():
+            raise ValueError("a decision on a photo outside the domain")
+        stated = None if said is None else said.decisions
+        promised = (None, None) if stated is None else (stated.promised_real, stated.promised_ai)
+        return figures_of(judged.positive, judged.units, decisions, outside_by if known else None, promised)
+
 
 def _is_ai(part: pa.Table, column: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
     names = part[column]
@@ -179,7 +212,9 @@ def _made_again(said: Evaluation, verdicts: _Verdicts, config: EvaluateConfig) -
     test = _Test(frame, units, candidate, champion)
     made: dict[str, Any] = {
         "threshold": _threshold(said.threshold, candidate),
-        "test": score_set(candidate, groups(frame, config.slice_min_images), config, frame.distinct),
+        "test": score_set(candidate, groups(frame, config.slice_min_images), config, frame.distinct).model_copy(
+            update={"decisions": verdicts.decided(candidate, TEST, said.test)}
+        ),
         "unseen_generator": None,
         "champion": None,
         "robustness": [_cell(name, test, verdicts, config) for name in _cells(said, verdicts)],
@@ -187,7 +222,9 @@ def _made_again(said: Evaluation, verdicts: _Verdicts, config: EvaluateConfig) -
     if unseen_frame is not None:
         unseen = verdicts.judged(CANDIDATE, UNSEEN, of_unseen[0], said.threshold)
         parts = groups(unseen_frame, config.slice_min_images)
-        made["unseen_generator"] = score_unseen(unseen, candidate, parts, config, unseen_frame.distinct)
+        figures = score_unseen(unseen, candidate, parts, config, unseen_frame.distinct)
+        decided = verdicts.decided(unseen, UNSEEN, said.unseen_generator)
+        made["unseen_generator"] = figures.model_copy(update={"decisions": decided})
     if champion is not None:
         stated = said.champion
         made["champion"] = compare(

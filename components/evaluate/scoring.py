@@ -10,9 +10,11 @@ import numpy.typing as npt
 
 from components.artifacts.dataset import Dataset
 from components.evaluate.config import EvaluateConfig
+from components.evaluate.decisions import SIGNALS
+from components.evaluate.intervals import Mask
 from components.evaluate.robustness import Corruption
 from components.evaluate.slices import Frame
-from serving.detector.detector import Detector
+from serving.detector.detector import Detector, Prepared
 from serving.detector.engine import Floats
 from serving.detector.image import decode
 from serving.detector.preprocess import Pixels, Preparation
@@ -25,12 +27,14 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class SplitLogits:
-    """Raw logits of several models on one split."""
+    """Raw logits of several models on one split, and what the first of them finds outside its domain."""
 
     clean: Floats
     """(models, n) in stored order."""
     corrupted: Floats
     """(models, cells, rows of the grid)."""
+    outside_by: Mask
+    """Which of `decisions.SIGNALS` put each image outside of what the first model was trained on, (signals, n)."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +66,18 @@ def score_split(
     n, models = len(frame), len(plan.detectors)
     clean = np.empty((models, n), dtype=np.float32)
     corrupted = np.empty((models, len(plan.cells), len(plan.grid_rows)), dtype=np.float32)
+    outside_by = np.zeros((len(SIGNALS), n), dtype=bool)
     worker = _Worker(frame, plan, config)
     with ThreadPoolExecutor(threads_of(config)) as pool:
         for start, result in _in_order(pool, worker, _chunks(dataset, frame.split, config.batch_size), config):
             stop = start + result.clean.shape[1]
             clean[:, start:stop] = result.clean
+            outside_by[:, start:stop] = result.outside_by
             first, last = np.searchsorted(plan.grid_rows, (start, stop))
             corrupted[:, :, first:last] = result.corrupted
             progress(result.clean.size + result.corrupted.size)
     _refuse_not_finite(clean, frame, plan)
-    return SplitLogits(clean, corrupted)
+    return SplitLogits(clean, corrupted, outside_by)
 
 
 def _chunks(dataset: Dataset, split: str, size: int) -> Iterator[tuple[int, list[bytes]]]:
@@ -118,27 +124,34 @@ class _Worker:
         first, last = np.searchsorted(self._plan.grid_rows, (start, start + len(chunk)))
         rows = self._plan.grid_rows[first:last]
         cells = len(self._plan.cells)
-        clean = self._score([self._clean(start, chunk, detector) for detector in self._seeing().values()])
+        prepared = [self._clean(start, chunk, detector) for detector in self._seeing().values()]
+        clean = self._score([np.stack([one.pixels for one in way]) for way in prepared])
+        outside_by = _outside_by(prepared[0])
         if not cells or not len(rows):
-            return SplitLogits(clean, np.empty((len(self._plan.detectors), cells, len(rows)), dtype=np.float32))
+            none = np.empty((len(self._plan.detectors), cells, len(rows)), dtype=np.float32)
+            return SplitLogits(clean, none, outside_by)
         inputs = self._corrupted(start, chunk, rows)
         # pictures come image by image; the result is wanted corruption by corruption
-        return SplitLogits(clean, self._score(inputs).reshape(-1, len(rows), cells).transpose(0, 2, 1))
+        corrupted = self._score(inputs).reshape(-1, len(rows), cells).transpose(0, 2, 1)
+        return SplitLogits(clean, corrupted, outside_by)
 
     def _seeing(self) -> dict[Preparation, Detector]:
-        """A detector for each way of preparing pictures."""
-        return {detector.preparation: detector for detector in self._plan.detectors}
+        """A detector for each way of preparing pictures; that of the first model comes first and is itself."""
+        found: dict[Preparation, Detector] = {}
+        for detector in self._plan.detectors:
+            found.setdefault(detector.preparation, detector)
+        return found
 
-    def _clean(self, start: int, chunk: list[bytes], detector: Detector) -> Pixels:
-        pixels = []
+    def _clean(self, start: int, chunk: list[bytes], detector: Detector) -> list[Prepared]:
+        prepared = []
         for row, data in enumerate(chunk, start):
             try:
-                pixels.append(detector.pixels(data))
+                prepared.append(detector.prepare(data))
             except ImageRefusedError as error:
                 raise StageError(
                     f"{self._frame.name_of(row)}: {error}; run verify_data on this dataset again"
                 ) from error
-        return np.stack(pixels)
+        return prepared
 
     def _corrupted(self, start: int, chunk: list[bytes], rows: Rows) -> list[Pixels]:
         """Model inputs of every corruption of every row of the grid, a batch for each way of `_seeing`."""
@@ -165,6 +178,12 @@ class _Worker:
         # a bounded batch bounds the activations: the grid of one chunk can be hundreds of pictures
         parts = [detector.logits(pixels[i : i + self._batch]) for i in range(0, len(pixels), self._batch)]
         return np.concatenate(parts)
+
+
+def _outside_by(prepared: list[Prepared]) -> Mask:
+    """Which of `SIGNALS` put each image outside, (signals, images)."""
+    by = [{signal.name for signal in one.domain.outside_by} for one in prepared]
+    return np.array([[name in names for names in by] for name in SIGNALS], dtype=bool)
 
 
 def _refuse_not_finite(clean: Floats, frame: Frame, plan: Plan) -> None:

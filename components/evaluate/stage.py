@@ -15,6 +15,7 @@ from components.evaluate import predictions, robustness
 from components.evaluate.champion import Champion, find_champion, identical
 from components.evaluate.compare import compare
 from components.evaluate.config import EvaluateConfig
+from components.evaluate.decisions import Decided
 from components.evaluate.gallery import build_gallery
 from components.evaluate.metrics import Judged, score_set, score_unseen
 from components.evaluate.outside import outside_figures
@@ -95,6 +96,8 @@ def flat_metrics(evaluation: Evaluation) -> dict[str, float]:
     found = {f"test_{name}": metric.value for name, metric in evaluation.test.metrics.items()}
     if evaluation.unseen_generator is not None:
         found |= {f"unseen_{name}": metric.value for name, metric in evaluation.unseen_generator.metrics.items()}
+    if evaluation.test.decisions is not None:
+        found |= {f"test_{name.replace(' ', '_')}": share.value for name, share in evaluation.test.decisions.told}
     for cell in evaluation.robustness:
         found[f"robust_accuracy_{cell.corruption}_{cell.level}".replace(" ", "_")] = cell.accuracy.value
     for part in evaluation.outside.classes if evaluation.outside is not None else ():
@@ -150,7 +153,8 @@ def _summarise(
     units, *of_unseen = units_of(*(frame for frame in (bench.test, bench.unseen) if frame is not None))
     distinct = bench.test.distinct
     candidate = Judged.of(bench.test.positive, scores.test.clean[0], bench.candidate.rule, units)
-    verdicts = [predictions.ModelVerdicts(predictions.CANDIDATE, bench.test, candidate)]
+    decided = _decided(bench.candidate, candidate, scores.test)
+    verdicts = [predictions.ModelVerdicts(predictions.CANDIDATE, bench.test, candidate, decided=decided)]
     comparison = unseen_figures = None
     if bench.champion is not None:
         champion = Judged.of(bench.test.positive, scores.test.clean[1], bench.champion.detector.rule, units)
@@ -166,10 +170,11 @@ def _summarise(
         )
     if bench.unseen is not None and scores.unseen is not None:
         unseen = Judged.of(bench.unseen.positive, scores.unseen.clean[0], bench.candidate.rule, of_unseen[0])
-        verdicts.append(predictions.ModelVerdicts(predictions.CANDIDATE, bench.unseen, unseen))
+        of_newcomers = _decided(bench.candidate, unseen, scores.unseen)
+        verdicts.append(predictions.ModelVerdicts(predictions.CANDIDATE, bench.unseen, unseen, decided=of_newcomers))
         unseen_figures = score_unseen(
             unseen, candidate, groups(bench.unseen, config.slice_min_images), config, bench.unseen.distinct
-        )
+        ).model_copy(update={"decisions": of_newcomers.figures()})
     cells, corrupted = _robustness(bench, scores.test, candidate, config)
     evaluation = Evaluation(
         run_id=context.run_id,
@@ -177,7 +182,7 @@ def _summarise(
         data_fingerprint=bench.data.summary.fingerprint,
         test_fingerprint=bench.data.summary.splits[TEST].fingerprint,
         threshold=bench.candidate.rule.threshold,
-        test=score_set(candidate, parts, config, distinct),
+        test=score_set(candidate, parts, config, distinct).model_copy(update={"decisions": decided.figures()}),
         unseen_generator=unseen_figures,
         robustness=cells,
         robustness_note=robustness.note(len(bench.plan.grid_rows), len(bench.test)) if bench.plan.cells else "",
@@ -188,6 +193,10 @@ def _summarise(
         bundle_bytes=sum((bench.candidate.folder / name).stat().st_size for name in manifest.files),
     )
     return evaluation, [*verdicts, *corrupted]
+
+
+def _decided(detector: Detector, judged: Judged, logits: SplitLogits) -> Decided:
+    return Decided(judged, detector.bands(), logits.outside_by, detector.manifest.domain)
 
 
 def _robustness(

@@ -38,6 +38,8 @@ def opening(evaluation: Evaluation) -> str:
         sentences.append(
             f"It was sure of {high.n / test.n * 100:.0f} % of them, and then right in {_share(high.accuracy)}."
         )
+    if test.decisions is not None and test.decisions.to_review is not None:
+        sentences.append(f"A person would have to look at {_share(test.decisions.to_review)}.")
     worst = _worst(evaluation.robustness)
     if worst is not None:
         sentences.append(

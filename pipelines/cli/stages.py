@@ -104,6 +104,8 @@ def evaluate(
         return
     for name, metric in found.test.metrics.items():
         typer.echo(f"{name:<16} {_share(metric)}")
+    for name, share in found.test.decisions.told if found.test.decisions else ():
+        typer.echo(f"{name:<28} {_share(share)}")
     typer.echo(f"report: {report}")
 
 

@@ -18,6 +18,7 @@ BENCHES = (
 ON_DEMAND = (
     "tests.bench.bench_recipe",
     "tests.bench.bench_framing",
+    "tests.bench.bench_decisions",
     "tests.bench.bench_peers",
     "tests.bench.bench_engines",
 )
