@@ -172,7 +172,7 @@ def main() -> None:
     accuracy = proportion(splits[TEST].judged.right, splits[TEST].judged.units)
     text = (
         f"{datetime.now(UTC).date().isoformat()}, {', '.join(instruction_sets())}; bundle "
-        f"`{detector.manifest.digest[:12]}`, accuracy on test {share(accuracy)}; {refused} files of packages refused.\n\n"
+        f"`{detector.manifest.digest[:12]}`, accuracy on test {share(accuracy)}; {refused} other files refused.\n\n"
         f"{markdown(tables['domain'])}\n{markdown(tables['max_review'])}"
     )
     (OUT / "decisions.md").write_text(text)

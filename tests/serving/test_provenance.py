@@ -22,6 +22,7 @@ from serving.provenance.credentials import Verifier
 from serving.provenance.inspect import inspect
 from serving.provenance.record import SILENT
 from serving.provenance.wording import sentence
+from tests.photos import package_pictures
 from tests.signed import NEWSCODES, Format, authority, flip, picture, short_lived_authority, sign
 from tests.statements import FILES, HARMLESS, SECRET, encode, source_type, with_segment, with_text, with_xmp
 
@@ -66,7 +67,7 @@ def test_a_file_of_each_format_that_says_nothing_is_silent() -> None:
     assert inspect(b"") == inspect(b"no image") == SILENT
 
 
-def test_no_sample_photograph_says_anything(shipped_dir: Path) -> None:
+def test_no_photograph_of_the_sample_or_of_a_package_is_said_to_be_generated(shipped_dir: Path) -> None:
     files = [
         row["bytes"]
         for name in ("test", "unseen_generator")
@@ -74,6 +75,8 @@ def test_no_sample_photograph_says_anything(shipped_dir: Path) -> None:
     ]
     assert len(files) > 1100
     assert all(inspect(data) == SILENT for data in files)
+    # a camera may have named itself
+    assert {inspect(data).declared for data in package_pictures()} <= {"none", "capture"}
 
 
 def test_the_stronger_statement_counts_and_a_camera_does_not_weaken_it() -> None:

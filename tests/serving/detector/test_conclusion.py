@@ -1,5 +1,6 @@
 """The one rule of decisions: its table, its thresholds, its words, and bundles that do not know them yet."""
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -17,8 +18,10 @@ from serving.detector.conclusion import DECISIONS, DecisionBands, Policy, conclu
 from serving.detector.decision import DecisionRule
 from serving.detector.detector import Detector
 from serving.detector.domain import UNKNOWN, Domain, Signal, TrainedDomain, detail, trained_domain
+from serving.platform.errors import ImageRefusedError
 from serving.provenance.record import NO_CREDENTIALS, SILENT, Credentials, Provenance, Source
 from tests.bundles import jpeg, make_bundle
+from tests.photos import package_pictures
 
 BANDS = DecisionBands(real_below=0.3, ai_from=0.7, alpha_real=0.02, alpha_ai=0.05)
 RULE = DecisionRule()
@@ -220,6 +223,18 @@ def test_outside_the_domain_is_for_review_and_never_sure(knowing: Detector) -> N
     # the pixels' own verdict stands
     assert large.verdict.prediction == "ai_generated"
     assert large.verdict.probability == pytest.approx(inside.verdict.probability, abs=0.05)
+
+
+def test_photographs_of_packages_beyond_the_trained_side_are_never_sure(knowing: Detector) -> None:
+    judged = []
+    for data in package_pictures():
+        with contextlib.suppress(ImageRefusedError):
+            judged.append(knowing.judge(data))
+    beyond = [one for one in judged if min(one.info.width, one.info.height) > 90.5]
+    assert len(beyond) >= 2
+    assert {one.conclusion.decision for one in beyond} == {"review"}
+    assert {one.verdict.confidence for one in beyond} == {"low"}
+    assert all("min_side_px" in {s.name for s in one.conclusion.domain.outside_by} for one in beyond)
 
 
 def test_a_bundle_of_before_loads_with_its_own_address_and_decides_by_confidence(tmp_path: Path) -> None:
