@@ -1,5 +1,6 @@
 """Whether to retrain, why, and once: drift, age and new labels in; at most one started run out."""
 
+import math
 import re
 import time
 from collections.abc import Callable
@@ -24,6 +25,9 @@ GOOGLE_MONITORING: Final = "monitoring.googleapis.com"
 _ATTEMPTS: Final = 5
 _LABEL_NAME: Final = re.compile(r"\d{8}T\d{6}Z-(.+-\d+)\.json")
 """Of a label that the service keeps in its bucket of evidence: when, and of which photo of which request."""
+
+
+_RECALL: Final = re.compile(r'^aidetect_declared_recall\{bound="high"\} ([0-9.eE+-]+|NaN)$', re.MULTILINE)
 
 
 class Evidence(Section):
@@ -198,10 +202,29 @@ def _from_server(url: str, feedback_path: str, api_key: str) -> Evidence:
             model_version=drift["model_version"],
             champion_age_days=(time.time() - created.timestamp()) / DAY_S,
             new_labels=_labels_since(feedback_path, created.timestamp()),
+            declared_recall_high=_declared_recall(url),
             source=url,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise RetrainError(f"{url}: not the answers of this project's server ({error})") from error
+
+
+def _declared_recall(url: str) -> float | None:
+    """The upper bound that a server's own metrics tell; None where it tells none, or keeps them for others."""
+    import httpx
+
+    try:
+        answer = httpx.get(f"{url}/metrics", timeout=HTTP_TIMEOUT_S)
+    except httpx.HTTPError:
+        return None
+    found = _RECALL.search(answer.text) if answer.is_success else None
+    return _known(found[1]) if found else None
+
+
+def _known(value: str) -> float | None:
+    """A sample's value; None where it is not a number: nothing was counted of the model that serves now."""
+    number = float(value)
+    return None if math.isnan(number) else number
 
 
 def _from_prometheus(base: str, feedback_path: str) -> Evidence:
@@ -231,7 +254,7 @@ def _from_prometheus(base: str, feedback_path: str) -> Evidence:
         model_version=infos[0]["metric"].get("version", "") if infos else "",
         champion_age_days=None if trained is None else (time.time() - trained) / DAY_S,
         new_labels=0 if trained is None else _labels_since(feedback_path, trained),
-        declared_recall_high=float(recall[0]["value"][1]) if recall else None,
+        declared_recall_high=_known(recall[0]["value"][1]) if recall else None,
         source=base,
     )
 

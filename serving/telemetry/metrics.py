@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping
-from math import sqrt
+from math import nan, sqrt
 from pathlib import Path
 from typing import Final
 
@@ -221,6 +221,10 @@ class Telemetry:
 
     def bands(self, bands: DecisionBands) -> None:
         """The thresholds of decisions that are in force."""
+        if self._called:
+            # what was counted is the last model's: it must not wake anybody to train this one again
+            for bound in ("value", "low", "high"):
+                self._recall.labels(bound).set(nan)
         self._hits = self._called = 0
         self._bands.labels("likely_real").set(bands.real_below)
         self._bands.labels("likely_ai").set(bands.ai_from)

@@ -148,8 +148,8 @@ class _Served(BaseHTTPRequestHandler):
             "/model": {"manifest": {"provenance": {"created_at": self.created.isoformat()}}},
             "/api/v1/query": {"status": "success", "data": {"resultType": "vector", "result": found}},
         }
-        payload = json.dumps(answers[url.path]).encode()
-        self.send_response(200)
+        payload = json.dumps(answers.get(url.path)).encode()
+        self.send_response(200 if url.path in answers else 404)
         self.send_header("content-length", str(len(payload)))
         self.end_headers()
         self.wfile.write(payload)

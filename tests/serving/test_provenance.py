@@ -109,24 +109,25 @@ def test_an_expired_certificate_makes_a_statement_untrusted_not_tampered_with(tm
         verifier = Verifier([tmp_path / "root.pem"])
         # a loaded machine may need longer than the shortest to sign and look
         with contextlib.suppress(c2pa.C2paError):
-            signed = {fmt: sign(fmt, by=by) for fmt in FORMATS}
-            trusted = [inspect(data, verifier).c2pa.trusted for data in signed.values()]
+            signed = [(sign(fmt, term, by=by), TYPES[term]) for fmt in FORMATS for term in TYPES]
+            trusted = [inspect(data, verifier).c2pa.trusted for data, _ in signed]
             if all(trusted) or time.time() < end.timestamp():
                 break
     assert all(trusted)
     while time.time() <= end.timestamp() + 1:
         time.sleep(0.1)
-    for data in signed.values():
+    for data, declared in signed:
         found = inspect(data, verifier).c2pa
-        assert (found.intact, found.broken, found.trusted, found.declared) == (True, False, False, "ai_generated")
+        assert (found.intact, found.broken, found.trusted, found.declared) == (True, False, False, declared)
 
 
+@pytest.mark.parametrize("term", TYPES)
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_a_manifest_elsewhere_is_told_of_and_not_fetched(fmt: Format, verifier: Verifier) -> None:
+def test_a_manifest_elsewhere_is_told_of_and_not_fetched(fmt: Format, term: str, verifier: Verifier) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(0.2)
+        listener.settimeout(0.1)
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/manifest.c2pa"
-        found = inspect(sign(fmt, remote=address), verifier)
+        found = inspect(sign(fmt, term, remote=address), verifier)
         with pytest.raises(TimeoutError):
             listener.accept()
     assert (found.c2pa.present, found.c2pa.remote, found.c2pa.checked) == (True, True, False)
