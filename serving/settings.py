@@ -165,7 +165,8 @@ class Settings(DecisionSettings):
     feedback_dir: Path | None = None
     """Where POST /feedback keeps labels, append-only; empty: the route refuses."""
     feedback_keep_images: bool = False
-    """Also keep the judged images themselves there, for the next training set."""
+    """Also keep the judged images themselves there, for the next training set: whole files as they came, with whatever
+    metadata stands in them."""
     feedback_max_images: int = Field(10_000, ge=1)
     """Images kept at most. Where the next finds no room, the oldest without a label go."""
     feedback_max_image_bytes: int = Field(1024 * MIB, ge=1)

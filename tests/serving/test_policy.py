@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from serving.settings import Settings
 from tests.bundles import jpeg
 from tests.releases import make_evaluation, make_verdict
 from tests.signed import authority, sign
+from tests.statements import FILES, SECRET
 
 BOUNDS = {"DECISION_REAL_BELOW": "0", "DECISION_AI_FROM": "1"}
 """With these every score is between the thresholds."""
@@ -119,6 +121,43 @@ def test_every_answer_carries_by_what_it_was_decided(toy_bundle: Path, tmp_path:
     }
     assert record["caveat"] == about["caveat"] == "Only a sample."
     assert about["takes_feedback"] is False
+
+
+def test_thresholds_in_force_are_logged_and_exported(toy_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"), TestClient(create_app(settings_of(toy_bundle, decision_ai_from=0.9))) as client:
+        text = client.get("/metrics").text
+        lower = client.post("/predict", files={"file": ("a.jpg", jpeg(200))}).json()["record"]["thresholds"][
+            "real_below"
+        ]
+    exported = dict(re.findall(r'^aidetect_decision_threshold\{decision="(\w+)"\} (\S+)$', text, re.MULTILINE))
+    assert {name: float(value) for name, value in exported.items()} == {"likely_real": lower, "likely_ai": 0.9}
+    assert f"decisions: likely_real below {lower:.4f}, likely_ai from 0.9000 on" in caplog.text
+
+
+def test_a_prompt_is_neither_answered_nor_logged_nor_kept(
+    toy_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = tmp_path / "kept"
+    settings = settings_of(toy_bundle, feedback_dir=kept, drift_state_path=kept / "drift.sqlite")
+    files = [data for data, _, declared in FILES.values() if declared == "ai_generated"]
+    answers = []
+    with caplog.at_level("DEBUG"), TestClient(create_app(settings)) as client:
+        for start in range(0, len(files), 10):
+            some = files[start : start + 10]
+            answers.append(client.post("/predict/batch", files=[("files", ("a.jpg", data)) for data in some]))
+            body = {"instances": [{"b64": base64.b64encode(data).decode()} for data in some]}
+            answers.append(client.post("/vertex/predict", json=body))
+        judged = client.post("/predict/explain", files={"file": ("a.png", FILES["comfy-prompt"][0])})
+        label = {"request_id": judged.json()["request_id"], "label": "ai_generated"}
+        answers += [judged, client.post("/feedback", json=label)]
+    assert [answer.status_code for answer in answers[:-1]] == [200] * (len(answers) - 1)
+    assert answers[-1].is_success, answers[-1].text
+    assert '"declared_ai_generated"' in answers[0].text, "they were read"
+    said = caplog.text + "".join(answer.text for answer in answers)
+    on_disk = b"".join(path.read_bytes() for path in kept.rglob("*") if path.is_file())
+    word = "teapot"
+    assert word in SECRET and on_disk
+    assert word not in said and word.encode() not in on_disk
 
 
 def test_a_model_that_nobody_gated_says_so(client: TestClient) -> None:
