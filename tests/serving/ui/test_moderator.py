@@ -52,7 +52,8 @@ def moderation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Serve
     """API, address of the page, and folder of the labels, for a gated model that knows its domain."""
     folder = tmp_path_factory.mktemp("moderation")
     bands = DecisionBands(real_below=0.4, ai_from=0.6, alpha_real=0.02, alpha_ai=0.05)
-    bundle = make_bundle(folder / "bundle", domain=TrainedDomain(min_side_px=(20.0, 512.0)), bands=bands)
+    # six by six cells: as fine as the sample's model has them, and enough to be shown unasked
+    bundle = make_bundle(folder / "bundle", input_px=48, domain=TrainedDomain(min_side_px=(20.0, 512.0)), bands=bands)
     digest = read_manifest(bundle).digest
     release = shutil.copytree(make_evaluation(folder / "evaluation", digest, CAVEAT), bundle / "release")
     shutil.copy(make_verdict(folder / "verdict", digest) / "verdict.json", release)
@@ -98,6 +99,8 @@ def test_a_moderators_walk(
     see(page, "Without a verdict: 2")
     see(page, "damaged.jpg")
     see(page, next_step(wanted[0]))
+    page.get_by_role("img", name="Heatmap on the photo").first.wait_for(timeout=WAIT_MS)
+    assert page.get_by_text("(coarse)").count() == 0
 
     # every photo is looked at; heatmaps of the same name do not take each other's place
     for item in wanted[1:]:
