@@ -1,10 +1,12 @@
 """Every target of `make help` is run: by `.ci/run`, by the guides' own commands, by a script of infra/ci, or here."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from tests.bundles import jpeg
 from tests.docs.commands import PAGES, commands
 from tests.docs.conftest import Clone, clone_to
 from tests.docs.test_commands import runs_here
@@ -85,6 +87,34 @@ def test_a_short_soak_and_a_small_benchmark(clone: Clone) -> None:
     assert recipe.returncode == 0, recipe.stdout + recipe.stderr
     assert re.search(r"^blur sigma 2 +\d+\.\d% +\d+\.\d% +[+-]\d+\.\d \[", recipe.stdout, re.MULTILINE)
     assert (clone.folder / "workspace/bench/recipe/evaluation/report.html").stat().st_size > 10_000
+
+
+@pytest.mark.system
+@pytest.mark.nightly
+def test_the_benchmarks_of_framing_and_decisions_run(clone: Clone) -> None:
+    framing = clone.sh("make bench BENCH='--only framing --quick --seeds 2'", timeout_s=900, OMP_NUM_THREADS="1")
+    assert framing.returncode == 0, framing.stdout + framing.stderr
+    found = json.loads((clone.folder / "workspace/bench/framing-quick.json").read_text())
+    assert [row["cell"].split()[0] for row in found["rows"]] == [
+        "clean",
+        "canvas",
+        "letterbox",
+        "collage",
+        "turn",
+        "crop",
+    ]
+    for row in found["rows"]:
+        figures = [*row["accuracy"].values(), *row["lost"].values(), row["difference"]]
+        assert all(figure["low"] <= figure["value"] <= figure["high"] for figure in figures), row
+        after, before = row["accuracy"]["after"]["value"], row["accuracy"]["before"]["value"]
+        assert row["difference"]["value"] == pytest.approx(after - before)
+    (photos := clone.folder / "photos").mkdir()
+    (photos / "one.jpg").write_bytes(jpeg(200, (400, 300)))
+    bundle = "workspace/bench/framing-quick/after-0 --data tests/sample64 --photos photos"
+    decisions = clone.sh(f"make bench BENCH='--only decisions {bundle}'", timeout_s=600, OMP_NUM_THREADS="1")
+    assert decisions.returncode == 0, decisions.stdout + decisions.stderr
+    assert re.search(r"beyond \d+-\d+ px \| 1 \| 100\.0 % ", decisions.stdout)
+    assert re.search(r"^\| 0\.05 \| \d+\.\d %, \d+\.\d % \|", decisions.stdout, re.MULTILINE)
 
 
 @pytest.mark.system
