@@ -74,6 +74,13 @@ def test_every_way_to_ask_decides_by_the_same_policy(photos: list[Path], toy_bun
         assert [told(item) for item in batch["results"]] == expected
         body = {"instances": [{"b64": base64.b64encode(data).decode()} for data in files]}
         assert [told(found) for found in client.post("/vertex/predict", json=body).json()["predictions"]] == expected
+        data = [one["b64"] for one in body["instances"]]
+        tensor = {"name": "image", "datatype": "BYTES", "shape": [len(data)], "data": data}
+        v2 = client.post("/v2/models/ai-product-photo-detector/infer", json={"inputs": [tensor]}).json()
+        outputs = {one["name"]: one["data"] for one in v2["outputs"]}
+        texts = zip(outputs["decision"], outputs["reasons"], outputs["provenance"], strict=True)
+        rows = [{"decision": d, "reasons": json.loads(r), "provenance": json.loads(p)} for d, r, p in texts]
+        assert [told(row) for row in rows] == expected
 
     model = ["--model", str(toy_bundle), "--json"]
     assert [told(found) for found in run("predict", *map(str, photos), *model)] == expected
