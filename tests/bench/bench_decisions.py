@@ -94,11 +94,12 @@ def domain_rows(groups: dict[str, Decided]) -> list[dict[str, Any]]:
             continue
         figures = one.figures()
         high = np.array([confidence == "high" for confidence in one.judged.confidence], dtype=bool)
+        signals: dict[str, Any] = {signal: figures.outside_by.get(signal) for signal in SIGNALS}
         rows.append(
             {
                 "photos": name,
                 "n": figures.n,
-                **{signal: figures.outside_by[signal] for signal in SIGNALS if signal in figures.outside_by},
+                **signals,
                 "outside by any": figures.outside_domain,
                 "to review": figures.to_review,
                 "`high` as answered": proportion(high & ~one.outside, one.judged.units),

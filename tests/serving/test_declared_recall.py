@@ -33,7 +33,7 @@ def declared(level: int, seed: int) -> bytes:
     return data[:2] + DECLARED[at : at + length] + data[2:]
 
 
-def stream(client: httpx.Client) -> None:
+def stream(client: TestClient | httpx.Client) -> None:
     for start in range(0, STREAM, 10):
         photos = [declared(40 if n < MISSED else 220, n) for n in range(start, start + 10)]
         answer = client.post("/predict/batch", files=[("files", (f"{i}.jpg", p)) for i, p in enumerate(photos)])

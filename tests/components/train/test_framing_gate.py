@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,7 @@ def evaluated(bundle: Path, dataset: Path, out: Path, grid: str) -> Any:
     words = ["evaluate", "--bundle", str(bundle), "--dataset", str(dataset), "-o", str(out), "--json"]
     quick: dict[str, object] = {k: v for k, v in SMALL.items() if k.startswith("evaluate.")}
     quick |= {"evaluate.robustness": grid, "evaluate.robustness_images": 0, "evaluate.gallery_images": 0}
-    tracking = {"tracking.uri": f"sqlite:///{out.parent / 'mlflow.db'}", "evaluate.champion_uri": ""}
-    ran = verb(*words, **{**quick, **tracking})
+    ran = verb(*words, **{**quick, "paths.workspace": out.parent, "evaluate.champion_uri": ""})
     assert ran.exit_code == 0, f"{ran.output}{ran.exception}"
     return json.loads(ran.stdout)
 
@@ -88,7 +88,7 @@ def picture(rng: np.random.Generator, generated: bool) -> bytes:
 @pytest.mark.system
 def test_a_model_trained_without_framing_is_refused_by_the_turn(migrated: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    rows = {
+    rows: dict[str, Sequence[dict[str, object]]] = {
         split: [row(picture(rng, i % 2 == 1), i % 2, "toy" if i % 2 else "", f"{split}{i}") for i in range(n)]
         for split, n in (("train", 96), ("val", 48), ("test", 60))
     }
@@ -96,7 +96,8 @@ def test_a_model_trained_without_framing_is_refused_by_the_turn(migrated: Path, 
     knobs: dict[str, object] = {f"train.{name}": value for name, value in TINY.items()}
     knobs |= {"train.input_px": 32, "train.low_res_epochs": 0, "train.epochs": 6, "train.checkpoint_dir": ""}
     knobs |= {"train.augment.brightness": 0, "train.augment.most_corruptions": 0}
-    tracking = {"tracking.uri": f"sqlite:///{shutil.copy(migrated, tmp_path / 'mlflow.db')}"}
+    shutil.copy(migrated, tmp_path / "mlflow.db")
+    tracking = {"paths.workspace": tmp_path}
     framed = {"train.augment.turn_p": 0.75, "train.decision.max_review": 0.05}
     for name, chosen, code in (("before", BEFORE, 2), ("after", framed, 0)):
         bundle = tmp_path / name

@@ -75,7 +75,7 @@ def native(gridded: Path, migrated: Path, tmp_path_factory: pytest.TempPathFacto
     knobs |= {
         "train.augment.enabled": False,
         "train.checkpoint_dir": "",
-        "tracking.uri": f"sqlite:///{folder}/mlflow.db",
+        "paths.workspace": folder,
     }
     words = [word for name, value in knobs.items() for word in ("--set", f"{name}={value}")]
     ran = CliRunner().invoke(
