@@ -1,5 +1,7 @@
 """Decisions are counted in the evaluation as the server makes them, on every image of test and unseen."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,12 @@ import pytest
 from components.artifacts.dataset import TEST, UNSEEN, Dataset
 from components.artifacts.evaluation import PREDICTIONS_PARQUET
 from components.evaluate.config import EvaluateConfig
+from components.evaluate.recount import check_figures
 from components.evaluate.stage import flat_metrics
 from serving.detector.conclusion import DecisionBands
 from serving.detector.detector import Detector
 from serving.detector.domain import TrainedDomain
+from serving.platform.errors import StageError
 from tests.bundles import make_bundle
 from tests.components.evaluate.conftest import run
 
@@ -49,6 +53,15 @@ def test_decisions_are_those_of_the_server(
             assert figures.real_called_ai is None, "no real photo is there"
     assert {r["decision"] for r in rows if r["model"] == "champion"} == {None}
     assert found.comparison.champion.decisions is None
+    # what is registered is believed only where its verdicts give it
+    assert check_figures(found.folder) == found.evaluation
+    document = json.loads((found.folder / "evaluation.json").read_text())
+    document["test"]["decisions"]["to_review"]["value"] = 0.01
+    (tmp_path / "edited").mkdir()
+    (tmp_path / "edited" / "evaluation.json").write_text(json.dumps(document))
+    shutil.copy(found.folder / PREDICTIONS_PARQUET, tmp_path / "edited")
+    with pytest.raises(StageError, match=r"test\.decisions\.to_review\.value 0\.01 does not follow"):
+        check_figures(tmp_path / "edited")
     page = found.report.read_text()
     assert "at most 2.0 % of real photos called <code>likely_ai</code> and 5.0 %" in page
     assert page.count("<td>Outside by ") == 3 and "A person would have to look at " in page
