@@ -132,8 +132,8 @@ def limit_rows(val: Decided, test: Decided, knobs: DecisionConfig) -> list[dict[
 def markdown(rows: list[dict[str, Any]]) -> str:
     """Rows of equal keys as a table."""
     cells = [[share(v) if isinstance(v, Metric) or v is None else str(v) for v in row.values()] for row in rows]
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *cells]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    head, *lines = (f"| {' | '.join(line)} |\n" for line in (list(rows[0]), *cells))
+    return "".join([head, "|" + "---|" * len(rows[0]) + "\n", *lines])
 
 
 def packed(source: Path, folder: Path) -> Dataset:
