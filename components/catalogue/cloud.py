@@ -68,10 +68,11 @@ class CloudDestination:
         return blob(f"{self.uri}/{name}")
 
 
-def entries_in_cloud(source: str, config: CatalogueConfig) -> Iterator[Entry]:
+def entries_in_cloud(source: str, config: CatalogueConfig, results: str = "") -> Iterator[Entry]:
     """Every photo of a `gs://` source: a feed or a Parquet of addresses, a pattern, or all objects under a prefix.
 
-    Under a prefix, what is hidden and the results of earlier jobs are left out, as in a folder on a disk.
+    Under a prefix, what is hidden and the results of earlier jobs are left out, as in a folder on a disk; so is what
+    lies in `results`, which is written meanwhile.
 
     Raises:
         SourceError: nothing there.
@@ -86,6 +87,8 @@ def entries_in_cloud(source: str, config: CatalogueConfig) -> Iterator[Entry]:
     count = 0
     with google_errors(f"list {source}"):
         earlier = set() if pattern else _results_of_earlier_jobs(bucket, prefix)
+        if results.startswith(f"{SCHEME}{bucket}/") and not pattern:
+            earlier.add(f"{split(results)[1]}/")
         for one in client().list_blobs(bucket, prefix=prefix, retry=retry(_RETRY_S)):
             shown = one.name.removeprefix(prefix) if not pattern else one.name
             if one.name.endswith("/") or any(part.startswith(".") for part in shown.split("/")):

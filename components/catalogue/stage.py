@@ -75,15 +75,19 @@ def open_destination(output: str) -> Destination:
 
 
 def keep_apart(source: str, destination: Destination) -> None:
-    """Keep results out of the photos' own folder on this disk.
+    """Keep results out of the photos' own folder.
 
     Raises:
         CatalogueError: both are one folder.
     """
     photos, ours = Path(source).expanduser(), isinstance(destination, LocalDestination) and destination.folder
-    if ours and photos.is_dir() and ours.is_dir() and photos.samefile(ours):
+    if ours:
+        same = photos.is_dir() and ours.is_dir() and photos.samefile(ours)
+    else:
+        same = source.rstrip("/") == destination.uri
+    if same:
         raise CatalogueError(
-            f"{source}: results would lie among the photos; name another folder, e.g. -o {ours / 'results'}"
+            f"{source}: results would lie among the photos; name another folder, e.g. -o {destination.uri}/results"
         )
 
 
@@ -96,7 +100,7 @@ def open_entries(source: str, config: CatalogueConfig, destination: Destination 
     if source.startswith(SCHEME):
         from components.catalogue.cloud import entries_in_cloud
 
-        return entries_in_cloud(source, config)
+        return entries_in_cloud(source, config, destination.uri if destination is not None else "")
     results = destination.folder if isinstance(destination, LocalDestination) else None
     return entries_of(source, config, results)
 

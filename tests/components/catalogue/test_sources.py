@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from components.catalogue.cloud import CloudDestination
 from components.catalogue.config import CatalogueConfig
 from components.catalogue.destination import LocalDestination
 from components.catalogue.entries import entries_of
@@ -135,6 +136,9 @@ def test_results_of_an_earlier_job_are_no_photos_on_a_disk_or_in_a_bucket(tmp_pa
     (tmp_path / "in/later/plan/00000.parquet").write_bytes(b"x")
     found = open_entries(str(tmp_path / "in"), CatalogueConfig(), LocalDestination(tmp_path / "in/parts/../later"))
     assert {entry.id for entry in found} == {*photos, "job.json"}
+    bucket.put("gs://shop/in/later/plan/00000.parquet", b"x")
+    found = open_entries("gs://shop/in", CatalogueConfig(), CloudDestination("gs://shop/in/later/"))
+    assert {entry.id for entry in found} == {*photos, "job.json"}
 
 
 @pytest.mark.parametrize(
@@ -248,6 +252,8 @@ def test_a_bucket_is_source_and_destination(photos: Path, toy_bundle: Path, tmp_
     assert {name for name in changed if "/parts/" in name or "/plan/" in name} == {"shop/out/parts/part-000001.parquet"}
     with pytest.raises(AidetectError, match="no photos"):
         score("gs://shop/none", "gs://shop/out5", toy_bundle)
+    with pytest.raises(AidetectError, match=r"results would lie among the photos; .* -o gs://shop/in/results"):
+        score("gs://shop/in/", "gs://shop/in", toy_bundle)
 
 
 def test_the_processes_of_a_job_leave_nothing_behind(
