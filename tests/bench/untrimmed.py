@@ -6,12 +6,12 @@
 from dataclasses import replace
 from unittest import mock
 
-from components.train import dataset, export
+from components.train import cache, dataset, export
 from components.train.config import TrainConfig
 from pipelines.cli import main
 from serving.detector.preprocess import Preparation
 
-_TRIMMED = dataset.preparation
+_TRIMMED = cache.preparation
 
 
 def untrimmed(config: TrainConfig) -> Preparation:
@@ -21,8 +21,9 @@ def untrimmed(config: TrainConfig) -> Preparation:
 
 if __name__ == "__main__":
     with (
+        mock.patch.object(cache, "preparation", untrimmed),
         mock.patch.object(dataset, "preparation", untrimmed),
         mock.patch.object(export, "preparation", untrimmed),
-        mock.patch.object(dataset, "content_box", return_value=None),
+        mock.patch.object(cache, "content_box", return_value=None),
     ):
         main()

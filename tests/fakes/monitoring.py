@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.fakes.google_sign_in import Issuer, _Quiet
+from tests.fakes.google_sign_in import Issuer, Quiet
 from tests.fakes.policy import Policy, RefusedError
 
 Sample = tuple[dict[str, str], float]
@@ -128,7 +128,7 @@ class Monitoring:
 def prometheus(monitoring: Monitoring, tls: Any = None) -> Iterator[str]:
     """Address of its query API, with TLS where an SSL context is given."""
 
-    class Handler(_Quiet):
+    class Handler(Quiet):
         def do_GET(self) -> None:
             token = self.headers.get("Authorization", "").removeprefix("Bearer ")
             status, document = monitoring.answer(self.path, token)

@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 from pipelines.retrain import GOOGLE_MONITORING, gather
 from serving.platform.errors import RetrainError
 from tests.fakes.gcs import FakeGcs
-from tests.fakes.google_sign_in import Front, Issuer, _Quiet, issuing, pem, serving, unsigned
+from tests.fakes.google_sign_in import Front, Issuer, Quiet, issuing, pem, serving, unsigned
 from tests.fakes.monitoring import Monitoring, prometheus
 from tests.fakes.policy import Policy, plan_of
 from tests.fakes.servers import free_port
@@ -35,7 +35,7 @@ from tests.untraced import untraced
 RETRAIN = "service aidetect-retrain"
 
 
-class GitHub(_Quiet):
+class GitHub(Quiet):
     """Takes dispatches of the training workflow."""
 
     taken: list[dict[str, Any]]

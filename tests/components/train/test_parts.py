@@ -132,7 +132,7 @@ def test_batches_do_not_depend_on_the_number_of_loader_threads() -> None:
 def test_a_part_of_each_photo_is_cut_at_its_own_place_and_never_resized() -> None:
     places = np.arange(48 * 64).reshape(48, 64)
     photo = np.stack([places // 256, places % 256, np.zeros_like(places)], axis=2).astype(np.uint8)
-    data = Decoded(photo[None, None].repeat(64, 0), np.zeros(64, dtype=np.float32), np.full(64, ""))
+    data = Decoded(photo[None, None].repeat(64, 0), np.zeros(64, dtype=np.float32), np.full(64, ""), 1.0)
     (batch,) = batches(data, np.arange(64), 64, (0,), AugmentConfig(enabled=False), 1, part=0.5)
     assert batch.pixels.shape == (64, 24, 32, 3)
     corners = batch.pixels[:, 0, 0].astype(int) @ [256, 1, 0]
