@@ -70,8 +70,9 @@ def whole_grid(grid: Floats, box: Box | None, size: tuple[int, int]) -> Floats:
     if box is None:
         return grid
     rows, columns = grid.shape
-    height = min(MOST_CELLS, round(rows * size[1] / (box[3] - box[1])))
-    width = min(MOST_CELLS, round(columns * size[0] / (box[2] - box[0])))
+    # never larger than the box's own cells, so that each of them is shown
+    height = min(MOST_CELLS, -(-rows * size[1] // (box[3] - box[1])))
+    width = min(MOST_CELLS, -(-columns * size[0] // (box[2] - box[0])))
     y = ((np.arange(height) + 0.5) / height * size[1] - box[1]) / (box[3] - box[1]) * rows
     x = ((np.arange(width) + 0.5) / width * size[0] - box[0]) / (box[2] - box[0]) * columns
     inside = ((y >= 0) & (y < rows))[:, None] & ((x >= 0) & (x < columns))[None]

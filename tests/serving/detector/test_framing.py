@@ -92,6 +92,15 @@ def test_the_map_of_the_photo_becomes_one_of_the_picture() -> None:
     assert max(whole_grid(grid, (0, 0, 13, 13), (100, 100)).shape) <= 64
 
 
+@given(st.integers(1, 12), st.integers(20, 400), st.floats(0.3, 1.0), st.floats(0.0, 1.0))
+def test_every_cell_of_the_photo_is_on_the_map_of_the_whole(cells: int, side: int, share: float, place: float) -> None:
+    length = max(1, round(share * side))
+    start = round(place * (side - length))
+    grid = np.arange(1, cells * cells + 1, dtype=np.float32).reshape(cells, cells)
+    whole = whole_grid(grid, (start, start, start + length, start + length), (side, side))
+    assert set(grid.ravel().tolist()) == set(whole.ravel().tolist()) - {0.0}
+
+
 def sent(picture: Image.Image, quality: int, subsampling: int) -> Image.Image:
     """As it comes from a shop; quality 100 stands for PNG."""
     buffer = io.BytesIO()
