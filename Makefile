@@ -18,7 +18,7 @@ ONLY ?=
 SYSTEM ?= system and not nightly
 COVERAGE ?=
 # Test processes side by side; some tests wait, so that more than there are cores may be quicker
-WORKERS ?= auto
+TEST_PROCESSES ?= auto
 # Another index for torch, e.g. one with CPU builds (0.2 GB instead of 5.5 GB):  make run TORCH_INDEX=URL
 TORCH_INDEX ?=
 # Arguments of the benchmarks, e.g. BENCH='--only serving --quick', and how long a soak lasts
@@ -131,7 +131,7 @@ compile: $(STAMP) ## Compile the pipeline for Vertex AI to build/pipeline.json
 .PHONY: test
 test: $(STAMP) ## Run the tests on every core (COVERAGE=yes counts lines, >= 90 %); needs no network, no root, no service
 	@$(if $(COVERAGE),$(BIN)/coverage erase)
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal -m "$(TESTS)" $(ONLY) $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TEST_PROCESSES) --dist worksteal -m "$(TESTS)" $(ONLY) $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
 
 .PHONY: test-system
 test-system: $(addprefix $(VENV)/.with-,load dvc notebook docs mlflow ray) ## Run the tests that need Debian packages: Redis, Prometheus, Chromium; and the load generators (root)

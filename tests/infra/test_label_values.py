@@ -9,9 +9,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from serving.app import create_app
+from serving.detector.domain import TrainedDomain
 from serving.http.problems import STATUS
 from serving.settings import Settings
-from tests.bundles import jpeg
+from tests.bundles import jpeg, make_bundle
 from tests.signed import NEWSCODES
 from tests.statements import source_type, with_xmp
 
@@ -34,17 +35,20 @@ def wanted() -> Iterator[tuple[str, str, str, str]]:
 
 
 @pytest.fixture(scope="module")
-def scrape(toy_bundle: Path) -> str:
-    settings = Settings(model_uri=str(toy_bundle), rate_limit_enabled=False, slots=1)
+def scrape(tmp_path_factory: pytest.TempPathFactory) -> str:
+    domain = TrainedDomain(min_side_px=(32.0, 100.0))
+    bundle = make_bundle(tmp_path_factory.mktemp("bundle") / "bundle", domain=domain)
+    settings = Settings(model_uri=str(bundle), rate_limit_enabled=False, slots=1)
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         for level in (20, 120, 128, 136, 230):
             client.post("/predict", files={"file": ("x.jpg", jpeg(level), "image/jpeg")})
         client.post("/predict", files={"file": ("x.jpg", b"no image", "image/jpeg")})
         declared = with_xmp("JPEG", source_type(NEWSCODES + "trainedAlgorithmicMedia"))
         client.post("/predict", files={"file": ("x.jpg", declared, "image/jpeg")})
+        client.post("/predict", files={"file": ("x.jpg", jpeg(20, (300, 300)), "image/jpeg")})  # outside by its size
         client.post("/predict/batch", files=[("files", ("x.jpg", jpeg(20), "image/jpeg"))])
         found = client.get("/metrics").text
-    late = Settings(model_uri=str(toy_bundle), rate_limit_enabled=False, slots=1, request_timeout_s=1e-9)
+    late = Settings(model_uri=str(bundle), rate_limit_enabled=False, slots=1, request_timeout_s=1e-9)
     with TestClient(create_app(late)) as client:
         answer = client.post("/predict", files={"file": ("x.jpg", jpeg(20), "image/jpeg")})
         assert answer.json()["reason"] == "deadline_exceeded"

@@ -7,9 +7,9 @@ from tests.fakes.gcs import FakeGcs
 from tests.fakes.policy import Policy, plan_of
 from tests.fakes.vertex_pipelines import FakeVertexPipelines
 from tests.pipelines.conftest import Aidetect
-from tests.pipelines.test_cloud_checks import FakeRegistry, registry, settings, submit
+from tests.pipelines.test_cloud_checks import FakeRegistry, registry, settings, submit, tracking
 
-__all__ = ["registry", "settings"]  # fixtures
+__all__ = ["registry", "settings", "tracking"]  # fixtures
 BUCKETS = {"bkt": "pipelines", "photos": "data", "records": "records"}
 ALIASES = {
     **{name: f"example-project-aidetect-{use}" for name, use in BUCKETS.items()},
