@@ -69,15 +69,19 @@ def whole_grid(grid: Floats, box: Box | None, size: tuple[int, int]) -> Floats:
     """
     if box is None:
         return grid
-    rows, columns = grid.shape
-    # never larger than the box's own cells, so that each of them is shown
-    height = min(MOST_CELLS, -(-rows * size[1] // (box[3] - box[1])))
-    width = min(MOST_CELLS, -(-columns * size[0] // (box[2] - box[0])))
-    y = ((np.arange(height) + 0.5) / height * size[1] - box[1]) / (box[3] - box[1]) * rows
-    x = ((np.arange(width) + 0.5) / width * size[0] - box[0]) / (box[2] - box[0]) * columns
-    inside = ((y >= 0) & (y < rows))[:, None] & ((x >= 0) & (x < columns))[None]
-    near = grid[np.ix_(y.clip(0, rows - 1).astype(int), x.clip(0, columns - 1).astype(int))]
-    return np.where(inside, near, np.float32(0.0)).astype(np.float32)
+    left, top, right, bottom = box
+    y, tall = _nearest(grid.shape[0], top, bottom, size[1])
+    x, wide = _nearest(grid.shape[1], left, right, size[0])
+    return np.where(tall[:, None] & wide[None], grid[np.ix_(y, x)], np.float32(0.0)).astype(np.float32)
+
+
+def _nearest(cells: int, start: int, end: int, length: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """For cells along a picture's side: which of the `cells` between two pixels each one's centre lies in, if any."""
+    # never larger than those, so that each of them is shown; whole numbers, because centres may lie on their borders
+    count = min(MOST_CELLS, -(-cells * length // (end - start)))
+    centres = (2 * np.arange(count, dtype=np.int64) + 1) * length - 2 * count * start
+    nearest = centres * cells // (2 * count * (end - start))
+    return nearest.clip(0, cells - 1), (nearest >= 0) & (nearest < cells)
 
 
 def _edge_colour(rgb: Image.Image) -> tuple[int, int, int] | None:
