@@ -1,5 +1,6 @@
 """Whether to retrain, why, and once: drift, age and new labels in; at most one started run out."""
 
+import json
 import math
 import re
 import time
@@ -18,9 +19,11 @@ from serving.platform.cloud_storage import SCHEME
 from serving.platform.errors import RetrainError, one_line
 from serving.platform.frozen import Section
 from serving.platform.jsonlines import documents
+from serving.platform.records import RECORD_BYTES
 
 DAY_S: Final = 86_400.0
 HTTP_TIMEOUT_S: Final = 10.0
+LONGEST_ANSWER_S: Final = 30.0
 GOOGLE_MONITORING: Final = "monitoring.googleapis.com"
 _ATTEMPTS: Final = 5
 _LABEL_NAME: Final = re.compile(r"\d{8}T\d{6}Z-(.+-\d+)\.json")
@@ -214,11 +217,30 @@ def _declared_recall(url: str) -> float | None:
     import httpx
 
     try:
-        answer = httpx.get(f"{url}/metrics", timeout=HTTP_TIMEOUT_S)
-    except httpx.HTTPError:
+        found = _RECALL.search(_read(f"{url}/metrics").decode())
+        return _known(found[1]) if found else None
+    except (httpx.HTTPError, ValueError):
         return None
-    found = _RECALL.search(answer.text) if answer.is_success else None
-    return _known(found[1]) if found else None
+
+
+def _read(url: str, **arguments: Any) -> bytes:
+    """An answer's body, as it was sent.
+
+    Raises:
+        httpx.HTTPError: there is none, or a refusal.
+        ValueError: it is longer than any of ours, or does not end.
+    """
+    import httpx
+
+    headers = {**arguments.pop("headers", {}), "Accept-Encoding": "identity"}
+    body, until = bytearray(), time.monotonic() + LONGEST_ANSWER_S
+    with httpx.stream("GET", url, timeout=HTTP_TIMEOUT_S, headers=headers, **arguments) as answer:
+        answer.raise_for_status()
+        for part in answer.iter_raw():
+            body += part
+            if len(body) > RECORD_BYTES or time.monotonic() > until:
+                raise ValueError(f"an answer of more than {RECORD_BYTES >> 20} MiB or {LONGEST_ANSWER_S:g} s")
+    return bytes(body)
 
 
 def _known(value: str) -> float | None:
@@ -271,14 +293,12 @@ def _get(url: str, **arguments: Any) -> Any:
     import httpx
 
     try:
-        answer = httpx.get(url, timeout=HTTP_TIMEOUT_S, **arguments)
-        answer.raise_for_status()
-        return answer.json()
+        return json.loads(_read(url, **arguments))
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
         hint = {401: "; set the API key", 403: "; grant roles/monitoring.viewer"}.get(status, "")
         raise RetrainError(f"{url}: HTTP {status}{hint}") from error
-    except (httpx.HTTPError, ValueError) as error:
+    except (httpx.HTTPError, ValueError, RecursionError) as error:
         raise RetrainError(f"{url}: no answer ({one_line(error)}); is it running?") from error
 
 

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pipelines.retrain_state import History, Start
 from pipelines.settings.operations import RetrainConfig
 from serving.platform.errors import RetrainError, StageError
 from tests.fakes.gcs import FakeGcs
+from tests.fakes.google_sign_in import Quiet, serving
 from tests.fakes.policy import Policy, plan_of
 
 NOW = 1_800_000_000.0
@@ -206,6 +208,30 @@ def test_labels_in_a_bucket_count(gcs: FakeGcs, served: str) -> None:
     lines = [{"at": "2099-01-01T00:00:00+00:00", "request_id": f"r{i}", "item": 0} for i in range(3)]
     gcs.put("gs://records/feedback.jsonl", "\n".join(map(json.dumps, lines)).encode())
     assert gather(served, feedback_path="gs://records/feedback.jsonl").new_labels == 3
+
+
+class Endless(Quiet):
+    """Says of its drift, or of its metrics, more than can be meant."""
+
+    endless = "/drift"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        model = {"manifest": {"provenance": {"created_at": "2026-01-01T00:00:00+00:00"}}}
+        drift = {"state": "ok", "diagnosis": "", "model_version": "1"}
+        with suppress(OSError):
+            while self.path == self.endless:
+                self.wfile.write(b'aidetect_declared_recall{bound="high"} 0.1e+-\n' * 4096)
+            self.wfile.write(json.dumps(model if self.path == "/model" else drift).encode())
+
+
+def test_no_answer_is_read_without_end() -> None:
+    with serving(Endless) as url, pytest.raises(RetrainError, match="answer of more than 8 MiB"):
+        gather(url=url)
+    with serving(Endless, endless="/metrics") as url:
+        assert gather(url=url).declared_recall_high is None
 
 
 def test_evidence_without_a_source_or_an_answer_is_one_clear_line() -> None:
