@@ -25,6 +25,8 @@ _COUNTED: Final = ("accuracy", "f1", "precision", "recall", "fpr", "fnr")
 """The gate's figures that follow from counts alone."""
 _ROUNDING: Final = 1e-9
 _MOST_VERDICTS: Final = 50_000_000
+_MOST_TEXT: Final = 4_000_000_000
+"""Bytes of their texts, written out: a file may hold a long one once and name it in every row."""
 
 
 class Metric(Frozen):
@@ -283,12 +285,34 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> Evaluation:
     return whole
 
 
+def _text_bytes(path: Path) -> int:
+    """Bytes of a Parquet file's texts, a repeated one counted for each of its rows without writing it out."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    kinds = {
+        field.name: field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        for field in pq.read_schema(path)
+    }
+    texts = [name for name, kind in kinds.items() if pa.types.is_string(kind) or pa.types.is_large_string(kind)]
+    total = 0
+    with pq.ParquetFile(path, read_dictionary=texts) as file:
+        for batch in file.iter_batches(columns=texts):
+            for column in batch.columns:
+                lengths = pc.cast(pc.binary_length(column.dictionary), pa.int64())
+                total += pc.sum(lengths.take(column.indices)).as_py() or 0
+    return total
+
+
 def _recount(path: Path) -> Confusion:
     """Confusion counts of the candidate's verdicts on the test split."""
     import pyarrow.parquet as pq
 
     if pq.read_metadata(path).num_rows > _MOST_VERDICTS:
         raise StageError(f"{path}: more than {_MOST_VERDICTS:,} verdicts, which no evaluation has; run evaluate again")
+    if (size := _text_bytes(path)) > _MOST_TEXT:
+        raise StageError(f"{path}: {size:,} bytes of texts, which no verdicts have; run evaluate again")
     rows = pq.read_table(
         path, columns=["label", "prediction"], filters=[("model", "=", CANDIDATE), ("split", "=", TEST)]
     )

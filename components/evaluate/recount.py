@@ -46,8 +46,6 @@ _OF_DECISIONS: Final = ("decision", "outside_by")
 """Missing where decisions were not counted yet."""
 _OF_IMAGES: Final = ("generator", "source", "pixel_sha256", "shorter_side_px")
 _MOST_DRAWS: Final = 1_000_000
-_MOST_TEXT: Final = 1_000_000_000
-"""Characters of a column of texts, were each as long as the longest: so they are compared."""
 
 
 def check_figures(folder: Path) -> Evaluation:
@@ -123,9 +121,6 @@ class _Verdicts:
         """What is known of a split's images."""
         part = self._part(CANDIDATE, split)
         texts = {name: [text or "" for text in part.column(name).to_pylist()] for name in _OF_IMAGES[:-1]}
-        longest = max((len(text) for column in texts.values() for text in column), default=0)
-        if longest * len(part) > _MOST_TEXT:
-            raise ValueError(f"texts of {longest:,} characters")
         return Frame(
             split=split,
             positive=_is_ai(part, "label"),

@@ -4,9 +4,11 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -105,3 +107,16 @@ def test_what_was_taken_out_or_put_in_is_missed(change: Callable[[Document], obj
     with pytest.raises(StageError, match=said) as caught:
         judge_folder(folder, GateConfig())
     assert "\n" not in str(caught.value)
+
+
+def test_a_text_that_is_named_in_every_row_is_weighed_before_it_is_written_out(folder: Path) -> None:
+    path = folder / PREDICTIONS_PARQUET
+    table = pq.read_table(path)
+    bomb = pa.DictionaryArray.from_arrays(pa.array([0] * len(table), pa.int32()), pa.array(["x" * 40_000_000]))
+    at = table.column_names.index("generator")
+    pq.write_table(table.set_column(at, "generator", bomb), path, compression="zstd")
+    edit(folder, lambda document: document.update(predictions_sha256=sha256(path.read_bytes()).hexdigest()))
+    before = pa.total_allocated_bytes()
+    with pytest.raises(StageError, match="bytes of texts, which no verdicts have"):
+        check_figures(folder)
+    assert len(table) * 40_000_000 > 4_000_000_000 > 10 * (pa.default_memory_pool().max_memory() - before)
