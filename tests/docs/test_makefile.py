@@ -2,10 +2,12 @@
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from serving.settings import Settings
 from tests.bundles import jpeg
 from tests.docs.commands import PAGES, commands
 from tests.docs.conftest import Clone, clone_to
@@ -31,6 +33,14 @@ def test_no_target_is_left_out() -> None:
     assert len(targets()) > 25
     left = [t for t in targets() if not any(runs(text, aliases.get(t, t)) for text in [*scripts, *guides])]
     assert set(left) == HERE, "each has a test below"
+
+
+@pytest.mark.parametrize(("given", "processes"), [([], "auto"), (["TEST_PROCESSES=3"], "3")])
+def test_so_many_test_processes_start(given: list[str], processes: str) -> None:
+    told = subprocess.run(["make", "-n", "test", *given], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert re.search(r"pytest -n (\S+)", told.stdout + told.stderr)[1] == processes  # type: ignore[index]  # found
+    # make hands what it was given to what it runs, where a server must not take it for a setting of its own
+    assert "TEST_PROCESSES" not in {name.upper() for name in Settings.model_fields}
 
 
 @pytest.mark.system

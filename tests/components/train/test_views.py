@@ -4,6 +4,7 @@ import io
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,39 +67,55 @@ def gridded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pack(tmp_path_factory.mktemp("gridded") / "data", splits)
 
 
-@pytest.fixture(scope="module")
-def native(gridded: Path, migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle trained on native views, in pairs, by the command line."""
-    folder = tmp_path_factory.mktemp("native")
+def trained(data: Path, knobs: dict[str, Any], migrated: Path, folder: Path) -> Path:
+    """A bundle made by the command line."""
     shutil.copy(migrated, folder / "mlflow.db")
-    knobs = {f"train.{name}": value for name, value in NATIVE.items() if name != "augment"}
-    knobs |= {
-        "train.augment.enabled": False,
-        "train.checkpoint_dir": "",
-        "paths.workspace": folder,
-    }
-    words = [word for name, value in knobs.items() for word in ("--set", f"{name}={value}")]
+    given = {f"train.{name}": value for name, value in knobs.items() if name != "augment"}
+    given |= {"train.augment.enabled": False, "train.checkpoint_dir": "", "paths.workspace": folder}
+    words = [word for name, value in given.items() for word in ("--set", f"{name}={value}")]
     ran = CliRunner().invoke(
-        app, ["train", "--profile", "local", "--dataset", str(gridded), "-o", str(folder / "bundle"), *words]
+        app, ["train", "--profile", "local", "--dataset", str(data), "-o", str(folder / "bundle"), *words]
     )
     assert ran.exit_code == 0, f"{ran.output}{ran.exception}"
-    trained = read_manifest(folder / "bundle").provenance.train_config
-    assert {name: trained[name] for name in NATIVE if name != "augment"} == {
-        k: v for k, v in NATIVE.items() if k != "augment"
-    }
+    found = read_manifest(folder / "bundle").provenance.train_config
+    kept = {name: value for name, value in knobs.items() if name != "augment"}
+    assert {name: found[name] for name in kept} == kept
     return folder / "bundle"
+
+
+@pytest.fixture(scope="module")
+def native(gridded: Path, migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle trained on native views, in pairs."""
+    return trained(gridded, NATIVE, migrated, tmp_path_factory.mktemp("native"))
+
+
+def ranked(bundle: Path, data: Path) -> float:
+    """Share of the pairs of a generated and a real validation image that the served bundle puts in order."""
+    detector, packed = Detector.load(bundle), Dataset(data)
+    logits = np.array([detector.judge(image).logit for image in packed.images(VAL)])
+    labels = packed.table(VAL, ["label"]).column("label").to_numpy()
+    return float((logits[labels == 1][:, None] > logits[labels == 0]).mean())
 
 
 def test_native_views_see_what_the_resize_destroys(gridded: Path, native: Path, tmp_path: Path) -> None:
     whole = fit(gridded, tmp_path / "whole", TrainConfig.model_validate(PLAIN))
     # at random 40 photos are ranked beyond .8 once in a thousand times
     assert whole.history[-1]["val_roc_auc"] < 0.8, "nothing is left of a grid of single pixels"
-    detector, data = Detector.load(native), Dataset(gridded)
-    logits = np.array([detector.judge(image).logit for image in data.images(VAL)])
-    labels = data.table(VAL, ["label"]).column("label").to_numpy()
-    ranks = (logits[labels == 1][:, None] > logits[labels == 0]).mean()
-    assert ranks > 0.95
+    assert ranked(native, gridded) > 0.95
     assert "4 crop(s) at native resolution" in (native / "MODEL_CARD.md").read_text()
+
+
+def test_parts_of_photos_are_cut_and_not_made_smaller(migrated: Path, tmp_path: Path) -> None:
+    # a resize to three quarters would leave nothing of the grid, which is judged on the whole photo
+    rng = np.random.default_rng(9)
+    data = pack(
+        tmp_path / "data",
+        {
+            split: [row(picture(rng, (64, 64), i % 2 == 1), i % 2, "grid" if i % 2 else "") for i in range(n)]
+            for split, n in (("train", 96), ("val", 40))
+        },
+    )
+    assert ranked(trained(data, {**PLAIN, "input_px": 64, "part": 0.75, "epochs": 8}, migrated, tmp_path), data) > 0.95
 
 
 def test_what_was_calibrated_is_what_is_served(gridded: Path, native: Path) -> None:
