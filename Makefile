@@ -136,9 +136,9 @@ test: $(STAMP) ## Run the tests on every core (COVERAGE=yes counts lines, >= 90 
 .PHONY: test-system
 test-system: $(addprefix $(VENV)/.with-,load dvc notebook docs mlflow ray) ## Run the tests that need Debian packages: Redis, Prometheus, Chromium; and the load generators (root)
 	@infra/ci/packages.sh redis-server postgresql prometheus prometheus-alertmanager chromium libavif-bin gcc libc6-dev
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "$(SYSTEM)" tests/docs tests/components tests/pipelines
-	@# what measures times has the machine to itself
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -m "$(SYSTEM)" --ignore=tests/docs --ignore=tests/components --ignore=tests/pipelines
+	@# some wait, so that there are more processes than cores; and only files with such tests are imported
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --durations=20 -m "$(SYSTEM) and not alone" $$(grep -rlE 'mark\.system' tests --include='test_*.py')
+	@OMP_NUM_THREADS=1 $(BIN)/pytest --durations=20 -m "$(SYSTEM) and alone" $$(grep -rlE 'mark\.alone' tests --include='test_*.py')
 
 .PHONY: lint
 lint: $(STAMP) ## Check style, types, the import rules and for dead code

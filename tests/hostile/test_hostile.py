@@ -13,7 +13,8 @@ SHUTDOWN_S = 20
 LIMITS = {"RATE_LIMIT_ENABLED": "true", "RATE_LIMIT_PREDICT": "150/minute", "API_KEYS": "a-key-of-decent-length"}
 
 
-@pytest.mark.system  # latencies: it wants the machine to itself
+@pytest.mark.system
+@pytest.mark.alone  # latencies
 @pytest.mark.no_cover
 def test_everything_at_once_stops_neither_the_honest_client_nor_the_end(toy_bundle: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"

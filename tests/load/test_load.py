@@ -15,7 +15,7 @@ import pytest
 from tests.load.pictures import write_pictures
 from tests.serving.processes import Server, serve
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.alone]
 
 KEY = "a-key-of-decent-length"
 USERS = 8

@@ -216,7 +216,8 @@ def test_the_metrics_tell_how_many_jobs_wait(toy_bundle: Path, tmp_path: Path) -
     assert after == 0
 
 
-@pytest.mark.system  # a latency: it wants the machine to itself, so it runs where tests run one after another
+@pytest.mark.system
+@pytest.mark.alone  # a latency
 def test_under_overload_what_is_accepted_stays_quick(toy_bundle: Path, tmp_path: Path) -> None:
     def p95(traffic: Traffic, status: int) -> float:
         found = sorted(s for s, a in zip(traffic.seconds, traffic.answers, strict=True) if a.status_code == status)

@@ -11,7 +11,7 @@ import pytest
 
 from serving.cases.words import next_step, score_line, title
 from tests.bundles import jpeg
-from tests.e2e.conftest import Cli, passed  # noqa: F401 - a fixture
+from tests.components.train.conftest import Trained, toy_data, trained  # noqa: F401 - fixtures
 from tests.serving.processes import Server, serve
 from tests.serving.ui.chromium import BRIGHT, DARK, ROOT, TEXT, WAIT_MS, interface, opened, said, see, upload
 
@@ -96,14 +96,12 @@ def sample_photos() -> list[dict[str, Any]]:
 
 def test_a_trained_model_says_the_same_in_browser_and_api(
     browser: Any,
-    passed: tuple[Cli, dict[str, Any]],  # noqa: F811 - the fixture
+    trained: Trained,  # noqa: F811 - the fixture
     tmp_path: Path,
 ) -> None:
-    _, record = passed
-    trained = next(stage for stage in record["stages"] if stage["name"] == "train")
-    bundle = Path(trained["output_dir"]) / "bundle"
+    settings = {"API_KEYS": "right", "REQUIRE_AUTH": "true", "EXPLAIN_WARMUP": "true"}
     with (
-        serve(bundle, tmp_path / "api.log", API_KEYS="right", REQUIRE_AUTH="true", EXPLAIN_WARMUP="true") as api,
+        serve(trained.bundle, tmp_path / "api.log", **settings) as api,
         interface(api.url, "right", tmp_path / "ui.log") as url,
     ):
         page = opened(browser, url)
@@ -136,7 +134,7 @@ def test_a_trained_model_says_the_same_in_browser_and_api(
 def test_a_reached_limit_costs_the_heatmap_then_time_but_no_photo(
     browser: Any, toy_bundle: Path, tmp_path: Path
 ) -> None:
-    limits = {"RATE_LIMIT_ENABLED": "true", "RATE_LIMIT_EXPLAIN": "1/minute", "RATE_LIMIT_BATCH": "1/minute"}
+    limits = {"RATE_LIMIT_ENABLED": "true", "RATE_LIMIT_EXPLAIN": "1/minute", "RATE_LIMIT_BATCH": "1/30 seconds"}
     with (
         serve(toy_bundle, tmp_path / "api.log", EXPLAIN_WARMUP="true", **limits) as api,
         interface(api.url, "", tmp_path / "ui.log") as url,
@@ -148,7 +146,7 @@ def test_a_reached_limit_costs_the_heatmap_then_time_but_no_photo(
         see(page, "No heatmap yet")
         see(page, title(said(api, DARK)))
         assert page.get_by_role("img", name="Heatmap on the photo").count() == 0
-        # twelve photos are two batches; a minute has one
+        # twelve photos are two batches; half a minute has one
         photos = [{**BRIGHT, "name": f"{i}.jpg", "buffer": jpeg(30 + 15 * i, seed=i)} for i in range(12)]
         upload(page, *photos)
         see(page, "2 not judged yet")
