@@ -7,7 +7,7 @@ what a role permits is Google's own dated list (`roles.json`). Nothing is allowe
 import json
 import re
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ def plan_of(environment: str, without: str = "") -> "Plan":
 
 @dataclass
 class Plan:
-    """What Terraform makes."""
+    """What Terraform makes; nothing changes it once it is made."""
 
     resources: list[dict[str, Any]]
     waits_for: dict[str, list[str]] = field(default_factory=dict)
@@ -109,12 +109,12 @@ class Plan:
                 return str(found["member"])
         raise RefusedError(404, f"Unknown service account: {name}")
 
-    @property
+    @cached_property
     def apis(self) -> set[str]:
         """APIs that are enabled."""
         return {str(found["service"]).partition(".")[0] for found in self.of("google_project_service")}
 
-    @property
+    @cached_property
     def bindings(self) -> list[Binding]:
         """Every grant."""
         found = []
@@ -130,11 +130,13 @@ class Plan:
     def permissions(self, role: str) -> frozenset[str]:
         """What a role permits."""
         if role.startswith("projects/"):
-            custom = {
-                found["name"]: found.get("permissions", []) for found in self.of("google_project_iam_custom_role")
-            }
-            return frozenset(custom.get(role, ()))
+            return self._custom_roles.get(role, frozenset())
         return google_roles()[role]
+
+    @cached_property
+    def _custom_roles(self) -> dict[str, frozenset[str]]:
+        found = self.of("google_project_iam_custom_role")
+        return {role["name"]: frozenset(role.get("permissions", [])) for role in found}
 
     def order(self, address: str) -> set[str]:
         """Everything that is made before a resource, by the address of its block."""
