@@ -107,6 +107,20 @@ def entries_in_cloud(source: str, config: CatalogueConfig, results: str = "") ->
         raise SourceError(f"{source}: no photos there")
 
 
+def content_in_cloud(source: str) -> str:
+    """Size and checksum of a feed or Parquet file; empty where the source is none, or is not there.
+
+    Raises:
+        StageError: Google refused.
+    """
+    bucket, name = split(source)
+    if Path(name).suffix.lower() not in (*FEEDS, PARQUET):
+        return ""
+    with google_errors(f"read {source}"):
+        found = client().bucket(bucket).get_blob(name, retry=retry(_RETRY_S))
+    return f"{found.size} {found.crc32c}" if found is not None else ""
+
+
 def _results_of_earlier_jobs(bucket: str, prefix: str) -> set[str]:
     """Folders below a prefix that hold a job and parts of its results, each with its last slash.
 

@@ -1,33 +1,32 @@
 """What a catalogue consists of: photos by path, by address, or by row of a Parquet file; read as a stream."""
 
 import csv
-import glob
-import json
+import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, repeat
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, Literal, TextIO
+from typing import Any, Final, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.catalogue.config import CatalogueConfig
-from components.catalogue.destination import JOB_FILE, PARTS
+from components.catalogue.feeds import JSON_LINES, records
+from components.catalogue.folders import MAGIC, files_below, files_of
 from components.catalogue.merchant import LINKS, NAMES, items_of
+from serving.detector.image import HEAD_BYTES, kind_of
 from serving.platform.errors import SourceError, system_error
 
 Kind = Literal["path", "url", "gs", "row", "none"]
 
 PARQUET: Final = ".parquet"
-FEEDS: Final = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".xml", ".rss", ".atom")
 _XML: Final = (".xml", ".rss", ".atom")
+FEEDS: Final = (".csv", ".tsv", ".txt", *JSON_LINES, *_XML)
 MERCHANT: Final = LINKS
 """Columns of a Google Merchant feed; each may hold several addresses, separated by commas."""
 SINGLE: Final = ("image_url", "url", "uri", "path", "image_path", "file", "file_name", "filename")
-_MAX_LINE: Final = 2**20
-_MAX_COLUMNS: Final = 2000
 _LINKS: Final = 20
 """Addresses taken from one cell at most; Google allows ten."""
 _LONGEST: Final = 8192
@@ -61,21 +60,34 @@ def entries_of(source: str, config: CatalogueConfig, results: Path | None = None
     Raises:
         SourceError: nothing there, or no way to read it; also while it is read.
     """
-    if any(c in source for c in "*?[") and not Path(source).exists():
-        return _globbed(source)
+    if any(c in source for c in MAGIC) and not Path(source).exists():
+        return _of_files(files_of(source, results), config)
     path = Path(source).expanduser()
     if path.is_dir():
-        parquet = sorted(path.glob("*.parquet"))
-        return _of_tables(parquet, config) if parquet else _of_folder(path, results)
+        return _of_files(files_below(path, results), config)
     if not path.exists():
         raise SourceError(f"{source}: no such folder or file; give a folder, a pattern, a feed or gs://")
+    if not path.is_file():
+        raise SourceError(f"{source}: is a pipe or device, which cannot be read twice; save it as a file first")
     if path.suffix.lower() == PARQUET:
-        return _of_tables([path], config)
+        return _of_table(path, path.name, config)
     if path.suffix.lower() in FEEDS:
         return _of_feed(path, config)
-    if path.is_file():
-        return iter([_file(path, path.name)])
-    raise SourceError(f"{source}: not a folder, a file of photos or a feed ({', '.join(FEEDS)}, .parquet)")
+    return iter([_only_photo(path)])
+
+
+def _only_photo(path: Path) -> Entry:
+    try:
+        with path.open("rb") as file:
+            kind = kind_of(file.read(HEAD_BYTES))
+    except OSError as error:
+        raise SourceError(f"{path}: {system_error(error)}") from error
+    if not kind.picture:
+        raise SourceError(
+            f"{path}: is {kind.article}, neither a photo nor a feed ({', '.join(FEEDS)}, {PARQUET}); unpack it, or "
+            "save it as one of these"
+        )
+    return _file(path, path.name)
 
 
 def _file(path: Path, name: str) -> Entry:
@@ -84,63 +96,28 @@ def _file(path: Path, name: str) -> Entry:
     return Entry(shown, shown, "path", os.fsencode(path.absolute()))
 
 
-def _of_folder(root: Path, results: Path | None) -> Iterator[Entry]:
-    """Every regular file below, whatever its suffix.
-
-    Hidden ones, devices, folders met twice, and folders with the results of this job or an earlier one are left out.
-    """
-    seen: set[tuple[int, int]] = set()
-    if results is not None and results.is_dir():
-        own = results.stat()
-        seen.add((own.st_dev, own.st_ino))
-
-    def walk(folder: Path, prefix: str) -> Iterator[Entry]:
-        try:
-            here = folder.stat()
-            if (here.st_dev, here.st_ino) in seen:
-                return
-            seen.add((here.st_dev, here.st_ino))
-            with os.scandir(folder) as listing:
-                found = sorted((item for item in listing if not item.name.startswith(".")), key=lambda item: item.name)
-        except OSError as error:
-            raise SourceError(f"{folder}: cannot be listed ({error.strerror})") from error
-        if prefix and {JOB_FILE, PARTS} <= {item.name for item in found}:
-            return
-        for item in found:
-            if item.is_dir():
-                yield from walk(Path(item.path), f"{prefix}{item.name}/")
-            elif item.is_file():
-                yield _file(Path(item.path), prefix + item.name)
-
-    return walk(root, "")
+def _of_files(found: Iterable[tuple[Path, str]], config: CatalogueConfig) -> Iterator[Entry]:
+    """Each file, as it lies in a folder; a Parquet file stands for its rows."""
+    for path, shown in found:
+        if path.suffix.lower() == PARQUET:
+            yield from _of_table(path, shown, config)
+        else:
+            yield _file(path, shown)
 
 
-def _globbed(pattern: str) -> Iterator[Entry]:
-    count = 0
-    # not pathlib: its glob takes no absolute pattern
-    for name in glob.iglob(pattern, recursive=True):  # noqa: PTH207 - see above
-        path = Path(name)
-        if path.is_file():
-            count += 1
-            yield _file(path, name)
-    if not count:
-        raise SourceError(f"{pattern}: no file matches")
-
-
-def _of_tables(files: Sequence[Path], config: CatalogueConfig) -> Iterator[Entry]:
-    for path in files:
-        try:
-            file = pq.ParquetFile(path)
-        except (pa.ArrowException, OSError) as error:
-            raise SourceError(f"{path}: not a readable Parquet file ({_first_line(error)})") from error
-        with file:
+def _of_table(path: Path, shown: str, config: CatalogueConfig) -> Iterator[Entry]:
+    try:
+        with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
             if image_column(file.schema_arrow) is not None and not config.columns:
-                yield from _rows_of(path, file, config)
+                yield from _rows_of(path, shown, file, config)
             else:
                 batches = file.iter_batches(batch_size=2048, columns=_feed_columns(path, names, config))
                 rows = (row for batch in batches for row in batch.to_pylist())
                 yield from _of_records(path, names, rows, config)
+    except (pa.ArrowException, OSError) as error:
+        # also of what stands behind a good end of the file: a damaged or encrypted column
+        raise SourceError(f"{path}: not a readable Parquet file ({_first_line(error)})") from error
 
 
 def image_column(schema: pa.Schema) -> str | None:
@@ -154,7 +131,7 @@ def image_column(schema: pa.Schema) -> str | None:
     return None
 
 
-def _rows_of(path: Path, file: pq.ParquetFile, config: CatalogueConfig) -> Iterator[Entry]:
+def _rows_of(path: Path, shown: str, file: pq.ParquetFile, config: CatalogueConfig) -> Iterator[Entry]:
     names = file.schema_arrow.names
     key = _id_column(path, names, config)
     place = os.fsencode(path.resolve())
@@ -162,8 +139,8 @@ def _rows_of(path: Path, file: pq.ParquetFile, config: CatalogueConfig) -> Itera
     if key:
         ids = (value for batch in file.iter_batches(8192, columns=[key]) for value in batch.column(0).to_pylist())
     for number, value in enumerate(ids):
-        uri = f"{path.name}#{number}"
-        yield Entry(uri if value is None else str(value)[:_SHOWN], uri, "row", place, number)
+        uri = f"{_text(shown)}#{number}"
+        yield Entry(uri if value is None else _text(value)[:_SHOWN], uri, "row", place, number)
 
 
 def _of_feed(path: Path, config: CatalogueConfig) -> Iterator[Entry]:
@@ -173,76 +150,13 @@ def _of_feed(path: Path, config: CatalogueConfig) -> Iterator[Entry]:
                 yield from _of_records(path, NAMES, items_of(path, content), config)
             return
         with path.open(encoding="utf-8-sig", newline="") as handle:
-            if path.suffix.lower() in (".jsonl", ".ndjson"):
-                yield from _of_lines(path, handle, config)
-            else:
-                yield from _of_delimited(path, handle, config)
+            yield from _of_records(path, *records(path, handle), config)
     except UnicodeDecodeError as error:
         raise SourceError(f"{path}: not UTF-8; save the feed as UTF-8") from error
     except csv.Error as error:
         raise SourceError(f"{path}: not a readable table ({error})") from error
     except OSError as error:
         raise SourceError(f"{path}: {system_error(error)}") from error
-
-
-class _BoundedLines:
-    """Lines of a text; those of one row, which quotes may hold together, have `_MAX_LINE` characters at most."""
-
-    def __init__(self, path: Path, handle: TextIO) -> None:
-        self._path, self._handle, self._length = path, handle, 0
-
-    def __iter__(self) -> Iterator[str]:
-        while line := self._handle.readline(_MAX_LINE):
-            self._length += len(line)
-            if self._length >= _MAX_LINE:
-                raise SourceError(f"{self._path}: a line is longer than {_MAX_LINE:,} characters; is this a feed?")
-            yield line
-
-    def next_row(self) -> None:
-        """Count from nothing: the row that was read is done with."""
-        self._length = 0
-
-
-def _of_delimited(path: Path, handle: TextIO, config: CatalogueConfig) -> Iterator[Entry]:
-    bounded = _BoundedLines(path, handle)
-    lines = iter(bounded)
-    header = next(lines, "")
-    delimiter = max(",;\t", key=header.count) if path.suffix.lower() == ".csv" else "\t"
-    names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
-    if len(names) > _MAX_COLUMNS:
-        raise SourceError(f"{path}: has more than {_MAX_COLUMNS:,} columns; is this a feed?")
-
-    def rows() -> Iterator[dict[str, Any]]:
-        bounded.next_row()
-        for row in csv.reader(lines, delimiter=delimiter):
-            bounded.next_row()
-            if row:
-                yield dict(zip(names, row, strict=False))
-
-    yield from _of_records(path, names, rows(), config)
-
-
-def _of_lines(path: Path, handle: TextIO, config: CatalogueConfig) -> Iterator[Entry]:
-    def rows() -> Iterator[dict[str, Any]]:
-        bounded = _BoundedLines(path, handle)
-        for number, line in enumerate(bounded, 1):
-            bounded.next_row()
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise SourceError(f"{path}: line {number} is not JSON") from error
-            if not isinstance(row, dict):
-                raise SourceError(f"{path}: line {number} is not a JSON object")
-            if len(row) > _MAX_COLUMNS:
-                raise SourceError(f"{path}: line {number} has more than {_MAX_COLUMNS:,} members; is this a feed?")
-            yield row
-
-    records = rows()
-    head = list(islice(records, 100))
-    names = list(dict.fromkeys(name for row in head for name in row))
-    yield from _of_records(path, names, (row for part in (head, records) for row in part), config)
 
 
 def _feed_columns(path: Path, names: Sequence[str], config: CatalogueConfig) -> list[str]:
@@ -255,34 +169,50 @@ def link_columns(path: Path, names: Sequence[str], config: CatalogueConfig) -> l
     """Columns of a feed that name photos.
 
     Raises:
-        SourceError: those of the configuration are missing, or none is known.
+        SourceError: those of the configuration are missing, none is known, or two have one name.
     """
     if config.columns:
         missing = [name for name in config.columns if name not in names]
         if missing:
             raise SourceError(f"{path}: no column {', '.join(missing)}; it has: {_listed(names)}")
-        return list(config.columns)
-    known = [name for name in MERCHANT if name in names] or [name for name in SINGLE if name in names][:1]
-    if not known:
-        raise SourceError(f"{path}: which column holds the photos? name it with --column; it has: {_listed(names)}")
-    return known
+        return [_one_of_its_name(path, names, name) for name in config.columns]
+    for known, most in ((MERCHANT, len(MERCHANT)), (SINGLE, 1)):
+        found = [name for wanted in known for name in names if _attribute(name) == wanted]
+        if found:
+            return [_one_of_its_name(path, names, name) for name in found[:most]]
+    raise SourceError(f"{path}: which column holds the photos? name it with --column; it has: {_listed(names)}")
+
+
+def _attribute(name: str) -> str:
+    """A column's name as Google spells it: spreadsheets write `Image link`."""
+    return name.strip().lower().replace(" ", "_")
+
+
+def _one_of_its_name(path: Path, names: Sequence[str], name: str) -> str:
+    if sum(other == name for other in names) > 1:
+        raise SourceError(f"{path}: two columns are named {name[:40]}; rename one")
+    return name
 
 
 def _id_column(path: Path, names: Sequence[str], config: CatalogueConfig) -> str:
     if config.id_column and config.id_column not in names:
         raise SourceError(f"{path}: no column {config.id_column}; it has: {_listed(names)}")
-    return config.id_column or ("id" if "id" in names else "")
+    return config.id_column or next((name for name in names if _attribute(name) == "id"), "")
 
 
 def _of_records(
-    path: Path, names: Sequence[str], rows: Iterable[dict[str, Any]], config: CatalogueConfig
+    path: Path, names: Sequence[str], rows: Iterable[Mapping[Any, Any]], config: CatalogueConfig
 ) -> Iterator[Entry]:
     links = link_columns(path, names, config)
     key = _id_column(path, names, config)
+    several = {column for column in links if _attribute(column) in MERCHANT}
     root = Path(config.paths_root or path.parent).resolve()
     for number, row in enumerate(rows, 1):
-        name = (str(row.get(key) or f"row {number}") if key else f"row {number}")[:_SHOWN]
-        found = {column: _links(row.get(column), split=column in MERCHANT) for column in links}
+        name = (_text(row.get(key) or f"row {number}") if key else f"row {number}")[:_SHOWN]
+        if row.get(None):
+            yield Entry(name, "", "none", b"row_malformed")
+            continue
+        found = {column: _links(row.get(column), split=column in several) for column in links}
         if not any(found.values()):
             yield Entry(name, "", "none", b"no_photo")
         for column, cell in found.items():
@@ -295,11 +225,19 @@ def _of_records(
 
 def _links(cell: Any, split: bool) -> list[str]:
     """The addresses of a cell, and one more than are taken where there are more."""
-    if cell is None:
-        return []
-    values = cell if isinstance(cell, list) else str(cell).split(",") if split else [str(cell)]
-    named = (text[:_LONGEST] for value in values if (text := str(value).strip()))
+    values = cell if isinstance(cell, list) else _text(cell).split(",") if split and cell is not None else [cell]
+    # not a number: what tables of numbers write for nothing
+    given = (value for value in values if value is not None and not (isinstance(value, float) and math.isnan(value)))
+    named = (text[:_LONGEST] for value in given if (text := _text(value).strip()))
     return list(islice(named, _LINKS + 1))
+
+
+def _text(value: Any) -> str:
+    """A cell as text that can be written: halves of characters, and bytes that are no UTF-8, as escapes."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    text = str(value)
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _linked(name: str, link: str, root: Path) -> Entry:

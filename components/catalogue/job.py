@@ -22,12 +22,26 @@ Listener = Callable[[int, int], None]
 
 
 def begin(
-    destination: Destination, source: str, manifest: Manifest, work: Work, entries: Callable[[], Iterator[Entry]]
-) -> tuple[Job, bool]:
-    """The destination's job: the one it was begun for, or a new one; and whether it was there.
+    destination: Destination,
+    source: str,
+    manifest: Manifest,
+    work: Work,
+    entries: Callable[[], Iterator[Entry]],
+    content: str = "",
+) -> Job:
+    """The destination's job: the one it was begun for, or a new one.
+
+    Args:
+        destination: place of the results.
+        source: what is scored.
+        manifest: of the model.
+        work: how.
+        entries: the source's photos, asked for where there is no plan yet.
+        content: hash of what the source holds now, where it is a file.
 
     Raises:
-        CatalogueError: it holds another job's results, or files that are none of ours.
+        CatalogueError: it holds another job's results, those of what the source held before, or files that are none
+            of ours.
         SourceError: the source cannot be read.
     """
     rule, config = manifest.decision, work.config
@@ -46,18 +60,24 @@ def begin(
             "max_file_bytes": config.max_file_bytes,
             **_decides(config),
         },
+        content=content,
     )
     found = read_job(destination)
     if found is None:
         if destination.names(PARTS):
             raise CatalogueError(f"{destination.uri}: holds parts but no job; name an empty folder")
-        return write_plan(destination, entries(), job), False
+        return write_plan(destination, entries(), job)
     if not found.same_work(job):
         raise CatalogueError(
             f"{destination.uri}: holds the results of another job ({found.source}, model version "
             f"{found.model_version}, shards of {found.shard_photos}); name another folder"
         )
-    return found, True
+    if content and found.content not in ("", content):
+        raise CatalogueError(
+            f"{source}: has changed since {found.created_at}, when this job was planned; for what it holds now name "
+            f"another folder than {destination.uri}"
+        )
+    return found
 
 
 def _decides(config: CatalogueConfig) -> dict[str, float | str]:

@@ -40,6 +40,8 @@ class Job(Frozen):
     created_at: str
     settings: dict[str, str | int | float | bool]
     """Thresholds and columns: what changes a row changes the job."""
+    content: str = ""
+    """What a feed or Parquet file held when it was planned, as a hash; empty of folders, patterns and earlier jobs."""
 
     @property
     def groups(self) -> int:
@@ -49,7 +51,8 @@ class Job(Frozen):
     @property
     def identity(self) -> str:
         """What every part of this job carries, so that one of another job is not taken for its own."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        # without what jobs did not have from their beginning: the parts of those that are older stay theirs
+        return hashlib.sha256(self.model_dump_json(exclude={"content"}).encode()).hexdigest()
 
     def same_work(self, other: "Job") -> bool:
         """Whether the rows of both would be the same."""

@@ -1,12 +1,14 @@
 """Scoring a catalogue on this machine, from source to summary."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 from components.catalogue.config import CatalogueConfig
 from components.catalogue.destination import Destination, LocalDestination
-from components.catalogue.entries import Entry, entries_of
+from components.catalogue.entries import PARQUET, Entry, entries_of
 from components.catalogue.executor import Executor, score_shards
 from components.catalogue.job import Listener, begin, score_groups
 from components.catalogue.photos import Photos, UnreadPhotoError
@@ -16,7 +18,9 @@ from components.catalogue.summary import SUMMARY_FILE, Summary, write_summary
 from serving.detector.bundle import read_manifest
 from serving.platform.cloud_storage import SCHEME
 from serving.platform.cores import usable_cores
-from serving.platform.errors import CatalogueError
+from serving.platform.errors import CatalogueError, SourceError, system_error
+
+_END_BYTES: Final = 2**20
 
 
 def score_catalogue(
@@ -51,8 +55,13 @@ def score_catalogue(
         keep_apart(source, destination)
         if isinstance(destination, LocalDestination):
             stack.enter_context(destination.alone())
-        job, _ = begin(
-            destination, source, read_manifest(bundle), work, lambda: open_entries(source, config, destination)
+        job = begin(
+            destination,
+            source,
+            read_manifest(bundle),
+            work,
+            lambda: open_entries(source, config, destination),
+            content_of(source),
         )
         score_groups(destination, job, range(job.groups), work, listener, executor)
         return sum_up(destination, work)
@@ -103,6 +112,30 @@ def open_entries(source: str, config: CatalogueConfig, destination: Destination 
         return entries_in_cloud(source, config, destination.uri if destination is not None else "")
     results = destination.folder if isinstance(destination, LocalDestination) else None
     return entries_of(source, config, results)
+
+
+def content_of(source: str) -> str:
+    """What a file of photos or a feed holds now, as a hash; empty where the source is none, or is not there any more.
+
+    Raises:
+        SourceError: it cannot be read.
+        StageError: Google refused.
+    """
+    if source.startswith(SCHEME):
+        from components.catalogue.cloud import content_in_cloud
+
+        return content_in_cloud(source)
+    path = Path(source).expanduser()
+    if not path.is_file():
+        return ""
+    try:
+        with path.open("rb") as file:
+            # the end of a Parquet file tells where everything in it lies; photos need not be read for it
+            end = max(0, path.stat().st_size - _END_BYTES) if path.suffix.lower() == PARQUET else 0
+            file.seek(end)
+            return f"{end} {hashlib.file_digest(file, 'sha256').hexdigest()}"
+    except OSError as error:
+        raise SourceError(f"{source}: {system_error(error)}") from error
 
 
 def read_summary(output: str) -> Summary:

@@ -44,6 +44,8 @@ class Summary(Frozen):
     """Figures over all rows of a job."""
 
     photos: int
+    planned_at: str = ""
+    """When the photos were listed; what came later is not among them."""
     scored: int
     refused: int
     decisions: dict[str, int]
@@ -85,6 +87,7 @@ def summarise(destination: Destination, job: Job) -> Summary:
         raise CatalogueError(f"{destination.uri}: {photos} rows of {job.photos} planned; parts were changed by hand")
     return Summary(
         photos=photos,
+        planned_at=job.created_at,
         scored=sum(predictions.values()),
         refused=sum(refusals.values()),
         decisions=dict(decisions.most_common()),

@@ -10,7 +10,7 @@ from components.catalogue.config import CatalogueConfig
 from components.catalogue.job import begin, score_groups
 from components.catalogue.plan import read_job
 from components.catalogue.scoring import Work
-from components.catalogue.stage import keep_apart, open_destination, open_entries, sum_up
+from components.catalogue.stage import content_of, keep_apart, open_destination, open_entries, sum_up
 from components.catalogue.summary import PAGE_FILE
 from serving.detector.bundle import read_manifest
 from serving.platform.cores import usable_cores
@@ -52,7 +52,14 @@ def plan(place: Place, source: str) -> list[int]:
     keep_apart(source, destination)
     with place.work() as work:
         manifest = read_manifest(work.bundle)
-        job, _ = begin(destination, source, manifest, work, lambda: open_entries(source, place.config, destination))
+        job = begin(
+            destination,
+            source,
+            manifest,
+            work,
+            lambda: open_entries(source, place.config, destination),
+            content_of(source),
+        )
     return list(range(job.groups))
 
 

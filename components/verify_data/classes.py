@@ -1,6 +1,7 @@
 """How a source calls the two classes: the known names, and those of one's own that a person has mapped."""
 
 import shlex
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -20,6 +21,7 @@ class ClassNames:
     def __init__(self, labels: Mapping[str, str] | None = None) -> None:
         self.labels = dict(labels or {})
         self._own = {_folded(name): label_id(label) for name, label in self.labels.items()}
+        self._met: set[str] = set()
 
     def knows(self, name: str) -> bool:
         """Whether a name stands for a class."""
@@ -37,11 +39,16 @@ class ClassNames:
         """
         own = self._own.get(_folded(name))
         if own is not None:
+            self._met.add(_folded(name))
             return own
         try:
             return label_id(name)
         except UnknownLabelError:
             raise UnknownLabelError(self.unknown([name])) from None
+
+    def unmet(self, names: Iterable[str]) -> list[str]:
+        """Which of these mapped names no image had so far."""
+        return [name for name in names if _folded(name) not in self._met]
 
     def unknown(self, names: Sequence[str]) -> str:
         """What is said of names that nobody has mapped: which they are, which are known, and how to map them."""
@@ -101,4 +108,7 @@ def checked_labels(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def _folded(name: str) -> str:
-    return name.strip().casefold()
+    if name.isascii():
+        return name.strip().lower()
+    # an accent is one character here and two there: folders of macOS, keyboards
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name.strip()).casefold())

@@ -5,6 +5,8 @@ from typing import Final
 
 from components.verify_data.findings import Skipped
 
+UNREADABLE: Final = "that cannot be read"
+"""Of a kind that may well be images: nobody could look."""
 NAMES_KEPT: Final = 20
 """Names of each kind that are kept; the count goes on."""
 
@@ -31,11 +33,12 @@ class SkipList:
 
 def sentence(skipped: Iterable[Skipped]) -> str:
     """One line for a person; empty where nothing was skipped."""
-    parts = []
+    parts: dict[str, list[str]] = {}
     for entry in skipped:
         named = ", ".join(entry.names[:3]) + (", ..." if entry.count > 3 else "")
-        parts.append(f"{entry.count} x {entry.kind} ({named})")
-    return f"skipped, for they are no images: {'; '.join(parts)}" if parts else ""
+        why = "left out" if UNREADABLE in entry.kind else "skipped, for they are no images"
+        parts.setdefault(why, []).append(f"{entry.count} x {entry.kind} ({named})")
+    return " | ".join(f"{why}: {'; '.join(told)}" for why, told in parts.items())
 
 
 def shown(name: str) -> str:

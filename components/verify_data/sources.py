@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final, Protocol
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.artifacts.dataset import TEST, TRAIN, VAL, open_parquet
@@ -142,16 +143,25 @@ class ParquetSource:
     def batches(self, split: str) -> Iterator[Batch]:
         """Rows of a split in stored order."""
         for path in self._files[split]:
-            with self._store.on_disk(path) as local, open_parquet(local) as file:
-                columns = ImageColumns.of(
-                    file.schema_arrow, f"{self.uri}/{path}", self._reading.classes, self._reading.column
-                )
-                wanted = [columns.image, columns.label, *columns.extra]
-                prefix = PurePosixPath(path).with_suffix("").as_posix()
-                size = rows_within_budget(_row_bytes(file.metadata))
-                yield from read_rows(
-                    split, prefix, columns, file.iter_batches(batch_size=size, columns=wanted, use_threads=False)
-                )
+            try:
+                yield from self._of_file(split, path)
+            except (pa.ArrowException, OSError) as error:
+                # also of what stands behind a good end of the file: a damaged or encrypted column
+                raise StageError(
+                    f"{self.uri}/{path}: not a readable Parquet file ({str(error).splitlines()[0]})"
+                ) from error
+
+    def _of_file(self, split: str, path: str) -> Iterator[Batch]:
+        with self._store.on_disk(path) as local, open_parquet(local) as file:
+            columns = ImageColumns.of(
+                file.schema_arrow, f"{self.uri}/{path}", self._reading.classes, self._reading.column
+            )
+            wanted = [columns.image, columns.label, *columns.extra]
+            prefix = PurePosixPath(path).with_suffix("").as_posix()
+            size = rows_within_budget(_row_bytes(file.metadata))
+            yield from read_rows(
+                split, prefix, columns, file.iter_batches(batch_size=size, columns=wanted, use_threads=False)
+            )
 
 
 def _row_bytes(metadata: pq.FileMetaData) -> float:

@@ -12,10 +12,10 @@ from typing import Any, Final, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.verify_data.skipped import SkipList, shown
+from components.verify_data.skipped import UNREADABLE, SkipList, shown
 from serving.detector.image import ImageLimits
 from serving.platform.cloud_storage import client, read, split
-from serving.platform.errors import StageError, one_line
+from serving.platform.errors import StageError, one_line, system_error
 
 _PARALLEL_DOWNLOADS: Final = 32
 _FOOTER_BYTES: Final = 2**18
@@ -89,7 +89,9 @@ class LocalStore:
 
     def _unreadable(self, error: OSError) -> None:
         name = os.path.relpath(str(error.filename), self.root)
-        self.skipped.add(name, f"folder that cannot be read ({error.strerror})")
+        if name == ".":
+            raise StageError(f"{self.uri}: {system_error(error)}") from error
+        self.skipped.add(name, f"folder {UNREADABLE} ({error.strerror})")
 
     def read(self, paths: Sequence[str], most_bytes: int = ImageLimits.max_bytes + 1) -> list[bytes | None]:
         """Contents in the order asked for, cut at `most_bytes`; None for what cannot be read."""
@@ -100,7 +102,7 @@ class LocalStore:
             with (self.root / path).open("rb") as file:
                 return file.read(most_bytes)
         except OSError as error:
-            self.skipped.add(path, f"file that cannot be read ({error.strerror})")
+            self.skipped.add(path, f"file {UNREADABLE} ({error.strerror})")
             return None
 
     def parquet_rows(self, paths: Sequence[str]) -> list[int]:

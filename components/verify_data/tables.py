@@ -142,8 +142,7 @@ def _read(path: Path, uri: str) -> tuple[list[str], Iterator[tuple[str, dict[str
         names = [name.strip().lower() for name in next(reader, [])]
     except csv.Error as error:
         raise StageError(f"{uri}: not a readable table ({one_line(error)})") from error
-    if len(set(names)) < len(names):
-        raise StageError(f"{uri}: two columns have one name ({', '.join(names[:20])})")
+    _all_differ(names, uri)
     return names, _records(reader, names, uri)
 
 
@@ -164,13 +163,23 @@ def _of_parquet(path: Path, uri: str) -> tuple[list[str], Iterator[tuple[str, di
     if file.metadata.num_rows > MAX_ROWS:
         raise StageError(f"{uri}: names more than {MAX_ROWS:,} images; split the table")
     names = [str(name).lower() for name in file.schema_arrow.names]
+    _all_differ(names, uri)
 
     def rows() -> Iterator[tuple[str, dict[str, Any]]]:
-        with file:
-            records: Iterable[dict[str, Any]] = (
-                row for batch in file.iter_batches(2048) for row in batch.rename_columns(names).to_pylist()
-            )
-            for number, row in enumerate(records):
-                yield f"row {number}", row
+        try:
+            with file:
+                records: Iterable[dict[str, Any]] = (
+                    row for batch in file.iter_batches(2048) for row in batch.rename_columns(names).to_pylist()
+                )
+                for number, row in enumerate(records):
+                    yield f"row {number}", row
+        except (pa.ArrowException, OSError) as error:
+            # also of what stands behind a good end of the file: a damaged or encrypted column
+            raise StageError(f"{uri}: not a readable Parquet file ({str(error).splitlines()[0]})") from error
 
     return names, rows()
+
+
+def _all_differ(names: Sequence[str], uri: str) -> None:
+    if len(set(names)) < len(names):
+        raise StageError(f"{uri}: two columns have one name ({', '.join(names[:20])})")

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import Json, configured, writable
+from pipelines.cli.options import Json, configured, given, writable
 
 if TYPE_CHECKING:
     from components.artifacts.dataset import DatasetSummary
     from components.verify_data.findings import Findings
     from pipelines.settings.pipeline import PipelineConfig
 
-Output = Annotated[str, typer.Option("--output", "-o", metavar="PLACE", help="Folder or gs:// for the packed dataset.")]
+Output = Annotated[
+    str,
+    typer.Option("--output", "-o", metavar="PLACE", help="Folder or gs:// for the packed dataset.", callback=given),
+]
 data_app = typer.Typer(help="Check and pack images before training.", no_args_is_help=True)
 
 
@@ -30,7 +33,9 @@ def add_to(app: typer.Typer) -> None:
 @configured()
 def verify(
     config: "PipelineConfig",
-    uri: Annotated[str, typer.Argument(help="Folder, Parquet folder, gs:// or hf://; default: data.uri.")] = "",
+    uri: Annotated[
+        str, typer.Argument(help="Folder, Parquet folder, gs:// or hf://; default: data.uri.", callback=given)
+    ] = "",
     report: Annotated[Path | None, typer.Option(help="Write the HTML report here.", callback=writable)] = None,
     as_json: Json = False,
 ) -> None:
@@ -52,7 +57,10 @@ def verify(
 def import_(
     config: "PipelineConfig",
     uri: Annotated[
-        str, typer.Argument(help="Folder, table (.csv, .tsv, .parquet) of paths and labels, gs:// or hf://.")
+        str,
+        typer.Argument(
+            help="Folder, table (.csv, .tsv, .parquet) of paths and labels, gs:// or hf://.", callback=given
+        ),
     ],
     output: Output,
     test: Annotated[
@@ -94,13 +102,15 @@ def import_(
     with _packed_to(output) as folder:
         findings, summary = import_dataset(uri, folder, config.verify_data, reading)
     _show(findings, summary, as_json)
+    for name in reading.classes.unmet(own):
+        typer.echo(f"warning: --label {name}: no image there is of a class of that name", err=True)
     if not as_json:
         typer.echo(f"next              aidetect run --data {shlex.quote(output)}")
 
 
 @data_app.command("download")
 def download(
-    name: Annotated[str, typer.Argument(help="Short name (cifake) or hf://OWNER/NAME.")],
+    name: Annotated[str, typer.Argument(help="Short name (cifake) or hf://OWNER/NAME.", callback=given)],
     output: Output,
     as_json: Json = False,
 ) -> None:

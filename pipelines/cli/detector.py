@@ -45,7 +45,7 @@ def predict(
     from serving.detector.detector import Judgement
     from serving.platform.cores import usable_cores
 
-    photos = list(photos_in(images, config.catalogue))
+    photos = list(photos_in(images))
     asked = _load(model, config)
     document: list[dict[str, object]] = []
     failed = False

@@ -88,7 +88,7 @@ def deploy(
 @configured(absolute=True)
 def promote(
     config: "PipelineConfig",
-    version: Annotated[str, typer.Argument(help="Version number, as `aidetect models` lists it.")],
+    version: Annotated[str, typer.Argument(help="Version number, as `aidetect models` lists it.", callback=given)],
     why: Why = "promoted by hand",
     as_json: Json = False,
 ) -> None:

@@ -1,6 +1,5 @@
 """Photo files named on the command line, by themselves or by their folder, read under the server's limits."""
 
-import os
 import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +12,6 @@ from serving.detector.image import ImageLimits
 from serving.platform.errors import ImageRefusedError, SourceError, system_error
 
 if TYPE_CHECKING:
-    from components.catalogue.config import CatalogueConfig
     from serving.detector.conclusion import Policy
     from serving.detector.detector import Detector, Judgement
 
@@ -29,7 +27,7 @@ class NamedPhoto:
     path: Path
 
 
-def photos_in(paths: Sequence[Path], config: "CatalogueConfig") -> Iterator[NamedPhoto]:
+def photos_in(paths: Sequence[Path]) -> Iterator[NamedPhoto]:
     """The files that are named, and every file below the folders that are, as `aidetect score` finds them.
 
     Raises:
@@ -37,27 +35,27 @@ def photos_in(paths: Sequence[Path], config: "CatalogueConfig") -> Iterator[Name
     """
     for path in paths:
         if path.is_dir():
-            yield from _in_folder(path, config)
+            yield from _in_folder(path)
         else:
             yield NamedPhoto(writable_name(str(path)), path)
 
 
-def _in_folder(folder: Path, config: "CatalogueConfig") -> Iterator[NamedPhoto]:
-    from components.catalogue.entries import entries_of
+def _in_folder(folder: Path) -> Iterator[NamedPhoto]:
+    from components.catalogue.folders import files_below
 
     shown, instead = (
         writable_name(str(folder)),
         f"score it with: aidetect score {writable_name(str(folder))} -o results",
     )
-    found = list(islice(entries_of(str(folder), config), MOST_IN_FOLDER + 1))
+    found = list(islice(files_below(folder, None), MOST_IN_FOLDER + 1))
     if not found:
         raise SourceError(f"{shown}: no files there; name photos, or a folder of photos")
-    if found[0].kind != "path":
+    if all(path.suffix.lower() == ".parquet" for path, _ in found):
         raise SourceError(f"{shown}: holds Parquet files, not photos; {instead}")
     if len(found) > MOST_IN_FOLDER:
         raise SourceError(f"{shown}: holds more than {MOST_IN_FOLDER:,} files; {instead}")
-    for entry in found:
-        yield NamedPhoto(f"{shown.rstrip('/')}/{entry.uri}", Path(os.fsdecode(entry.place)))
+    for path, name in found:
+        yield NamedPhoto(f"{shown.rstrip('/')}/{writable_name(name)}", path)
 
 
 def judge_all(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import Json, SummaryFile, configuration, configured
+from pipelines.cli.options import Json, SummaryFile, configuration, configured, given
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 runs_app = typer.Typer(help="Runs of the pipeline: those of this workspace, here and in the cloud.")
 
-Run = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, as `aidetect runs` lists it.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, as `aidetect runs` lists it.", callback=given)]
 
 
 def add_to(app: typer.Typer) -> None:

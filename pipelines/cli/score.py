@@ -4,13 +4,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
 from pipelines.cli.detector import Model, decision_settings
-from pipelines.cli.options import Json, configured
+from pipelines.cli.options import Json, configured, given
 from pipelines.settings.names import TargetName
 
 if TYPE_CHECKING:
@@ -33,8 +34,12 @@ def score(
     config: "PipelineConfig",
     profile: str,
     overrides: list[str],
-    source: Annotated[str, typer.Argument(help="Folder, glob, Parquet, feed (CSV, TSV, JSONL) or gs://.")],
-    output: Annotated[str, typer.Option("--output", "-o", help="Folder or gs:// prefix of the results.")],
+    source: Annotated[
+        str, typer.Argument(help="Folder, glob, Parquet, feed (CSV, TSV, JSONL, XML) or gs://.", callback=given)
+    ],
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="Folder or gs:// prefix of the results.", callback=given)
+    ],
     model: Model = "",
     columns: Annotated[
         list[str], typer.Option("--column", help="Column of a feed with paths or addresses. Repeatable.")
@@ -78,9 +83,14 @@ def score(
     from pipelines.cli.detector import resolve_model
 
     found = resolve_model(model, config)
+    began = datetime.now(UTC).isoformat(timespec="seconds")
     with _progress(as_json) as listener:
         summary = score_catalogue(source, output, found.folder, found.version, chosen, listener, _executor(on))
     _tell(summary, output, as_json)
+    if "" < summary.planned_at < began:
+        typer.echo(
+            f"note: goes by the plan of {summary.planned_at}; for photos that came later name another folder", err=True
+        )
     raise typer.Exit(1 if summary.worker_died else 0)
 
 
@@ -184,7 +194,7 @@ def _lines(quiet: bool) -> Callable[[int, int], None]:
             return
         told = now
         rate = (done - first) / (now - began)
-        left = f", about {max(1, round((of - done) / rate / 60)):,} min left" if rate else ""
+        left = f", about {max(1, round((of - done) / rate / 60)):,} min left" if rate and done < of else ""
         typer.echo(f"{done:,} of {of:,} photos, {rate:,.0f} a second{left}", err=True)
 
     return advance

@@ -18,11 +18,14 @@ DEADLINE: Final[ContextVar[float]] = ContextVar("deadline")
 """Monotonic time by which the fetch under way must have ended, headers included."""
 
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+_COMPATIBLE: Final = ipaddress.IPv6Network("::/96")
 
 
 def is_public(text: str) -> bool:
-    """Whether an IP address is public, as itself and as what it wraps (mapped, 6to4, Teredo, NAT64)."""
+    """Whether an IP address is public, as itself and as what it wraps (mapped, compatible, 6to4, Teredo, NAT64)."""
     address: IPAddress = ipaddress.ip_address(text.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.is_site_local:
+        return False
     return all(one.is_global and not one.is_multicast for one in (address, *_wrapped(address)))
 
 
@@ -30,7 +33,7 @@ def _wrapped(address: IPAddress) -> list[ipaddress.IPv4Address]:
     if not isinstance(address, ipaddress.IPv6Address):
         return []
     found = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-    if address in _NAT64:
+    if address in _NAT64 or address in _COMPATIBLE:
         found.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
     return [one for one in found if one is not None]
 

@@ -217,13 +217,21 @@ def test_grafana_finds_its_source_and_its_dashboards() -> None:
 def test_every_alert_has_its_runbook_and_every_runbook_its_alert() -> None:
     alerts = [rule for rule in rules() if "alert" in rule]
     assert {rule["labels"]["severity"] for rule in alerts} == {"page", "ticket"}
+    chart = (ROOT / "docs" / "RUNBOOKS.md").read_text()
     for rule in alerts:
         page = ROOT / rule["annotations"]["runbook_url"]
         text = page.read_text()
+        (row,) = [line for line in chart.splitlines() if re.search(rf"\b{rule['alert']}\b", line)]
+        assert f"(runbooks/{page.name})" in row and rule["labels"]["severity"] in row
         assert rule["alert"] in text.splitlines()[0], page
         assert {"## Look", "## Do"} <= set(text.splitlines()), page
     named = {(ROOT / rule["annotations"]["runbook_url"]).name for rule in alerts}
     assert named == {path.name for path in RUNBOOKS.glob("*.md")}
+    # as it stands there it can be typed: these two ask a service
+    asking = re.findall(
+        r"`(aidetect (?:retrain|drift)[^`]*)`", chart + "".join(p.read_text() for p in RUNBOOKS.glob("*.md"))
+    )
+    assert len(asking) > 5 and [command for command in asking if "--url URL" not in command] == []
 
 
 def test_every_alert_is_tested_firing_and_not_firing() -> None:

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.catalogue.config import CatalogueConfig
 from pipelines.cli import photos
 from serving.platform.errors import SourceError
 from tests.bundles import jpeg
@@ -162,7 +161,7 @@ def test_a_folder_that_is_a_catalogue_or_holds_nothing_is_said_in_one_line(
             pq.write_table(pa.table({"image": [b"x"]}), tmp_path / name / file)
     for name, said in (("empty", "no files there"), ("tables", "aidetect score"), ("many", "more than 2 files")):
         with pytest.raises(SourceError, match=said) as refused:
-            list(photos.photos_in([tmp_path / name], CatalogueConfig()))
+            list(photos.photos_in([tmp_path / name]))
         assert "\n" not in str(refused.value)
 
 

@@ -134,6 +134,11 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
             "see: aidetect run --help",
         ),
         (
+            ["score", "", "-o", "results"],
+            "Invalid value for 'source': an empty text; give a value, or leave the option out; "
+            "see: aidetect score --help",
+        ),
+        (
             ["deploy", "--remove-tag="],
             "Invalid value for '--remove-tag': an empty text; give a value, or leave the option out; "
             "see: aidetect deploy --help",

@@ -1,5 +1,7 @@
 """`aidetect score`: every photo of a source has exactly one row, whatever happens to it or to the job."""
 
+import json
+import re
 import shutil
 from pathlib import Path
 
@@ -50,6 +52,23 @@ def test_a_second_run_scores_only_a_part_that_was_lost(photos: Path, toy_bundle:
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "parts").iterdir()}
     assert {name for name in after if after[name] != before[name]} == {"part-000003.parquet"}
     assert (again.photos, again.decisions) == (first.photos, first.decisions)
+
+
+def test_a_plan_is_not_gone_by_when_its_feed_has_changed(toy_bundle: Path, tmp_path: Path) -> None:
+    feed = tmp_path / "feed.csv"
+    feed.write_text("path\na.jpg\n")
+    planned = score(feed, tmp_path / "out", toy_bundle).planned_at
+    feed.touch()
+    assert score(feed, tmp_path / "out", toy_bundle).planned_at == planned > "2026"
+    job = tmp_path / "out/job.json"
+    older = json.loads(job.read_text())
+    feed.write_text("path\nb.jpg\n")
+    with pytest.raises(AidetectError, match=re.escape(f"has changed since {planned}, when")):
+        score(feed, tmp_path / "out", toy_bundle)
+    # a job that was begun before its feed was remembered
+    del older["content"]
+    job.write_text(json.dumps(older))
+    assert score(feed, tmp_path / "out", toy_bundle).photos == 1
 
 
 @pytest.mark.parametrize(

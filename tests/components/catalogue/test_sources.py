@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 import tempfile
-import tracemalloc
 from pathlib import Path
 
 import pyarrow as pa
@@ -68,56 +67,6 @@ def test_a_feed_names_photos_by_path(photos: Path, toy_bundle: Path, tmp_path: P
         assert [row["id"] for row in rows][2:] == ["b#additional_image_link/1", "b#additional_image_link/2"]
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"sku,picture\n1,a.jpg\n", "--column; it has: sku, picture"),
-        (b"\xff\xfei\x00d\x00", "UTF-8"),
-        (b"", "--column"),
-        (b"image_url\n" + b"x" * 2_000_000, "longer than"),
-        (b"image_url\n", "no photos"),
-        (b",".join(b"c%d" % n for n in range(3000)), "more than 2,000 columns"),
-        # a row of lines that quotes hold together
-        (b"image_url,x\n" + b'a,"b\n' + b'c","d\n' * 300_000, "longer than"),
-        (b'{"path": "a", ' + b", ".join(b'"k%d": 1' % n for n in range(3000)) + b"}", "more than 2,000 members"),
-        (b"<rss><channel><item>", "not well-formed"),
-        (b"<rss><channel></channel></rss>", "no photos"),
-        (b'<!DOCTYPE r [<!ENTITY a "aa"><!ENTITY b "&a;&a;">]><rss><item><id>&b;</id></item></rss>', "DOCTYPE"),
-        (b'<!DOCTYPE r SYSTEM "file:///etc/passwd"><rss/>', "DOCTYPE"),
-        (b"<rss><item><id>&b;</id></item></rss>", "not well-formed"),
-        (b"<a>" * 5000, "nested deeper"),
-        (b"<rss><!--" + b"x" * 2_000_000, "longer than|not well-formed"),
-    ],
-)
-def test_an_unreadable_feed_is_one_line_and_begins_nothing(
-    toy_bundle: Path, tmp_path: Path, content: bytes, message: str
-) -> None:
-    feed = tmp_path / f"feed.{'xml' if content[:1] == b'<' else 'jsonl' if content[:1] == b'{' else 'csv'}"
-    feed.write_bytes(content)
-    with pytest.raises(AidetectError, match=message) as error:
-        score(feed, tmp_path / "out", toy_bundle)
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "out/job.json").exists()
-
-
-def test_an_xml_feed_is_read_as_a_stream_and_its_texts_are_cut(tmp_path: Path) -> None:
-    item = b"<item><id>%d</id><image_link>http://x.example/%d.jpg</image_link><description>%s</description></item>"
-    with (tmp_path / "feed.xml").open("wb") as feed:
-        feed.write(b"<rss><channel>")
-        for number in range(20_000):
-            feed.write(item % (number, number, b"y" * 500))
-        feed.write(b"<item><image_link>" + b"z" * 500_000 + b"</image_link>" * 1 + b"</item></channel></rss>")
-    tracemalloc.start()
-    found = 0
-    for entry in entries_of(str(tmp_path / "feed.xml"), CatalogueConfig()):
-        found += 1
-        assert len(entry.uri) <= 8192
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert found == 20_001
-    assert peak < 4 * 2**20
-
-
 def test_results_of_an_earlier_job_are_no_photos_on_a_disk_or_in_a_bucket(tmp_path: Path, bucket: FakeGcs) -> None:
     results = ("job.json", "parts/part-000000.parquet", "plan/00000.parquet", "summary.html", "a.jpg", "z/b.jpg")
     earlier = [f"{folder}/{name}" for folder in ("results", "b/last/week") for name in results]
@@ -141,30 +90,25 @@ def test_results_of_an_earlier_job_are_no_photos_on_a_disk_or_in_a_bucket(tmp_pa
     assert {entry.id for entry in found} == {*photos, "job.json"}
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("f.csv", "id,image_link,additional_image_link\n1,a.jpg\n2\n\n3,,\n4, ,b.jpg\n5,{many},\n"),
-        (
-            "f.jsonl",
-            '{"id": 1, "image_link": "a.jpg"}\n{"id": 2}\n{"id": 3, "image_link": []}\n'
-            '{"id": 4, "additional_image_link": "b.jpg"}\n{"id": 5, "image_link": "{many}"}\n',
-        ),
-    ],
-)
-def test_a_row_without_a_photo_is_a_row_and_so_is_what_is_more_than_is_taken(
-    tmp_path: Path, name: str, text: str
-) -> None:
-    many = ",".join(["x.jpg"] * 25)
-    (tmp_path / name).write_text(text.replace("{many}", many if name.endswith("jsonl") else f'"{many}"'))
-    found = list(entries_of(str(tmp_path / name), CatalogueConfig()))
-    assert [(entry.id, entry.place) for entry in found if entry.kind == "none"] == [
-        ("2", b"no_photo"),
-        ("3", b"no_photo"),
-        ("5#image_link/21", b"too_many_links"),
-    ]
-    assert [entry.id for entry in found if entry.kind == "path"][:3] == ["1", "4#additional_image_link/1", "5"]
-    assert len(found) == 2 + 3 + 20
+def test_a_pattern_names_each_file_once_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("b/2.jpg", "b/c/1.jpg", "a/9.jpg", "a/.hidden.jpg", "a/x.png", "top.jpg", "b/table.parquet"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"x")
+    for loop in ("a/loop", "b/loop"):
+        (tmp_path / "in" / loop).symlink_to(tmp_path / "in")
+    pq.write_table(pa.table({"url": ["q.jpg"]}), tmp_path / "in/b/table.parquet")
+    monkeypatch.chdir(tmp_path)
+
+    def names(pattern: str) -> list[str]:
+        return [entry.uri for entry in entries_of(pattern, CatalogueConfig())]
+
+    assert names("in/**/*.jpg") == ["in/a/9.jpg", "in/b/2.jpg", "in/b/c/1.jpg", "in/top.jpg"]
+    assert names("in/*/[0-9].jpg") == ["in/a/9.jpg", "in/b/2.jpg"]
+    assert names(f"{tmp_path}/in/*.jpg") == [f"{tmp_path}/in/top.jpg"]
+    assert names("in") == ["a/9.jpg", "a/x.png", "b/2.jpg", "b/c/1.jpg", "q.jpg", "top.jpg"]
+    for nothing in ("in/*.gif", "in/*/c", "nowhere/*.jpg"):
+        with pytest.raises(AidetectError, match="no file matches"):
+            names(nothing)
 
 
 def test_a_feed_reads_nothing_outside_its_folder(photos: Path, toy_bundle: Path, tmp_path: Path) -> None:
@@ -242,6 +186,9 @@ def test_a_bucket_is_source_and_destination(photos: Path, toy_bundle: Path, tmp_
     assert set(rows("out2")) == {f"in/{path.name}" for path in files if path.name.startswith("0")}
     score("gs://shop/feed/feed.csv", "gs://shop/out3", toy_bundle)
     assert rows("out3") == {"x": expected[files[0].name], "y": "path_refused"}
+    bucket.put("gs://shop/feed/feed.csv", f"id,path\nz,{files[0].name}\n".encode())
+    with pytest.raises(AidetectError, match=r"feed\.csv: has changed since 2"):
+        score("gs://shop/feed/feed.csv", "gs://shop/out3", toy_bundle)
     score("gs://shop/tables", "gs://shop/out4", toy_bundle)
     assert list(rows("out4").values()) == [expected[path.name] for path in files]
     # what is committed is not written again, and a lost part is

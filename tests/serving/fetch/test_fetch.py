@@ -92,6 +92,9 @@ def test_a_photo_comes_whole(host: Shop, fetcher: Fetcher, path: str) -> None:
         ("http://[64:ff9b::7f00:1]/", "address_refused"),
         ("http://[2002:7f00:1::]/", "address_refused"),
         ("http://224.0.0.1/", "address_refused"),
+        ("http://[::127.0.0.1]/", "address_refused"),
+        ("http://[fec0::1]/", "address_refused"),
+        ("http://①②⑦.⓪.⓪.①/", "address_refused"),
     ],
 )
 def test_no_address_leads_inside(url: str, reason: str) -> None:

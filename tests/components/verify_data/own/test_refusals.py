@@ -180,3 +180,14 @@ def test_a_file_that_is_no_table_is_refused(
     assert "give the folder of the images, or a table (.csv, .tsv, .parquet)" in aidetect(tmp_path / "photos.xlsx")[2]
     (tmp_path / "photos.parquet").write_bytes(text)
     assert "not a readable Parquet file" in aidetect(tmp_path / "photos.parquet", *CUT)[2]
+
+
+def test_a_table_whose_end_alone_is_whole_is_refused(
+    aidetect: Callable[..., tuple[int, str, str]], mine: Path, tmp_path: Path
+) -> None:
+    table = write_table(tmp_path / "photos.parquet", rows_of(mine, shops=10))
+    table.write_bytes(table.read_bytes()[:4] + bytes(60) + table.read_bytes()[64:])
+    status, _, err = aidetect(table, *CUT, *LABELS)
+    assert status == 1 and "photos.parquet: not a readable Parquet file" in err and len(err.splitlines()) == 1
+    write_table(table, [{**row, "Path": "x.jpg"} for row in rows_of(mine, shops=10)])
+    assert "photos.parquet: two columns have one name (path, label, shop, path)" in aidetect(table, *CUT, *LABELS)[2]
