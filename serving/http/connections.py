@@ -195,8 +195,8 @@ class LingeringHttp(HttpToolsProtocol):
         service = self._service()
         if service is not None:
             service.telemetry.rejected(reason)
-        if not self._is_idle():
-            # an answer is still owed to the request before; another one may not come between
+        if not (self._is_idle() or self._gives_up_its_body()) or self._has_answered_its_body():
+            # an answer is still owed to the request before, or this one has its own: another one may not come between
             self.transport.close()
             return
         request_id = new_request_id()
@@ -211,6 +211,19 @@ class LingeringHttp(HttpToolsProtocol):
         ]
         self.transport.write("\r\n".join([*head, "", ""]).encode() + body)
         self.loop.call_later(LINGER_S, self.transport.close)
+
+    def _gives_up_its_body(self) -> bool:
+        """Let go of the one request under way, of which the body is no HTTP, so that its sender can be told."""
+        cycle = self.cycle
+        if self.pipeline or not cycle.more_body or cycle.response_started:
+            return False
+        # as for a sender that has gone: whatever is still answered to it is dropped
+        cycle.disconnected = True
+        cycle.message_event.set()
+        return True
+
+    def _has_answered_its_body(self) -> bool:
+        return bool(getattr(self.cycle, "response_complete", False) and getattr(self.cycle, "more_body", False))
 
     def _admission(self) -> Admission:
         state: Any = self.server_state

@@ -103,6 +103,16 @@ def test_trailers_and_chunk_extensions_are_bounded_too(server: Server, after: by
     assert server.peak_mib() - before < 8
 
 
+@pytest.mark.parametrize(("chunk", "status"), [(b"zz\r\n", 400), (b"1;" + b"x" * 40_000, 431)])
+def test_a_body_that_is_no_http_is_told_so(server: Server, chunk: bytes, status: int) -> None:
+    head = [b"POST /predict HTTP/1.1", b"Host: x", b"X-API-Key: a-key-of-decent-length", b"Transfer-Encoding: chunked"]
+    head += [b"Content-Type: multipart/form-data; boundary=b", b"", b"5", b"--b\r\n", b""]
+    with connect(server) as opened:
+        found, document = answer_to(opened, b"\r\n".join(head), chunk)
+    assert (found, document["status"]) == (status, status)
+    assert httpx.get(f"{server.url}/healthz").status_code == 200
+
+
 def test_pipelined_requests_are_bounded(server: Server) -> None:
     before = server.peak_mib()
     with connect(server) as opened, contextlib.suppress(BrokenPipeError, ConnectionResetError):

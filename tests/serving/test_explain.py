@@ -31,6 +31,7 @@ def test_explain_speaks_for_the_predicted_class(client: TestClient, data: bytes,
         ("*/*", "image/png"),
         ("application/json", "image/png"),
         ("image/png, */*", "image/png"),
+        ("image/jpeg;q=0, */*", "image/png"),
     ],
 )
 def test_the_overlay_comes_as_the_caller_takes_it(client: TestClient, accept: str, expected: str) -> None:

@@ -1,6 +1,7 @@
 """The user routes: one image, several, an explanation, a comparison."""
 
 import base64
+import re
 import time
 from typing import Any, Final, get_args
 
@@ -31,6 +32,8 @@ from serving.served import Served
 router = APIRouter(tags=["predict"], route_class=DirectRoute)
 
 HEATMAP_DIGITS: Final = 6
+_NAMES_JPEG: Final = re.compile(r"\s*image/(?:jpeg|\*)\s*(?:;(?!\s*q\s*=\s*0(?:\.0*)?\s*$).*)?")
+"""A range of `Accept` that takes a JPEG; `q=0` refuses it."""
 MEDIA_TYPES: Final[dict[Encoding, HeatmapType]] = {"png": "image/png", "jpeg": "image/jpeg"}
 
 _EVERY_ROUTE: Final[tuple[Reason, ...]] = (
@@ -226,9 +229,8 @@ def _wanted(request: Request) -> Encoding | None:
         raise ProblemError("invalid_request", "overlay is true or false")
     if asked == "false":
         return None
-    ranges = (one.partition(";")[0].strip() for one in request.headers.get("accept", "").lower().split(","))
     # named, not merely allowed: */* is what every client sends
-    return "jpeg" if any(one in ("image/jpeg", "image/*") for one in ranges) else "png"
+    return "jpeg" if any(map(_NAMES_JPEG.fullmatch, request.headers.get("accept", "").lower().split(","))) else "png"
 
 
 def verdict_fields(judgement: Judgement) -> dict[str, Any]:
