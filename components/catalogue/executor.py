@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from typing import Final
 
 from components.catalogue.entries import Entry
 from components.catalogue.rows import WORKER_DIED, Row, refused
@@ -19,6 +20,9 @@ from serving.platform.settings import pin_numerical_threads
 
 Shard = tuple[int, list[Entry]]
 Scored = tuple[int, list[Row]]
+
+_WORKERS_MODULE: Final = "components.catalogue.scoring"
+"""What each worker needs, and takes most of a second to import."""
 
 _scorer: Scorer | None = None
 
@@ -87,11 +91,13 @@ def score_alone(work: Work, entries: Sequence[Entry], again: bool = True) -> lis
 @contextmanager
 def _pool(work: Work, workers: int) -> Iterator[ProcessPoolExecutor]:
     pin_numerical_threads()
-    pool = ProcessPoolExecutor(workers, workers_context(), initializer=_load, initargs=(work,))
+    pool = ProcessPoolExecutor(workers, workers_context(_WORKERS_MODULE), initializer=_load, initargs=(work,))
     try:
-        # a bundle that no worker can load would look like a photo that kills every worker
+        # a bundle that no worker can load would look like a photo that kills every worker; asked of as many as there
+        # are to be, because the pool starts a worker only for what waits, and all load side by side
         try:
-            pool.submit(_is_loaded).result()
+            for loaded in [pool.submit(_is_loaded) for _ in range(workers)]:
+                loaded.result()
         except BrokenProcessPool as error:
             raise CatalogueError(f"no worker starts with {work.bundle}: the log above says why") from error
         yield pool
