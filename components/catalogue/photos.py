@@ -118,10 +118,13 @@ class Photos:
         except (OSError, ValueError) as error:
             raise UnreadPhotoError("unreadable") from error
         try:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
+            found, most = os.fstat(handle), self._config.max_file_bytes + 1
+            if not stat.S_ISREG(found.st_mode):
                 raise UnreadPhotoError("not_a_file")
             with open(handle, "rb", closefd=False) as file:
-                return self._within(file.read(self._config.max_file_bytes + 1))
+                # memory for what the file has, not for the most that one may have; the second read is of one that grew
+                data = file.read(min(found.st_size + 1, most))
+                return self._within(data + file.read(most - len(data)) if len(data) > found.st_size else data)
         except OSError as error:
             raise UnreadPhotoError("unreadable") from error
         finally:

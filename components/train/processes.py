@@ -18,6 +18,7 @@ from components.platform.signals import interrupts_held, sigterm_raises
 from components.train.config import Launch, TrainConfig
 from serving.platform.errors import StageError, StoppedError, one_line
 from serving.platform.processes import tied
+from serving.platform.settings import pin_numerical_threads
 
 if TYPE_CHECKING:
     from components.train.stage import TrainSummary
@@ -122,6 +123,8 @@ def launch(processes: int, folder: Path, options: tuple[str, ...]) -> int:
     Its processes end with this one, however it ends, and when this one is told to end.
     """
     words = [*options, f"--nproc-per-node={processes}", "-m", "components.train.processes", str(folder)]
+    # or torchrun says so in a box of stars; each process sets its own number of threads afterwards
+    pin_numerical_threads()
     process: subprocess.Popen[bytes] | None = None
     try:
         with sigterm_raises():

@@ -1,9 +1,10 @@
 """Scoring a catalogue against the engines' limit: CPU a photo, throughput, growth of memory.
 
-`python -m tests.bench.bench_catalogue` makes JPEGs of mixed sizes, then runs paired rounds, each way once a round and
-in turn: as many plain processes as cores, each with one single-thread detector and its share of the files (the limit);
-and `score_catalogue` on this machine. Printed are medians of the rounds' ratios. Peak memory is that of the largest
-process, at 1x and at 10x the photos. Targets: CPU <= 1.10x, throughput >= 0.90x of the limit, memory <= 1.25x at 10x.
+`python -m tests.bench.bench_catalogue` makes JPEGs of mixed sizes, then runs paired rounds, each way once a round, in
+turn and every other round backwards: as many plain processes as cores, each with one single-thread detector and its
+share of the files (the limit); and `score_catalogue` on this machine. Printed are medians of the rounds' ratios. Peak
+memory is that of the largest process, at 1x and at 10x the photos. Targets: CPU <= 1.10x, throughput >= 0.90x of the
+limit, memory <= 1.25x at 10x.
 
 With `--ray` also on a Ray cluster of two nodes of one CPU each, on loopback (needs the extra `ray`); target: throughput
 >= 0.75x of the limit. The cluster's own processes are counted, its start is not.
@@ -173,9 +174,15 @@ def main() -> int:
     return 0
 
 
-def _round(bundle: Path, photos: Path, nodes: Cluster | None) -> dict[str, dict[str, float]]:
-    found = {way: measure(way, bundle, photos) for way in ("limit", "score")}
-    return found if nodes is None else {**found, "ray": measure_on(nodes, bundle, photos)}
+def _round(bundle: Path, photos: Path, nodes: Cluster | None, backwards: bool) -> dict[str, dict[str, float]]:
+    found = {}
+    # what runs later meets a warmer machine
+    for way in reversed(WAYS) if backwards else WAYS:
+        if way != "ray":
+            found[way] = measure(way, bundle, photos)
+        elif nodes is not None:
+            found[way] = measure_on(nodes, bundle, photos)
+    return found
 
 
 def _prepare(scratch: Path, count: int) -> None:
@@ -185,28 +192,30 @@ def _prepare(scratch: Path, count: int) -> None:
     make_photos(scratch / "photos", count, made["12MP"])
 
 
+def tell(what: str, photos: int, rounds: list[dict[str, dict[str, float]]]) -> None:
+    """A line for each way: medians over the rounds."""
+    for way in (way for way in WAYS if way in rounds[0]):
+        cpu = statistics.median(r[way]["cpu"] / r["limit"]["cpu"] for r in rounds)
+        rate = statistics.median(r["limit"]["seconds"] / r[way]["seconds"] for r in rounds)
+        ms = statistics.median(r[way]["cpu"] for r in rounds) / photos * 1e3
+        print(f"{way:6} {ms:5.1f} ms CPU {what}: {cpu:.2f}x the limit's; throughput {rate:.2f}x", flush=True)
+
+
 def _bench(scratch: Path, options: Any) -> None:
     # in a process of its own: a child begins with the highest memory of the process that started it
     prepare = [sys.executable, "-m", __spec__.name, "--prepare", str(scratch), "--photos", str(options.photos)]
     subprocess.run(prepare, check=True)
     bundle, tenth, photos = scratch / "bundle", scratch / "tenth", scratch / "photos"
-    few = {way: measure(way, bundle, tenth) for way in ("limit", "score")}
     with ExitStack() as stack:
         nodes = stack.enter_context(cluster()) if options.ray else None
         if nodes is not None:
             nodes.second()
-        rounds = [_round(bundle, photos, nodes) for _ in range(options.rounds)]
-    for way in rounds[0]:
-        cpu = statistics.median(r[way]["cpu"] / r["limit"]["cpu"] for r in rounds)
-        rate = statistics.median(r["limit"]["seconds"] / r[way]["seconds"] for r in rounds)
-        each = statistics.median(r[way]["cpu"] for r in rounds) / options.photos * 1e3
-        print(f"{way:6} {each:7.1f} ms CPU a photo, {cpu:.2f}x the limit's; throughput {rate:.2f}x", flush=True)
+        few = _round(bundle, tenth, nodes, backwards=False)
+        rounds = [_round(bundle, photos, nodes, number % 2 == 1) for number in range(options.rounds)]
+    tell("a photo", options.photos, rounds)
     more = options.photos - max(50, options.photos // 10)
-    further = {way: statistics.median(r[way]["cpu"] - few[way]["cpu"] for r in rounds) / more * 1e3 for way in few}
-    print(
-        f"each further photo, without what starting costs: limit {further['limit']:.1f} ms CPU, "
-        f"score {further['score']:.1f} ms: {further['score'] / further['limit']:.2f}x"
-    )
+    without = [{way: {k: v - few[way][k] for k, v in found.items()} for way, found in r.items()} for r in rounds]
+    tell("each further photo, without what starting costs", more, without)
     small, large = few["score"]["mb"], statistics.median(r["score"]["mb"] for r in rounds)
     print(f"memory of the largest process: {small:.0f} MB at a tenth, {large:.0f} MB: {large / small:.2f}x")
 

@@ -29,6 +29,7 @@ SMALL = {
     "train.low_res_epochs": "0",
     "train.epochs": "1",
     "train.threads": "1",
+    "train.processes": "1",
     "train.loader_threads": "1",
     "evaluate.robustness_images": "20",
     "evaluate.bootstrap_draws": "200",
