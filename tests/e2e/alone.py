@@ -29,7 +29,7 @@ def free_port() -> int:
 def ask(url: str, body: bytes | None = None, kind: str = "image/jpeg") -> bytes:
     """What comes back for a GET, or a POST of this body."""
     request = urllib.request.Request(url, data=body, headers={"Content-Type": kind} if body else {})
-    with urllib.request.urlopen(request, timeout=60) as answer:
+    with urllib.request.urlopen(request, timeout=150) as answer:
         return bytes(answer.read())
 
 
@@ -69,7 +69,9 @@ def main(bundle: str, photo: Path, work: Path) -> None:
     """Server, page and command line, one after the other."""
     address = f"http://127.0.0.1:{free_port()}"
     port = address.rpartition(":")[2]
-    with running([sys.executable, "-m", "serving"], address + "/readyz", MODEL_URI=bundle, HOST="127.0.0.1", PORT=port):
+    # on a busy machine the first explanation waits long for its imports; how long is not what is asked here
+    variables = {"MODEL_URI": bundle, "HOST": "127.0.0.1", "PORT": port, "REQUEST_TIMEOUT_S": "120"}
+    with running([sys.executable, "-m", "serving"], address + "/readyz", **variables):
         verdict = json.loads(ask(address + "/predict", *form(photo.read_bytes())))
         assert verdict["prediction"] in {"real", "ai_generated"}, verdict
         ask(address + "/predict/explain", *form(photo.read_bytes()))

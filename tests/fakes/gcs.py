@@ -6,12 +6,13 @@ import json
 import re
 import threading
 from email import message_from_bytes
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlparse
 
 import google_crc32c
 
+from tests.fakes.loopback import LoopbackServer
 from tests.fakes.policy import Policy, RefusedError
 
 
@@ -62,7 +63,7 @@ class FakeGcs:
 
             do_GET = do_POST = do_PUT = do_DELETE = answer
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = LoopbackServer(Handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()

@@ -4,12 +4,13 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlparse
 
 from google.protobuf import json_format
 
+from tests.fakes.loopback import LoopbackServer
 from tests.fakes.policy import Policy, RefusedError
 
 STATUS = {
@@ -94,7 +95,7 @@ class GoogleRest:
 
             do_GET = do_HEAD = do_POST = do_PATCH = do_DELETE = answer
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = LoopbackServer(Handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._lock = threading.Lock()

@@ -12,7 +12,7 @@ import time
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 from google.auth import crypt, jwt
+
+from tests.fakes.loopback import LoopbackServer
 
 HOUR_S = 3600
 KEY_ID = "k1"
@@ -128,7 +130,7 @@ class Issuer:
 def serving(handler: type[BaseHTTPRequestHandler], **attributes: Any) -> Iterator[str]:
     """The address of a server that answers with `handler`."""
     handler = type("Handler", (handler,), attributes)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = LoopbackServer(handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:

@@ -9,7 +9,6 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import ThreadingHTTPServer
 from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -18,6 +17,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.fakes.google_sign_in import Issuer, Quiet
+from tests.fakes.loopback import LoopbackServer
 from tests.fakes.policy import Policy, RefusedError
 
 Sample = tuple[dict[str, str], float]
@@ -134,7 +134,7 @@ def prometheus(monitoring: Monitoring, tls: Any = None) -> Iterator[str]:
             status, document = monitoring.answer(self.path, token)
             self.reply(status, json.dumps(document).encode(), {"Content-Type": "application/json"})
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = LoopbackServer(Handler)
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = Thread(target=server.serve_forever, args=(0.05,), daemon=True)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -17,6 +17,7 @@ import pytest
 from pipelines.cli.app import run_app
 from tests.fakes.gcs import FakeGcs
 from tests.fakes.kubeflow import FakeKubeflow
+from tests.fakes.loopback import LoopbackServer
 from tests.fakes.vertex_pipelines import FakeVertexPipelines
 
 DIGEST = "@sha256:" + "a1" * 32
@@ -160,7 +161,7 @@ class _Served(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def served() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Served)
+    server = LoopbackServer(_Served)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}"
     server.shutdown()

@@ -5,7 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from components.artifacts.model_version import CHAMPION, ModelVersion
 from components.deploy.ledger import Ledger, LedgerEntry
 from components.platform.registry import Registry
 from tests.bundles import make_bundle
+from tests.fakes.loopback import LoopbackServer
 from tests.fakes.servers import BundleServers
 from tests.releases import make_context, registered
 
@@ -101,7 +102,7 @@ class _Answering500(BaseHTTPRequestHandler):
 @pytest.fixture
 def answering_500() -> Iterator[str]:
     """Address of a server that breaks on every request."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Answering500)
+    server = LoopbackServer(_Answering500)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}"

@@ -7,7 +7,7 @@ import tempfile
 import threading
 import venv
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -20,6 +20,7 @@ from components.verify_data.stage import verify
 from serving.platform.errors import StageError
 from tests.components.verify_data.conftest import ROWS, write_folder
 from tests.fakes.gcs import FakeGcs
+from tests.fakes.loopback import LoopbackServer
 
 BUCKET = "photos"
 
@@ -62,7 +63,7 @@ class _Objects(BaseHTTPRequestHandler):
 @pytest.fixture
 def objects(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
     """The bucket's content; the client finds the server through STORAGE_EMULATOR_HOST."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Objects)
+    server = LoopbackServer(_Objects)
     content: dict[str, bytes] = {}
     server.objects = content  # type: ignore[attr-defined]  # read by the handler
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
