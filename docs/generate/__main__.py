@@ -5,13 +5,14 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from docs.generate import api, architecture, cli, configuration, costs, metrics
+from docs.generate import api, architecture, cli, configuration, costs, metrics, peers
 
 DOCS = Path(__file__).resolve().parents[1]
 
 PAGES: Mapping[str, Callable[[], str]] = {
     "COSTS.md": costs.page,
     "architecture.svg": architecture.draw,
+    "peers.svg": peers.draw,
     "reference/api.md": api.page,
     "reference/cli.md": cli.page,
     "reference/configuration.md": configuration.page,

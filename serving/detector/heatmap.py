@@ -23,7 +23,7 @@ AGAINST: Final = (94, 60, 153)
 """Orange and purple: told apart by people with every common colour vision."""
 OPACITY: Final = 0.7
 """Of the strongest cell; weaker ones are as much more transparent."""
-SIDES_PX: Final = (256, 512)
+SIDES_PX: Final = (192, 512)
 """Bounds of a heatmap's longer side: small pictures are enlarged so far, large ones reduced so far."""
 FINE_CELLS: Final = 6
 """A map with fewer rows or columns points at a quarter of the picture rather than at a thing in it."""
@@ -32,6 +32,8 @@ _HEATS: Final = 6
 """Steps from no heat to the strongest: so few leave the palette greys enough for the photo, so many are told apart."""
 _COLOURS: Final = 256
 """Of a palette of one byte a pixel."""
+_GREYS: Final = 256
+"""Of a photo in grey."""
 _LEAST_CELL_PX: Final = 8
 """Smaller cells have no lines between them: those would hide the photo."""
 _JPEG_QUALITY: Final = 85
@@ -85,36 +87,39 @@ def overlay(picture: Image.Image, grid: Floats, opacity: float = OPACITY, *, aga
     """
     said = grid if against else grid.clip(min=0.0)
     scale = float(np.abs(said).max(initial=0.0)) or 1.0
-    heats = (said * (_HEATS / scale)).round().astype(np.int8)  # -6..6; below zero: against
-    grey = np.array(picture.convert("L"), dtype=np.uint16)
+    heats = (said * (_HEATS / scale)).round().astype(np.int16)  # -6..6; below zero: against
+    indices, palette = _palette(opacity, against)
+    grey = np.array(picture.convert("L"))
     (height, width), (rows, columns) = grey.shape, grid.shape
-    of_pixel = np.take(heats[np.arange(height) * rows // height], np.arange(width) * columns // width, axis=1)
+    # where the greys of a pixel's heat begin in the table of indices
+    firsts = (heats % (len(indices) // _GREYS) * _GREYS).astype(np.uint16)
+    at = np.take(firsts[np.arange(height) * rows // height], np.arange(width) * columns // width, axis=1)
     if min(width / columns, height / rows) >= _LEAST_CELL_PX:
         for lines in (np.s_[np.arange(1, rows) * height // rows], np.s_[:, np.arange(1, columns) * width // columns]):
             # lighter than the photo, and without heat: seen on cells of any strength
-            of_pixel[lines], grey[lines] = 0, grey[lines] * 3 // 4 + 64
-    firsts, counts, palette = _palette(opacity, against)
-    drawn = Image.fromarray((firsts[of_pixel] + (grey * counts[of_pixel] >> 8)).astype(np.uint8))
+            at[lines], grey[lines] = 0, grey[lines].astype(np.uint16) * 3 // 4 + 64
+    at += grey
+    drawn = Image.fromarray(indices[at])
     drawn.putpalette(palette)
     return drawn
 
 
 @lru_cache(maxsize=8)
-def _palette(opacity: float, against: bool) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16], bytes]:
-    """The first colour and the number of colours of each heat (those against count from the end), and all as RGB.
+def _palette(opacity: float, against: bool) -> tuple[npt.NDArray[np.uint8], bytes]:
+    """The index of every grey under every heat, one heat after the other (those against come last), and all as RGB.
 
     A strong heat leaves little of the photo to see, and so needs few of the greys.
     """
     heats = [*range(_HEATS + 1), *(range(-_HEATS, 0) if against else ())]
     seen = np.array([1.0 - opacity * abs(heat) / _HEATS for heat in heats])
-    counts = 1 + ((_COLOURS - len(heats)) * seen / seen.sum()).astype(np.uint16)
-    colours = []
-    for heat, share, count in zip(heats, seen, counts, strict=True):
+    counts = 1 + ((_COLOURS - len(heats)) * seen / seen.sum()).astype(int)
+    colours, indices = [], []
+    for heat, share, count, end in zip(heats, seen, counts, np.cumsum(counts), strict=True):
         # grey without its ends, so that colour is seen on white and on black
         greys = 48 + (np.arange(count) + 0.5) * (184 / count)
         colours.append(greys[:, None] * share + np.array(FOR if heat > 0 else AGAINST) * (1.0 - share))
-    palette = np.concatenate(colours).round().astype(np.uint8).tobytes()
-    return np.cumsum(counts, dtype=np.uint16) - counts, counts, palette
+        indices.append(end - count + (np.arange(_GREYS) * count // _GREYS))
+    return np.concatenate(indices).astype(np.uint8), np.concatenate(colours).round().astype(np.uint8).tobytes()
 
 
 def cells(grid: Floats) -> tuple[int, int]:

@@ -51,7 +51,7 @@ class Explanation(Prediction):
         description="Signed Grad-CAM, rows of columns over the whole picture; positive cells spoke for the class."
     )
     heatmap_base64: str | None = Field(
-        description="The picture with its heat on it, in base64; its longer side is 256 to 512 px. None with "
+        description="The picture with its heat on it, in base64; its longer side is 192 to 512 px. None with "
         "`overlay=false`."
     )
     heatmap_type: HeatmapType | None = Field(description="JPEG where the request's `Accept` names it.")

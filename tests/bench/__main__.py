@@ -19,11 +19,12 @@ ON_DEMAND = (
     "tests.bench.bench_recipe",
     "tests.bench.bench_framing",
     "tests.bench.bench_decisions",
+    "tests.bench.bench_explain",
     "tests.bench.bench_peers",
     "tests.bench.bench_engines",
 )
-"""Run only when named: whole trainings, about accuracy instead of speed; packages of others from a network;
-a bundle that was trained."""
+"""Run only when named: whole trainings, about accuracy instead of speed; packages of others from a network; a bundle
+that was trained; a part of another."""
 
 
 def main() -> int:

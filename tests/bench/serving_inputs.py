@@ -1,4 +1,4 @@
-"""What the serving benchmark runs on: an EfficientNet-B0 bundle and JPEGs of three sizes, made here and kept."""
+"""What the serving benchmarks run on: an EfficientNet's bundle, and JPEGs of three sizes, made here and kept."""
 
 import io
 import shutil
@@ -34,8 +34,20 @@ def photographs(folder: Path) -> dict[str, Path]:
     return found
 
 
-def efficientnet_bundle(folder: Path, photograph: Path, crops: int = 0) -> Path:
-    """A sealed EfficientNet-B0 bundle at 224 px with random weights: every cost of the real one, none of its sense.
+def sample_photograph(folder: Path) -> Path:
+    """The first JPEG of the shipped sample's test split, as a file."""
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table("data/sample/test.parquet", columns=["image"])["image"]
+    path = folder / "sample.jpg"
+    path.write_bytes(next(data for row in rows if (data := row.as_py()["bytes"])[:2] == b"\xff\xd8"))
+    return path
+
+
+def efficientnet_bundle(
+    folder: Path, photograph: Path, crops: int = 0, architecture: str = "efficientnet_b0", input_px: int = INPUT_PX
+) -> Path:
+    """A sealed bundle of an EfficientNet with random weights: every cost of the real one, none of its sense.
 
     `crops`: of native views; 0: the whole photo.
     """
@@ -58,22 +70,22 @@ def efficientnet_bundle(folder: Path, photograph: Path, crops: int = 0) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
-    config = TrainConfig(architecture="efficientnet_b0", weights="none", input_px=INPUT_PX)
+    config = TrainConfig(architecture=architecture, weights="none", input_px=input_px)
     network = build(config)
     model = network.model
     # statistics of real activations: without them they shrink to denormal numbers, which no trained network has
     model.train()
     with torch.no_grad():
         for _ in range(8):
-            model(torch.randn(8, 3, INPUT_PX, INPUT_PX))
+            model(torch.randn(8, 3, input_px, input_px))
     model.eval()
-    write_onnx(network, model, INPUT_PX, folder / bundle.MODEL)
+    write_onnx(network, model, input_px, folder / bundle.MODEL)
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / bundle.WEIGHTS)
     linear = linear_head(model)
     save_arrays({"weight": linear.weight.detach().numpy(), "bias": linear.bias.detach().numpy()}, folder / bundle.HEAD)
     (folder / bundle.MODEL_CARD).write_text("# Random weights\n\nFor benchmarks; its verdicts mean nothing.\n")
 
-    engine, preparation = Engine(folder / bundle.MODEL), Preparation(INPUT_PX, crops=crops)
+    engine, preparation = Engine(folder / bundle.MODEL), Preparation(input_px, crops=crops)
     rule = DecisionRule()
     (folder / bundle.GOLDEN).mkdir(exist_ok=True)
     golden, logits, qualities = [], [], []
@@ -90,8 +102,8 @@ def efficientnet_bundle(folder: Path, photograph: Path, crops: int = 0) -> Path:
     bundle.seal(
         folder,
         name="bench",
-        architecture="efficientnet_b0",
-        input_px=INPUT_PX,
+        architecture=architecture,
+        input_px=input_px,
         preprocessing=preparation.recipe,
         decision=rule,
         golden=tuple(golden),
@@ -109,9 +121,11 @@ def plain_graph(bundle: Path, path: Path) -> Path:
     from components.train.config import TrainConfig
     from components.train.graph import write_onnx
     from components.train.model import build
+    from serving.detector.bundle import WEIGHTS, read_manifest
 
-    network = build(TrainConfig(architecture="efficientnet_b0", weights="none", input_px=INPUT_PX))
-    network.model.load_state_dict(load_file(bundle / "weights.safetensors"))
+    manifest = read_manifest(bundle)
+    network = build(TrainConfig(architecture=manifest.architecture, weights="none", input_px=manifest.input_px))
+    network.model.load_state_dict(load_file(bundle / WEIGHTS))
     with patch("components.train.blocked.block"):
-        write_onnx(network, network.model.eval(), INPUT_PX, path)
+        write_onnx(network, network.model.eval(), manifest.input_px, path)
     return path

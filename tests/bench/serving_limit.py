@@ -3,6 +3,7 @@
 Reads lines `predict IMAGE N THREADS` and `overlay IMAGE N`, answers CPU milliseconds an image.
 """
 
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +16,34 @@ from PIL import Image
 from serving.detector import heatmap
 from serving.detector.detector import Detector
 from serving.detector.image import ImageLimits, decode
+
+
+class Limit:
+    """The in-process limit in a process of its own."""
+
+    def __init__(self, bundle: Path) -> None:
+        command = [sys.executable, "-m", "tests.bench.serving_limit", str(bundle)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def predict_ms(self, image: Path, count: int, threads: int = 1) -> float:
+        """CPU milliseconds of decode + engine, an image, with `threads` slots at work."""
+        return self._ask(f"predict {image} {count} {threads}")
+
+    def overlay_ms(self, image: Path, count: int) -> float:
+        """CPU milliseconds of drawing and encoding an overlay."""
+        return self._ask(f"overlay {image} {count}")
+
+    def _ask(self, line: str) -> float:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        return float(self._process.stdout.readline())
+
+    def close(self) -> None:
+        """End it."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait(10)
 
 
 def main(folder: Path) -> None:

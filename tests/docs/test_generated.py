@@ -1,5 +1,6 @@
 """References and the architecture picture say what the code says."""
 
+import json
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -8,10 +9,12 @@ import pytest
 
 from docs.generate.__main__ import DOCS, PAGES, outdated
 from docs.generate.architecture import read_dag
+from docs.generate.peers import KEPT
 from pipelines.compile import compile_pipeline
 from pipelines.settings.pipeline import PipelineConfig
 from pipelines.targets.registry import open_target
 from serving.settings import Settings
+from tests.bench.bench_peers import table
 from tests.e2e.conftest import ROOT
 
 
@@ -32,15 +35,26 @@ def test_the_dag_is_read_from_the_compiled_spec() -> None:
     assert ("train", "register", "bundle") in {(e.source, e.target, e.artifact) for e in dag.edges}
 
 
-def test_the_picture_is_a_valid_one_that_loads_nothing() -> None:
-    text = (DOCS / "architecture.svg").read_text()
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("architecture.svg", {"verify_data", "train", "evaluate", "quality_gate", "register", "deploy"}),
+        ("peers.svg", {"ours", "LitServe, 2 workers", "BentoML", "17.7", "68.5"}),
+    ],
+)
+def test_a_picture_is_a_valid_one_that_loads_nothing(name: str, said: set[str]) -> None:
+    text = (DOCS / name).read_text()
     root = ElementTree.fromstring(text)
     words = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
-    assert {"verify_data", "train", "evaluate", "quality_gate", "register", "deploy"} <= words
+    assert said <= words
     assert re.findall(r"(?:href|src|url)\W+http", text) == []
     telephone, least = 390 - 32, min(map(int, re.findall(r'font-size="(\d+)"', text)))
     assert least * min(1, telephone / int(root.attrib["width"])) >= 11, "no text below 11 px at column width"
     assert "prefers-color-scheme: dark" in text and 'fill="#' not in text, "colours follow the reader's page"
+
+
+def test_the_table_of_peers_is_of_the_run_that_is_drawn() -> None:
+    assert table(json.loads(KEPT.read_text())) in (DOCS / "SPEED.md").read_text()
 
 
 @pytest.mark.parametrize("model", [PipelineConfig, Settings])

@@ -1,22 +1,19 @@
-"""One engine on one thread: `engine_probe.py ENGINE GRAPH PIXELS.npy ANSWERS.npy`; prints one JSON line.
+"""One engine on one thread: `engine_probe.py ENGINE GRAPH PIXELS.npy ANSWERS.npy`.
 
 ENGINE is `onnxruntime`, `openvino-f32` or `openvino-bf16`. The pixels are uint8 (n, px, px, 3), scored one image a
-call. Printed: processor milliseconds an image (the median of rounds), resident MiB beside what Python and the pixels
-take.
+call. Each line of input names a slice, `START STOP`, and is answered with the processor milliseconds an image; at the
+end of input the answers are written, and one JSON line tells the resident MiB beside what Python and the pixels take.
 """
 
 import json
-import statistics
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
-ROUND = 50
 
-
-def scorer(engine, graph):
+def scorer(engine, graph, shape):
     if engine == "onnxruntime":
         import onnxruntime as ort
 
@@ -26,9 +23,12 @@ def scorer(engine, graph):
         return lambda image: session.run(["logit"], {"image": image})[0]
     import openvino as ov
 
-    precision = engine.partition("-")[2]
+    core, precision = ov.Core(), engine.partition("-")[2]
     settings = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": precision}
-    request = ov.Core().compile_model(graph, "CPU", settings).create_infer_request()
+    model = core.read_model(graph)
+    # a batch of any size would cost it some of its speed
+    model.reshape({"image": list(shape)})
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
     return lambda image: request.infer({"image": image})["logit"]
 
 
@@ -39,17 +39,18 @@ def resident_mib():
 def main(engine, graph, pixels, answers):
     images = np.load(pixels)
     before = resident_mib()
-    score = scorer(engine, graph)
+    score = scorer(engine, graph, (1, *images.shape[1:]))
     for image in images[:10]:
         score(image[None])
-    logits, costs = [], []
-    for start in range(0, len(images), ROUND):
-        chunk = images[start : start + ROUND]
+    logits = np.zeros(len(images))
+    for line in sys.stdin:
+        start, stop = map(int, line.split())
         began = time.process_time()
-        logits += [float(np.asarray(score(image[None])).reshape(-1)[0]) for image in chunk]
-        costs.append((time.process_time() - began) / len(chunk) * 1e3)
-    np.save(answers, np.array(logits))
-    print(json.dumps({"ms": statistics.median(costs), "least_ms": min(costs), "mib": resident_mib() - before}))
+        for at in range(start, stop):
+            logits[at] = np.asarray(score(images[at : at + 1])).reshape(-1)[0]
+        print((time.process_time() - began) / (stop - start) * 1e3, flush=True)
+    np.save(answers, logits)
+    print(json.dumps({"mib": resident_mib() - before}), flush=True)
 
 
 if __name__ == "__main__":
