@@ -71,9 +71,7 @@ def test_a_map_inside_borders_is_as_fine_as_what_the_model_saw() -> None:
     assert cells(framed) == (7, 7) and is_fine(framed)
 
 
-@pytest.mark.parametrize(
-    ("size", "expected"), [((64, 32), (192, 96)), ((300, 400), (300, 400)), ((9, 2048), (2, 512))]
-)
+@pytest.mark.parametrize(("size", "expected"), [((64, 32), (192, 96)), ((300, 400), (300, 400)), ((9, 2048), (2, 512))])
 def test_a_heatmap_without_a_wish_is_as_large_as_the_picture_within_bounds(
     size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
