@@ -10,7 +10,12 @@ from tests.serving.processes import serve
 
 SECONDS = 15
 SHUTDOWN_S = 20
-LIMITS = {"RATE_LIMIT_ENABLED": "true", "RATE_LIMIT_PREDICT": "150/minute", "API_KEYS": "a-key-of-decent-length"}
+LIMITS = {
+    "STARTED": "yes",
+    "RATE_LIMIT_ENABLED": "true",
+    "RATE_LIMIT_PREDICT": "150/minute",
+    "API_KEYS": "a-key-of-decent-length",
+}
 
 
 @pytest.mark.system

@@ -17,6 +17,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.serving.forked import Forked, forks
 from tests.untraced import STARTS_COVERAGE
 
 HANG_S = 120.0
@@ -39,7 +40,7 @@ def environment(**env: str) -> dict[str, str]:
 class Server:
     """A running server."""
 
-    def __init__(self, process: subprocess.Popen[str], port: int, log: Path) -> None:
+    def __init__(self, process: subprocess.Popen[str] | Forked, port: int, log: Path) -> None:
         self.process = process
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
@@ -91,22 +92,18 @@ class Server:
 def serve(model_uri: Path | str, log: Path, module: str = "serving", **env: str) -> Iterator[Server]:
     """Start `python -m MODULE` on a free port and wait until it is ready; ends what it started.
 
-    The variable `MOST_FILES` is no setting of the server's but its limit on open files.
+    The server itself is forked from a process that has its imports, where that makes no difference; `STARTED` =
+    `yes` starts it as an operator does. The variable `MOST_FILES` is no setting either but its limit on open files.
     """
-    most = int(env.pop("MOST_FILES", 0))
-    limit = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (most, most)) if most else None
+    most, started_as_told = int(env.pop("MOST_FILES", 0)), env.pop("STARTED", "")
     for attempt in range(5):
         port = free_port()
         started = time.perf_counter()
-        with log.open("w") as out:
-            process = subprocess.Popen(
-                [sys.executable, "-m", module],
-                env=environment(HOST="127.0.0.1", PORT=str(port), MODEL_URI=str(model_uri), **env),
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                text=True,
-                preexec_fn=limit,
-            )
+        variables = environment(HOST="127.0.0.1", PORT=str(port), MODEL_URI=str(model_uri), **env)
+        if module == "serving" and not started_as_told and forks(variables):
+            process: subprocess.Popen[str] | Forked = Forked(variables, log, most)
+        else:
+            process = _started(module, variables, log, most)
         server = Server(process, port, log)
         try:
             if not _is_ready(server) and attempt < 4 and "choose another PORT" in server.log:
@@ -117,6 +114,15 @@ def serve(model_uri: Path | str, log: Path, module: str = "serving", **env: str)
         finally:
             _end(process)
         return
+
+
+def _started(module: str, variables: dict[str, str], log: Path, most_files: int) -> "subprocess.Popen[str]":
+    limit = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (most_files, most_files)) if most_files else None
+    command = [sys.executable, "-m", module]
+    with log.open("w") as out:
+        return subprocess.Popen(
+            command, env=variables, stdout=out, stderr=subprocess.STDOUT, text=True, preexec_fn=limit
+        )
 
 
 def start_refused(**env: str) -> tuple[int, str]:
@@ -165,7 +171,7 @@ def _is_ready(server: Server) -> bool:
     raise AssertionError(f"the server was not ready within {HANG_S:g} s:\n{server.log}")
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end(process: subprocess.Popen[str] | Forked) -> None:
     if process.poll() is not None:
         return
     family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]

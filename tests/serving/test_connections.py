@@ -42,7 +42,7 @@ def played(scene: Callable[[float], None]) -> None:
                 raise
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.system)])  # three processes import
 def test_a_request_on_an_idle_connection_is_answered_after_term(toy_bundle: Path, tmp_path: Path, workers: str) -> None:
     def scene(pause_s: float) -> None:
         with serve(toy_bundle, tmp_path / "log", WORKERS=workers, TMPDIR=str(tmp_path)) as server:

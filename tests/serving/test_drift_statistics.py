@@ -72,6 +72,7 @@ def simulate(seed: int, references: int, windows_each: int, n: int, size: int) -
     return Assessment(*(np.concatenate([getattr(p, f) for p in parts]) for f in ("distances", "p_values", "adjusted")))
 
 
+@pytest.mark.system  # five seconds; the shipped level stays among the quick tests
 def test_at_alpha_5_percent_healthy_windows_alarm_about_1_in_20() -> None:
     found = simulate(seed=7, references=500, windows_each=1, n=1000, size=4000)
     alarms = int(found.moved(0.05, NO_FLOORS).any(axis=1).sum())

@@ -84,7 +84,7 @@ async def drive(
 
 def test_term_under_load_answers_everything_accepted_and_exits_0(toy_bundle: Path, tmp_path: Path) -> None:
     picture = jpeg(205, (1600, 1200))
-    with serve(toy_bundle, tmp_path / "log", SLOTS="1") as server:
+    with serve(toy_bundle, tmp_path / "log", SLOTS="1", STARTED="yes") as server:
 
         async def end(traffic: Traffic) -> None:
             await until(lambda: traffic.statuses[200] > 16)

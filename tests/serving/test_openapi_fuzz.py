@@ -4,9 +4,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 
+from serving.app import create_app
+from serving.settings import Settings
 from tests.serving.processes import serve
 from tests.untraced import untraced
 
@@ -24,8 +28,9 @@ LIMITED = {"RATE_LIMIT_ENABLED": "true", **{f"RATE_LIMIT_{name}": "1/hour" for n
     ("env", "phases", "examples", "at_least"),
     [
         pytest.param(OPEN, "examples,coverage,fuzzing", 5, 300, id="open"),
-        pytest.param(GUARDED, "fuzzing", 1, 30, id="without a key"),
-        pytest.param(LIMITED, "fuzzing", 1, 30, id="over the limit"),
+        # what each operation answers then is asked below as well
+        pytest.param(GUARDED, "fuzzing", 1, 30, id="without a key", marks=pytest.mark.system),
+        pytest.param(LIMITED, "fuzzing", 1, 30, id="over the limit", marks=pytest.mark.system),
     ],
 )
 def test_the_server_answers_as_its_openapi_document_says(
@@ -42,3 +47,27 @@ def test_the_server_answers_as_its_openapi_document_says(
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr
     (tested,) = re.findall(r"(\d+) generated, \1 passed", done.stdout)
     assert int(tested) >= at_least
+
+
+@pytest.mark.parametrize(("env", "refusal"), [(GUARDED, 401), (LIMITED, 429)], ids=["without a key", "over the limit"])
+def test_who_may_not_ask_is_told_as_each_operation_declares(
+    toy_bundle: Path, env: dict[str, str], refusal: int
+) -> None:
+    given: dict[str, Any] = {name.lower(): value for name, value in env.items()}
+    refused = []
+    with TestClient(create_app(Settings(model_uri=str(toy_bundle), slots=1, **given))) as client:
+        document = client.get("/openapi.json").json()
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
+                for _ in range(2):
+                    answer = client.request(method, re.sub(r"{\w+}", "x", path), files={"file": b"no photo"})
+                declared = operation["responses"].get(str(answer.status_code))
+                assert declared is not None, (method, path, answer.status_code)
+                kinds = declared.get("content", {})
+                assert not kinds or answer.headers["content-type"].partition(";")[0] in kinds, (method, path)
+                if answer.status_code == refusal:
+                    refused.append(path)
+                    if method != "head":
+                        assert answer.json()["status"] == refusal
+    # without a key it is soon too many tries without one, which is declared, too
+    assert {"/predict", "/predict/batch", "/predict/explain"} <= set(refused)

@@ -124,7 +124,7 @@ def test_what_an_earlier_server_left_is_not_counted_again(toy_bundle: Path, tmp_
     (file,) = folder.glob("gauge_livemax_*.db")
     # the number of a process that lives, as it is after a restart of the container
     file.rename(folder / f"gauge_livemax_{os.getpid()}.db")
-    with serve(toy_bundle, tmp_path / "log", PROMETHEUS_MULTIPROC_DIR=str(folder), WORKERS="2", SLOTS="1") as running:
+    with serve(toy_bundle, tmp_path / "log", PROMETHEUS_MULTIPROC_DIR=str(folder), SLOTS="1") as running:
         lines = httpx.get(f"{running.url}/metrics", timeout=60).text.splitlines()
         shown = [line for line in lines if line.startswith("aidetect_model_info")]
         assert len(shown) == 1

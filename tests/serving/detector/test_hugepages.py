@@ -61,7 +61,7 @@ def test_a_server_works_in_huge_pages(toy_bundle: Path, tmp_path: Path) -> None:
         assert found is not None
         return int(found[1])
 
-    with serve(toy_bundle, tmp_path / "log") as server:
+    with serve(toy_bundle, tmp_path / "log", STARTED="yes") as server:
         until = time.monotonic() + 60
         # a kernel that cannot be asked may still do it by itself
         while kernel_collapses() and huge_kb(server.process.pid) < 8 * 1024:
