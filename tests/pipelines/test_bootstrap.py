@@ -141,7 +141,16 @@ def test_the_plan_is_printed_and_no_is_no(project: Path, aidetect: Aidetect) -> 
     assert state(project)["log"] == []
 
 
-@pytest.mark.parametrize("breaks", ["buckets create", "services enable", "apply", "workflow run"])
+@pytest.mark.parametrize(
+    "breaks",
+    [
+        # the first step and the last; forty processes each
+        "buckets create",
+        pytest.param("services enable", marks=pytest.mark.system),
+        pytest.param("apply", marks=pytest.mark.system),
+        "workflow run",
+    ],
+)
 def test_a_step_that_fails_is_one_line_and_the_next_try_goes_on(
     project: Path, aidetect: Aidetect, monkeypatch: pytest.MonkeyPatch, breaks: str
 ) -> None:

@@ -65,8 +65,8 @@ def _serve(env: dict[str, str], log: str, most_files: int) -> None:
     """What `python -m serving` does, with these variables, writing to this file."""
     os.environ.clear()
     os.environ.update(env)
-    from serving import quieten_libraries
     from serving.__main__ import main
+    from serving.platform.settings import quieten_libraries
 
     # as the first import does
     quieten_libraries()
