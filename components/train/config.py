@@ -142,7 +142,8 @@ class TrainConfig(Section):
     """Bitwise repeatable on CUDA too, at some speed; on a CPU training always is."""
     seed: int = Field(0, ge=0, lt=2**31)
     processes: int = Field(0, ge=0, le=64)
-    """Processes on one machine, which share the batch; 0: one for each GPU, or one where there is none."""
+    """Processes on one machine, which share the batch; at most one for each of its GPUs, where it has any.
+    0: one for each GPU, or one where there is none."""
     threads: int = Field(0, ge=0)
     """Torch's threads; 0: one for each core this process may use."""
     loader_threads: int = Field(2, ge=1, le=64)

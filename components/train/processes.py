@@ -1,5 +1,6 @@
 """Training in several processes: a process for each GPU, started by `torchrun` on this machine or on several."""
 
+import ctypes
 import json
 import os
 import signal
@@ -23,8 +24,10 @@ from serving.platform.settings import pin_numerical_threads
 if TYPE_CHECKING:
     from components.train.stage import TrainSummary
 
-ALONE: Final = ("--standalone",)
-"""Options of torchrun where all processes are on this machine."""
+ALONE: Final = ("--standalone", "--local-addr=127.0.0.1")
+"""Options of torchrun where all processes are on this machine, whose own name need not lead anywhere."""
+_DRIVER: Final = "libcuda.so.1"
+"""NVIDIA's driver; without it torch finds no GPU."""
 _END_S: Final = 60.0
 """From SIGTERM to SIGKILL of torchrun, which itself gives its processes 30 s."""
 _ORPHANED_S: Final = 1.0
@@ -54,12 +57,19 @@ def train(
 
 
 def wanted(config: TrainConfig) -> int:
-    """Processes to start on one machine."""
-    if config.processes or config.device not in ("auto", "cuda"):
-        return config.processes or 1
+    """Processes to start on one machine: never more than it has GPUs, where it has any."""
+    gpus = _gpus() if config.device in ("auto", "cuda") else 0
+    return min(config.processes or gpus, gpus) if gpus else config.processes or 1
+
+
+def _gpus() -> int:
+    try:
+        ctypes.CDLL(_DRIVER)
+    except OSError:
+        return 0  # known without three seconds of importing torch
     import torch
 
-    return max(1, torch.cuda.device_count())
+    return torch.cuda.device_count()
 
 
 def order(

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 from components.train.checkpoint import Checkpoints
 from components.train.config import TrainConfig
+from components.train.processes import wanted
 from serving.detector import bundle
 from serving.platform.errors import StageError
 from tests.components.train.conftest import Trained, fit
@@ -53,6 +54,15 @@ def test_a_killed_training_resumes_to_the_same_weights(toy_data: Path, trained: 
 
     resumed, uninterrupted = (load_file(folder / bundle.WEIGHTS) for folder in (tmp_path / "b", trained.bundle))
     assert all(np.array_equal(resumed[name], value) for name, value in uninterrupted.items())
+
+
+@pytest.mark.parametrize(("gpus", "processes", "started"), [(0, 0, 1), (0, 2, 2), (1, 2, 1), (4, 0, 4), (4, 2, 2)])
+def test_processes_are_as_many_as_asked_for_but_never_more_than_gpus(
+    gpus: int, processes: int, started: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.train.processes._gpus", lambda: gpus)
+    assert wanted(TrainConfig(processes=processes)) == started
+    assert wanted(TrainConfig(processes=processes, device="cpu")) == (processes or 1)
 
 
 @pytest.mark.system  # three processes that each load torch: the most expensive of all quick tests
