@@ -286,7 +286,8 @@ def rollback(tracking_uri: str, name: str, config: DeployConfig, why: str, who: 
             raise StageError(f"{name} has no champion in {tracking_uri}: nothing to roll back")
         before = desk.history.before(champion)
         if before is None:
-            raise StageError(f"the ledger {config.ledger_path} knows no champion of {name} before version {champion}")
+            known = f"the ledger {config.ledger_path} knows no champion of {name} before version {champion}"
+            raise StageError(f"{known}; bring another version (aidetect models) by: aidetect promote NUMBER")
         taken_back = bool(before.image) and before.image != desk.history.image
         # an image that is taken back must not serve the older model either
         on = config.model_copy(update={"image": before.image}) if taken_back else config

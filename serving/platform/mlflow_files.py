@@ -13,7 +13,10 @@ def fetch(source: str, to: Path, tracking_uri: str) -> Path:
         MlflowException, OSError: it cannot be read.
     """
     from mlflow.artifacts import download_artifacts
+    from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 
+    # a bar of MLflow's would stand between our own lines
+    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)  # type: ignore[no-untyped-call] # MLflow's settings are untyped
     _weigh(source, tracking_uri)
     return Path(download_artifacts(artifact_uri=source, dst_path=str(to), tracking_uri=tracking_uri or None))
 

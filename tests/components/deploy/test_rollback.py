@@ -71,7 +71,7 @@ def test_an_image_is_taken_back_on_the_version_that_it_was_released_for(cloud: C
 
 def test_without_a_promotion_there_is_nothing_to_take_back(cloud: Cloud) -> None:
     before = served(cloud)
-    with pytest.raises(StageError, match=r"knows no champion of .* before version 1"):
+    with pytest.raises(StageError, match=r"knows no champion of .* before version 1; bring .* aidetect promote NUMBER"):
         take_back(cloud)
     assert served(cloud) == before
     assert cloud.run.updates == []
