@@ -11,7 +11,8 @@ from pathlib import Path
 from tests.untraced import STARTS_COVERAGE
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["serving.__main__", "serving.app", "serving.served", "uvicorn", "uvloop"])
+if "PYTEST_VERSION" in os.environ:  # the pools of a benchmark fork from a process without all this
+    _FORKS.set_forkserver_preload(["serving.__main__", "serving.app", "serving.served", "uvicorn", "uvloop"])
 
 
 def forks(env: dict[str, str]) -> bool:
