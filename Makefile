@@ -121,7 +121,7 @@ ui: $(STAMP) ## Open the page of the service on http://127.0.0.1:8501 (needs `ma
 
 .PHONY: mlflow
 mlflow: $(STAMP) ## Browse runs and models on http://127.0.0.1:5000
-	@$(BIN)/mlflow server --backend-store-uri sqlite:///$(CURDIR)/workspace/mlflow.db --host 127.0.0.1 --port $(MLFLOW_PORT) --workers 1
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --backend-store-uri sqlite:///$(CURDIR)/workspace/mlflow.db --host 127.0.0.1 --port $(MLFLOW_PORT) --workers 1
 
 .PHONY: compile
 compile: $(STAMP) ## Compile the pipeline for Vertex AI to build/pipeline.json

@@ -35,6 +35,11 @@ _FIXES: Final = (
         "your organisation forbids keys of service accounts; nothing here needs one: sign in by "
         "gcloud auth application-default login",
     ),
+    (
+        r"(?s)Error acquiring the state lock.*?\bID:\s*([\w-]+)",
+        "an apply that was cut short left it, or one is under way: when none is, terraform force-unlock {}, then "
+        "aidetect bootstrap again",
+    ),
 )
 """What a program says, and what to do about it."""
 _OPERATORS: Final = re.compile(r"^operators\s*=\s*\[([^\]]*)\]\n?", re.MULTILINE)
@@ -98,7 +103,8 @@ class Programs:
 
 def fix_of(said: str) -> str:
     """What to do about a refusal of Google's that no grant answers; empty where none is known."""
-    return next((fix for pattern, fix in _FIXES if re.search(pattern, said)), "")
+    found = ((re.search(pattern, said), fix) for pattern, fix in _FIXES)
+    return next((fix.format(*match.groups()) for match, fix in found if match), "")
 
 
 def read_place(folder: Path) -> Place:

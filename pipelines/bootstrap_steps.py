@@ -148,6 +148,8 @@ def _operator(programs: Programs, profile: Profile) -> Step:
 
 def _apply(place: Place, programs: Programs, what: str, stands: Callable[[Place, Programs], bool]) -> Step:
     at = f"-chdir={place.folder}"
+    # by what the state holds, Google is not asked: an apply that was cut short left things to make, whatever it put out
+    look = ("terraform", at, "plan", "-input=false", "-lock=false", "-refresh=false", "-detailed-exitcode")
     init = ("terraform", at, "init", "-input=false", "-backend-config=backend.hcl")
     apply = ("terraform", at, "apply", "-input=false", "-auto-approve")
 
@@ -155,7 +157,10 @@ def _apply(place: Place, programs: Programs, what: str, stands: Callable[[Place,
         programs.act(*init)
         programs.act(*apply)
 
-    return Step(what, (" ".join(init), " ".join(apply)), lambda: stands(place, programs), make)
+    def whole() -> bool:
+        return stands(place, programs) and programs.ask(*look) is not None
+
+    return Step(what, (" ".join(init), " ".join(apply)), whole, make)
 
 
 def _outputs(place: Place, programs: Programs) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any, Final
 from components.platform.google_cloud import access_token, connect, google_errors, patience
 from pipelines.findings import Finding
 from pipelines.settings.pipeline import PipelineConfig
+from serving.platform.answers import PLAIN, read_answer
 from serving.platform.cloud_storage import SCHEME, retry, split
 from serving.platform.errors import SignInError, StageError, one_line
 from serving.platform.google_identity import LOGIN
@@ -217,10 +218,10 @@ def _limited(quota: str, count: int, config: PipelineConfig) -> Finding:
     try:
         headers = {} if endpoint.startswith("http://") else {"Authorization": f"Bearer {_token(config)}"}
         url = f"{endpoint}/v1beta1/{service}/consumerQuotaMetrics/{metric}"
-        answer = httpx.get(url, headers=headers, timeout=_TIMEOUT_S)
-        answer.raise_for_status()
-        limit = _limit(answer.json(), vertex.region)
-    except (httpx.HTTPError, StageError, KeyError, TypeError, ValueError) as error:
+        with httpx.stream("GET", url, headers=headers | PLAIN, timeout=_TIMEOUT_S) as answer:
+            answer.raise_for_status()
+            limit = _limit(json.loads(read_answer(answer)), vertex.region)
+    except (httpx.HTTPError, StageError, LookupError, AttributeError, TypeError, ValueError, RecursionError) as error:
         return Finding("warning", subject, f"not checked: {' '.join(str(error).split())}")
     if limit is None:
         return Finding("warning", subject, f"not checked: the answer names no limit for {vertex.region}")

@@ -49,7 +49,9 @@ def dispatch(repository: str, reason: str, token: str, ref: str = "main", api: s
         raise RetrainError("--dispatch needs a token that may start workflows; set GITHUB_TOKEN")
     where = f"{repository} {WORKFLOW}"
     try:
-        answer = httpx.post(
+        # of what it says only the status is read
+        with httpx.stream(
+            "POST",
             f"{api.rstrip('/')}/repos/{repository}/actions/workflows/{WORKFLOW}/dispatches",
             json={"ref": ref, "inputs": {"reason": reason[:_REASON_CHARS]}},
             headers={
@@ -58,10 +60,11 @@ def dispatch(repository: str, reason: str, token: str, ref: str = "main", api: s
                 "X-GitHub-Api-Version": "2022-11-28",
             },
             timeout=HTTP_TIMEOUT_S,
-        )
+        ) as answer:
+            status = answer.status_code
     except httpx.HTTPError as error:
         raise RetrainError(f"{where}: no answer of GitHub ({error}); try again") from error
-    if not answer.is_success:
-        fix = _FIXES.get(answer.status_code, "see githubstatus.com and try again")
-        raise RetrainError(f"{where}: HTTP {answer.status_code}: {fix}")
+    if not httpx.codes.is_success(status):
+        fix = _FIXES.get(status, "see githubstatus.com and try again")
+        raise RetrainError(f"{where}: HTTP {status}: {fix}")
     return Dispatched(f"{repository}@{datetime.now(UTC).isoformat(timespec='seconds')}")

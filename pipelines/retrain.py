@@ -15,15 +15,14 @@ from components.platform.cloud_storage import list_names, open_lines
 from components.platform.google_cloud import access_token
 from pipelines.retrain_state import NOT_STARTED, STARTING, History, Reason, Start
 from pipelines.settings.operations import RetrainConfig
+from serving.platform.answers import PLAIN, read_answer
 from serving.platform.cloud_storage import SCHEME
 from serving.platform.errors import RetrainError, one_line
 from serving.platform.frozen import Section
 from serving.platform.jsonlines import documents
-from serving.platform.records import RECORD_BYTES
 
 DAY_S: Final = 86_400.0
 HTTP_TIMEOUT_S: Final = 10.0
-LONGEST_ANSWER_S: Final = 30.0
 GOOGLE_MONITORING: Final = "monitoring.googleapis.com"
 _ATTEMPTS: Final = 5
 _LABEL_NAME: Final = re.compile(r"\d{8}T\d{6}Z-(.+-\d+)\.json")
@@ -232,15 +231,10 @@ def _read(url: str, **arguments: Any) -> bytes:
     """
     import httpx
 
-    headers = {**arguments.pop("headers", {}), "Accept-Encoding": "identity"}
-    body, until = bytearray(), time.monotonic() + LONGEST_ANSWER_S
+    headers = {**arguments.pop("headers", {}), **PLAIN}
     with httpx.stream("GET", url, timeout=HTTP_TIMEOUT_S, headers=headers, **arguments) as answer:
         answer.raise_for_status()
-        for part in answer.iter_raw():
-            body += part
-            if len(body) > RECORD_BYTES or time.monotonic() > until:
-                raise ValueError(f"an answer of more than {RECORD_BYTES >> 20} MiB or {LONGEST_ANSWER_S:g} s")
-    return bytes(body)
+        return read_answer(answer)
 
 
 def _known(value: str) -> float | None:

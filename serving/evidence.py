@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from serving.platform import cloud_storage
 from serving.platform.errors import StageError, StateError, one_line
-from serving.platform.grants import to_grant
+from serving.platform.grants import remedy
 
 _TIMEOUT_S: Final = 10.0
 _LONGEST_LISTING: Final = 5_000
@@ -84,7 +84,7 @@ class Evidence:
             yield
         except (GoogleAPIError, GoogleAuthError, OSError, StageError) as error:
             said = one_line(error)
-            fix = to_grant(said)
+            fix = remedy(said)
             raise StateError(
                 f"EVIDENCE_URI={self.uri}: cannot {doing}: {said}" + (f"; {fix}" if fix else "")
             ) from error

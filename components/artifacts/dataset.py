@@ -6,7 +6,7 @@ they came: re-encoding would destroy the traces the model looks for.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -151,12 +151,16 @@ def split_files(folder: Path, split: str) -> list[Path]:
     return [alone] if alone.exists() else sorted(folder.glob(f"{split}-[0-9]*-of-[0-9]*.parquet"))
 
 
-def open_parquet(path: Path) -> pq.ParquetFile:
+def open_parquet(path: Path, texts: Sequence[str] = ()) -> pq.ParquetFile:
     """A Parquet file whose row groups are read a little at a time.
 
     Arrow's own choice fetches the columns of the whole file before the first row and keeps them to the last.
+
+    Args:
+        path: the file.
+        texts: columns that are read as dictionaries, which hold a repeated text once.
     """
-    return pq.ParquetFile(path, pre_buffer=False, buffer_size=_READ_AHEAD_BYTES)
+    return pq.ParquetFile(path, pre_buffer=False, buffer_size=_READ_AHEAD_BYTES, read_dictionary=list(texts))
 
 
 def write_summary(folder: Path, summary: DatasetSummary) -> None:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from serving.detector.labels import LABELS
 from serving.platform.errors import StageError, one_line
 from serving.platform.frozen import Frozen
+from serving.platform.parquet import coded, weight
 from serving.platform.records import read_record
 
 EVALUATION_JSON: Final = "evaluation.json"
@@ -287,22 +288,12 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> Evaluation:
 
 def _text_bytes(path: Path) -> int:
     """Bytes of a Parquet file's texts, a repeated one counted for each of its rows without writing it out."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    kinds = {
-        field.name: field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-        for field in pq.read_schema(path)
-    }
-    texts = [name for name, kind in kinds.items() if pa.types.is_string(kind) or pa.types.is_large_string(kind)]
-    total = 0
+    with pq.ParquetFile(path) as opened:
+        texts = coded(opened.schema_arrow)
     with pq.ParquetFile(path, read_dictionary=texts) as file:
-        for batch in file.iter_batches(columns=texts):
-            for column in batch.columns:
-                lengths = pc.cast(pc.binary_length(column.dictionary), pa.int64())
-                total += pc.sum(lengths.take(column.indices)).as_py() or 0
-    return total
+        return sum(weight(batch, each=0) for batch in file.iter_batches(columns=texts))
 
 
 def _recount(path: Path) -> Confusion:

@@ -18,6 +18,7 @@ from components.catalogue.folders import MAGIC, files_below, files_of
 from components.catalogue.merchant import LINKS, NAMES, items_of
 from serving.detector.image import HEAD_BYTES, kind_of
 from serving.platform.errors import SourceError, system_error
+from serving.platform.parquet import coded, light_batches
 
 Kind = Literal["path", "url", "gs", "row", "none"]
 
@@ -27,6 +28,7 @@ FEEDS: Final = (".csv", ".tsv", ".txt", *JSON_LINES, *_XML)
 MERCHANT: Final = LINKS
 """Columns of a Google Merchant feed; each may hold several addresses, separated by commas."""
 SINGLE: Final = ("image_url", "url", "uri", "path", "image_path", "file", "file_name", "filename")
+_BATCH_ROWS: Final = 2048
 _LINKS: Final = 20
 """Addresses taken from one cell at most; Google allows ten."""
 _LONGEST: Final = 8192
@@ -107,15 +109,19 @@ def _of_files(found: Iterable[tuple[Path, str]], config: CatalogueConfig) -> Ite
 
 def _of_table(path: Path, shown: str, config: CatalogueConfig) -> Iterator[Entry]:
     try:
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if image_column(file.schema_arrow) is not None and not config.columns:
-                yield from _rows_of(path, shown, file, config)
+        with pq.ParquetFile(path) as opened:
+            schema = opened.schema_arrow
+        photos = image_column(schema) is not None and not config.columns
+        key = _id_column(path, schema.names, config)
+        named = [key] if key else []
+        wanted = named if photos else list(dict.fromkeys([*link_columns(path, schema.names, config), *named]))
+        with pq.ParquetFile(path, read_dictionary=coded(schema, wanted) if wanted else []) as file:
+            if photos:
+                yield from _rows_of(path, shown, file, key)
             else:
-                batches = file.iter_batches(batch_size=2048, columns=_feed_columns(path, names, config))
-                rows = (row for batch in batches for row in batch.to_pylist())
-                yield from _of_records(path, names, rows, config)
-    except (pa.ArrowException, OSError) as error:
+                rows = (row for batch in light_batches(file, _BATCH_ROWS, wanted) for row in batch.to_pylist())
+                yield from _of_records(path, schema.names, rows, config)
+    except (pa.ArrowException, ValueError, OSError) as error:
         # also of what stands behind a good end of the file: a damaged or encrypted column
         raise SourceError(f"{path}: not a readable Parquet file ({_first_line(error)})") from error
 
@@ -131,13 +137,11 @@ def image_column(schema: pa.Schema) -> str | None:
     return None
 
 
-def _rows_of(path: Path, shown: str, file: pq.ParquetFile, config: CatalogueConfig) -> Iterator[Entry]:
-    names = file.schema_arrow.names
-    key = _id_column(path, names, config)
+def _rows_of(path: Path, shown: str, file: pq.ParquetFile, key: str) -> Iterator[Entry]:
     place = os.fsencode(path.resolve())
     ids: Iterable[Any] = repeat(None, file.metadata.num_rows)
     if key:
-        ids = (value for batch in file.iter_batches(8192, columns=[key]) for value in batch.column(0).to_pylist())
+        ids = (value for batch in light_batches(file, _BATCH_ROWS, [key]) for value in batch.column(0).to_pylist())
     for number, value in enumerate(ids):
         uri = f"{_text(shown)}#{number}"
         yield Entry(uri if value is None else _text(value)[:_SHOWN], uri, "row", place, number)
@@ -157,12 +161,6 @@ def _of_feed(path: Path, config: CatalogueConfig) -> Iterator[Entry]:
         raise SourceError(f"{path}: not a readable table ({error})") from error
     except OSError as error:
         raise SourceError(f"{path}: {system_error(error)}") from error
-
-
-def _feed_columns(path: Path, names: Sequence[str], config: CatalogueConfig) -> list[str]:
-    links = link_columns(path, names, config)
-    key = _id_column(path, names, config)
-    return [*links, *([key] if key and key not in links else [])]
 
 
 def link_columns(path: Path, names: Sequence[str], config: CatalogueConfig) -> list[str]:

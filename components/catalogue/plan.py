@@ -13,6 +13,7 @@ from components.catalogue.destination import JOB_FILE, MOST_READ, PARTS, Destina
 from components.catalogue.entries import Entry
 from serving.platform.errors import CatalogueError
 from serving.platform.frozen import Frozen
+from serving.platform.parquet import weight
 
 GROUP_SHARDS: Final = 64
 """Shards of one plan file: what one task of the compiled pipeline scores."""
@@ -25,6 +26,7 @@ _MOST_SHARD: Final = 100_000
 _SCHEMA: Final = pa.schema(
     [("id", pa.string()), ("uri", pa.string()), ("kind", pa.string()), ("place", pa.binary()), ("row", pa.int64())]
 )
+_TEXTS: Final = ["id", "uri", "kind", "place"]
 
 
 class Job(Frozen):
@@ -130,14 +132,19 @@ def read_group(destination: Destination, group: int) -> Iterator[tuple[int, list
     if content is None:
         raise CatalogueError(f"{destination.uri}/{name}: missing; the plan of this job was deleted")
     try:
-        with pq.ParquetFile(pa.BufferReader(content)) as file:
-            if file.num_row_groups > GROUP_SHARDS or not file.schema_arrow.equals(_SCHEMA):
+        buffer = pa.BufferReader(content)
+        if not pq.read_schema(buffer).equals(_SCHEMA):
+            raise CatalogueError(f"{destination.uri}/{name}: not a plan of `aidetect score`; name another folder")
+        with pq.ParquetFile(pa.BufferReader(content), read_dictionary=_TEXTS) as file:
+            if file.num_row_groups > GROUP_SHARDS:
                 raise CatalogueError(f"{destination.uri}/{name}: not a plan of `aidetect score`; name another folder")
             for index in range(file.num_row_groups):
                 found = file.metadata.row_group(index)
                 if found.num_rows > _MOST_SHARD or found.total_byte_size > MOST_READ:
                     raise CatalogueError(f"{destination.uri}/{name}: a shard of more than {_MOST_SHARD:,} photos")
-                rows = file.read_row_group(index, use_threads=False).to_pylist()
-                yield group * GROUP_SHARDS + index, [Entry(**row) for row in rows]
+                shard = file.read_row_group(index, use_threads=False)
+                if weight(shard) > MOST_READ:
+                    raise CatalogueError(f"{destination.uri}/{name}: a shard of more than {MOST_READ >> 20:,} MiB")
+                yield group * GROUP_SHARDS + index, [Entry(**row) for row in shard.to_pylist()]
     except pa.ArrowException as error:
         raise CatalogueError(f"{destination.uri}/{name}: damaged ({str(error).splitlines()[0]})") from error

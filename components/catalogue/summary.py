@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from components.catalogue.destination import Destination
+from components.catalogue.destination import MOST_READ, Destination
 from components.catalogue.plan import OWNER, Job, part_name
 from components.catalogue.rows import WORKER_DIED
 from serving.platform.errors import CatalogueError
 from serving.platform.frozen import Frozen
+from serving.platform.parquet import coded, weight
 
 SUMMARY_FILE: Final = "summary.json"
 PAGE_FILE: Final = "summary.html"
@@ -107,13 +108,17 @@ def _part(destination: Destination, job: Job, shard: int) -> list[dict[str, Any]
     if content is None:
         raise CatalogueError(f"{destination.uri}/{name}: not scored yet; run the same command again")
     try:
-        with pq.ParquetFile(pa.BufferReader(content)) as file:
+        texts = coded(pq.read_schema(pa.BufferReader(content)), _COLUMNS)
+        with pq.ParquetFile(pa.BufferReader(content), read_dictionary=texts) as file:
             owner = (file.schema_arrow.metadata or {}).get(OWNER.encode(), b"").decode("latin-1")
             if owner != job.identity or file.metadata.num_rows > job.shard_photos:
                 raise CatalogueError(
                     f"{destination.uri}/{name}: rows of another job; delete it and run the same command again"
                 )
-            return list(file.read(columns=_COLUMNS, use_threads=False).to_pylist())
+            rows = file.read(columns=_COLUMNS, use_threads=False)
+            if weight(rows) > MOST_READ:
+                raise CatalogueError(f"{destination.uri}/{name}: rows of more than {MOST_READ >> 20:,} MiB; delete it")
+            return list(rows.to_pylist())
     except pa.ArrowException as error:
         raise CatalogueError(f"{destination.uri}/{name}: damaged; delete it and run the same command again") from error
 

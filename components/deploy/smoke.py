@@ -1,5 +1,6 @@
 """The smoke test: golden images replayed against a running version, its verdicts and its version checked."""
 
+import json
 import time
 from dataclasses import dataclass
 from functools import cache
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from serving.detector.bundle import GOLDEN_BYTES, Manifest
 from serving.detector.labels import LABELS, Label
+from serving.platform.answers import LONGEST_ANSWER_S, PLAIN, read_answer
 from serving.platform.errors import NotAnsweringError, OtherVersionError, SmokeError
 from serving.platform.records import read_record
 
@@ -165,28 +167,34 @@ class HttpProber:
         import httpx
 
         try:
-            response = httpx.post(
+            with httpx.stream(
+                "POST",
                 f"{self.url}/predict",
                 files={"file": (Path(name).name, image)},
-                headers=self._headers,
+                headers=self._headers | PLAIN,
                 timeout=self._timeout_s,
                 trust_env=False,
                 verify=_authorities(),
-            )
+            ) as response:
+                said = read_answer(response, longest_s=max(self._timeout_s, LONGEST_ANSWER_S))
         except httpx.HTTPError as error:
             raise NotAnsweringError(f"{self.url}/predict: {type(error).__name__} {error}".rstrip()) from error
+        except ValueError as error:
+            raise SmokeError(
+                f"smoke test: {self.url}/predict gave {name} {error}; is it this project's server?"
+            ) from error
         if response.status_code in _BUSY:
             raise NotAnsweringError(f"{self.url}/predict answered {response.status_code}")
         if response.status_code == httpx.codes.NOT_FOUND and _PROBLEM not in response.headers.get("content-type", ""):
             # not our server's words: the cloud's front end does not know a new address for some seconds
             raise NotAnsweringError(f"{self.url}/predict is not known yet (404)")
         if response.status_code != httpx.codes.OK:
-            detail = " ".join(response.text.split())[:200]
+            detail = " ".join(said.decode(errors="replace").split())[:200]
             raise SmokeError(f"smoke test: {self.url}/predict answered {response.status_code} to {name}: {detail}")
         try:
-            body = response.json()
+            body = json.loads(said)
             return Answer(str(body["prediction"]), float(body["probability"]), str(body["model_version"]))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise SmokeError(f"smoke test: {self.url}/predict answered 200 without a verdict to {name}") from error
 
     def ready(self) -> bool:
@@ -194,13 +202,14 @@ class HttpProber:
         import httpx
 
         try:
-            response = httpx.get(
+            with httpx.stream(
+                "GET",
                 f"{self.url}/readyz",
                 headers=self._headers,
                 timeout=self._timeout_s,
                 trust_env=False,
                 verify=_authorities(),
-            )
+            ) as response:
+                return response.status_code == httpx.codes.OK
         except httpx.HTTPError:
             return False
-        return response.status_code == httpx.codes.OK

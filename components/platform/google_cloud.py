@@ -3,12 +3,11 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from serving.platform.errors import StageError, one_line
 from serving.platform.google_identity import LOGIN
-from serving.platform.grants import to_grant
+from serving.platform.grants import remedy
 
 if TYPE_CHECKING:
     from google.api_core.retry import Retry
@@ -57,12 +56,14 @@ def google_errors(doing: str) -> Iterator[None]:
     except DefaultCredentialsError as error:
         raise StageError(f"{doing}: no Google credentials; run: {LOGIN}") from error
     except GoogleAuthError as error:
-        raise StageError(f"{doing}: the Google credentials were not accepted: {one_line(error)}") from error
+        raise StageError(
+            f"{doing}: the Google credentials were not accepted: {one_line(error)}; {_FIXES[401]}"
+        ) from error
     except RetryError as error:
         raise StageError(f"{doing}: still refused after many tries: {one_line(error.cause or error)}") from error
     except GoogleAPICallError as error:
         code = int(error.code or 0)
-        fix = (to_grant(str(error.message)) if code == HTTPStatus.FORBIDDEN else "") or _FIXES.get(code)
+        fix = remedy(str(error.message)) or _FIXES.get(code)
         raise StageError(f"{doing}: {code} {error.message}" + (f"; {fix}" if fix else "")) from error
     except (GoogleAPIError, OSError) as error:
         raise StageError(f"{doing}: {one_line(error)}; check the network") from error

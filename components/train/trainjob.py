@@ -4,6 +4,7 @@ What a TrainJob says is v1alpha1 of https://www.kubeflow.org/docs/components/tra
 and as whom they run is the affair of their TrainingRuntime (infra/kubernetes/training.yaml).
 """
 
+import json
 import logging
 import re
 import shutil
@@ -19,6 +20,7 @@ import httpx
 from components.platform.signals import sigterm_raises
 from components.train.config import Pod, TrainerConfig
 from components.train.processes import is_ordered
+from serving.platform.answers import PLAIN, read_answer
 from serving.platform.errors import StageError, one_line
 
 _log = logging.getLogger(__name__)
@@ -46,6 +48,14 @@ class Shared:
     dataset: Path
     out: Path
     curves: Path
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What the cluster's API said."""
+
+    status: int
+    body: bytes
 
 
 @contextmanager
@@ -101,6 +111,7 @@ class TrainJobs:
             base_url=self._pod.address,
             verify=_trusting(self._pod.account / "ca.crt"),
             timeout=trainer.request_timeout_s,
+            headers=PLAIN,
             # the cluster's own address: a proxy for the world outside is not asked
             trust_env=False,
         )
@@ -128,7 +139,7 @@ class TrainJobs:
         # the name is this run's and its number's: an answer that was lost is met again as a job that is there
         name = f"train-{self._run}-{len(self._jobs()) + 1}"
         answer = self._ask("POST", params={"fieldValidation": "Strict"}, json=self._body(name, folder))
-        if answer.status_code != httpx.codes.CONFLICT:
+        if answer.status != httpx.codes.CONFLICT:
             self._must(answer, f"submit a training on {self._trainer.nodes} machines")
         return name
 
@@ -139,7 +150,7 @@ class TrainJobs:
             with sigterm_raises():
                 while True:
                     answer = self._ask("GET", name)
-                    if answer.status_code == httpx.codes.NOT_FOUND:
+                    if answer.status == httpx.codes.NOT_FOUND:
                         return f"the training job {self._where(name)} was deleted", "CANCELLED"
                     job = self._must(answer, "ask about the training job")
                     if (state := _state(job)) != said:
@@ -156,7 +167,7 @@ class TrainJobs:
         """End a job that nobody waits for any more, its machines first; one that is gone takes no harm."""
         try:
             answer = self._ask("DELETE", name, params={"propagationPolicy": "Foreground"})
-            if answer.status_code != httpx.codes.NOT_FOUND:
+            if answer.status != httpx.codes.NOT_FOUND:
                 self._must(answer, "end the training job")
         except StageError as error:
             _log.warning("%s may go on: %s", self._where(name), error)
@@ -164,7 +175,7 @@ class TrainJobs:
     def _jobs(self) -> list[dict[str, Any]]:
         """Those of this run, the oldest first."""
         answer = self._ask("GET", params={"labelSelector": f"{_RUN}={self._run}"})
-        found: list[dict[str, Any]] = self._must(answer, "list the training jobs")["items"]
+        found: list[dict[str, Any]] = self._must(answer, "list the training jobs").get("items") or []
         return sorted(found, key=lambda job: str(job["metadata"].get("creationTimestamp", "")))
 
     def _body(self, name: str, folder: Path) -> dict[str, Any]:
@@ -188,11 +199,11 @@ class TrainJobs:
             },
         }
 
-    def _ask(self, method: str, name: str = "", **sent: Any) -> httpx.Response:
+    def _ask(self, method: str, name: str = "", **sent: Any) -> _Answer:
         """Send a request until it is answered by something else than that the API is busy or out of reach.
 
         Raises:
-            StageError: it was not, for as long as the configuration allows.
+            StageError: it was not, for as long as the configuration allows, or by more than any such API says.
         """
         place = f"/apis/{_GROUP}/{_VERSION}/namespaces/{self._namespace}/trainjobs{f'/{name}' if name else ''}"
         deadline, wait_s = time.monotonic() + self._trainer.request_timeout_s, 0.2
@@ -200,10 +211,13 @@ class TrainJobs:
             # read anew: Kubernetes replaces the token every hour
             token = (self._pod.account / "token").read_text().strip()
             try:
-                answer = self._client.request(method, place, headers={"Authorization": f"Bearer {token}"}, **sent)
-                if answer.status_code not in _BUSY:
+                with self._client.stream(method, place, headers={"Authorization": f"Bearer {token}"}, **sent) as found:
+                    answer = _Answer(found.status_code, read_answer(found))
+                if answer.status not in _BUSY:
                     return answer
-                said = f"{answer.status_code} {_said(answer)}"
+                said = f"{answer.status} {_said(answer)}"
+            except ValueError as error:
+                raise StageError(f"the cluster's API at {self._pod.address} gave {error}; is it Kubernetes?") from error
             except httpx.TransportError as error:
                 said = one_line(error) or type(error).__name__
             if time.monotonic() + wait_s > deadline:
@@ -211,16 +225,18 @@ class TrainJobs:
             time.sleep(wait_s)
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 
-    def _must(self, answer: httpx.Response, what: str) -> dict[str, Any]:
+    def _must(self, answer: _Answer, what: str) -> dict[str, Any]:
         """The document of an answer.
 
         Raises:
-            StageError: it is a refusal, in one line with the fix.
+            StageError: it is a refusal, in one line with the fix, or no document.
         """
-        if answer.is_success:
-            document: dict[str, Any] = answer.json()
+        code = answer.status
+        if httpx.codes.is_success(code):
+            document = _document(answer)
+            if document is None:
+                raise StageError(f"cannot {what}: {self._pod.address} answers without a document; is it Kubernetes?")
             return document
-        code = answer.status_code
         raise StageError(f"cannot {what} in namespace {self._namespace}: {code} {_said(answer)}{_FIXES.get(code, '')}")
 
     def _where(self, name: str) -> str:
@@ -262,9 +278,18 @@ def _reason(job: dict[str, Any]) -> str:
     return f": {said[:300]}" if said else ""
 
 
-def _said(answer: httpx.Response) -> str:
-    """The sentence of a Kubernetes Status, or the beginning of whatever came instead."""
+def _document(answer: _Answer) -> dict[str, Any] | None:
+    """What an answer says in JSON; None where it is no object."""
     try:
-        return " ".join(str(answer.json()["message"]).split())[:400]
-    except (ValueError, KeyError, TypeError):
-        return " ".join(answer.text.split())[:200]
+        document = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _said(answer: _Answer) -> str:
+    """The sentence of a Kubernetes Status, or the beginning of whatever came instead."""
+    document = _document(answer) or {}
+    if "message" in document:
+        return " ".join(str(document["message"]).split())[:400]
+    return " ".join(answer.body[:2000].decode(errors="replace").split())[:200]

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from components.verify_data.classes import ClassNames
 from serving.detector.labels import LABELS
 from serving.platform.errors import StageError, UnknownLabelError
+from serving.platform.parquet import BATCH_BYTES, weight
 
 UNKNOWN_GENERATOR: Final = "unknown"
 _IMAGE_COLUMNS: Final = ("image", "img")
@@ -96,6 +98,11 @@ class ImageColumns:
         except UnknownLabelError as error:
             raise StageError(f"{where}: {error}") from error
 
+    @property
+    def names(self) -> list[str]:
+        """Columns beside the image's."""
+        return [self.label, *self.extra]
+
     def class_id(self, value: Any, where: str) -> int:
         """Class id of one label as stored.
 
@@ -117,9 +124,16 @@ class ImageColumns:
 def read_rows(
     split: str, prefix: str, columns: ImageColumns, batches: Iterable[pa.RecordBatch | pa.Table]
 ) -> Iterator[Batch]:
-    """Arrow data as rows named `prefix/row (path)`, in order."""
+    """Arrow data as rows named `prefix/row (path)`, in order.
+
+    Raises:
+        StageError: a label names no class, or names weigh more than any have.
+    """
     start = 0
     for batch in batches:
+        if (found := _names_bytes(batch, columns)) > BATCH_BYTES:
+            stop = start + batch.num_rows - 1
+            raise StageError(f"{prefix}: rows {start}-{stop} have {found >> 20:,} MiB of names; are these photos?")
         data, paths = _images(batch.column(columns.image))
         names = [f"{prefix}/{start + i}" + (f" ({path})" if path else "") for i, path in enumerate(paths)]
         labels = batch.column(columns.label).to_pylist()
@@ -132,6 +146,15 @@ def read_rows(
             sources=_strings(batch, columns, columns.source, ""),
         )
         start += batch.num_rows
+
+
+def _names_bytes(batch: pa.RecordBatch | pa.Table, columns: ImageColumns) -> int:
+    """What labels, generators, sources and paths weigh as Python's texts."""
+    image = batch.column(columns.image)
+    found = weight(batch.select(columns.names))
+    if pa.types.is_struct(image.type) and image.type.get_field_index("path") >= 0:
+        found += weight(pa.table({"path": pc.struct_field(image, "path")}))
+    return found
 
 
 def _images(column: Any) -> tuple[list[bytes], list[str]]:

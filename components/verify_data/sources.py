@@ -24,6 +24,7 @@ from components.verify_data.stores import GcsStore, LocalStore, Store
 from components.verify_data.tables import PARQUET, TABLES, TableSource, lists_paths
 from serving.platform.cloud_storage import SCHEME
 from serving.platform.errors import StageError
+from serving.platform.parquet import coded
 
 QUARANTINE_FILE: Final = "quarantine.parquet"
 
@@ -152,16 +153,19 @@ class ParquetSource:
                 ) from error
 
     def _of_file(self, split: str, path: str) -> Iterator[Batch]:
-        with self._store.on_disk(path) as local, open_parquet(local) as file:
-            columns = ImageColumns.of(
-                file.schema_arrow, f"{self.uri}/{path}", self._reading.classes, self._reading.column
-            )
+        with self._store.on_disk(path) as local:
+            with open_parquet(local) as file:
+                columns = ImageColumns.of(
+                    file.schema_arrow, f"{self.uri}/{path}", self._reading.classes, self._reading.column
+                )
+                texts = coded(file.schema_arrow, columns.names)
             wanted = [columns.image, columns.label, *columns.extra]
             prefix = PurePosixPath(path).with_suffix("").as_posix()
-            size = rows_within_budget(_row_bytes(file.metadata))
-            yield from read_rows(
-                split, prefix, columns, file.iter_batches(batch_size=size, columns=wanted, use_threads=False)
-            )
+            with open_parquet(local, texts) as file:
+                size = rows_within_budget(_row_bytes(file.metadata))
+                yield from read_rows(
+                    split, prefix, columns, file.iter_batches(batch_size=size, columns=wanted, use_threads=False)
+                )
 
 
 def _row_bytes(metadata: pq.FileMetaData) -> float:

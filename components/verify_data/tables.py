@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -16,6 +16,7 @@ from components.verify_data.rows import UNKNOWN_GENERATOR
 from components.verify_data.skipped import shown
 from components.verify_data.stores import LocalStore
 from serving.platform.errors import StageError, UnknownLabelError, one_line
+from serving.platform.parquet import coded, light_batches, weight
 
 PARQUET: Final = ".parquet"
 TABLES: Final = (".csv", ".tsv", PARQUET)
@@ -23,7 +24,13 @@ MAX_ROWS: Final = 5_000_000
 _PATHS: Final = ("path", "image_path", "file", "file_name", "filename", "image", "img")
 _LABELS: Final = ("label", "labels", "class")
 _ROW_BYTES: Final = 200
+_MOST_TEXT: Final = 2 * MAX_ROWS * _ROW_BYTES
+"""Bytes of a Parquet table's names, which are kept while it is read."""
+_BATCH_ROWS: Final = 2048
 _NAMED: Final = 3
+
+_Rows = Callable[[Sequence[str]], Iterator[tuple[str, dict[str, Any]]]]
+"""Gives the rows, of Parquet with these columns alone."""
 
 
 class _Row(NamedTuple):
@@ -62,7 +69,7 @@ class TableSource(FileSource):
         self._reading = reading
         self._rows: dict[str, _Row] = {}
         self._missing: list[str] = []
-        names, rows = _read(path, self.uri)
+        names, rows_of = _read(path, self.uri)
         if reading.source == FOLDER:
             raise StageError(f"{self.uri}: --source {FOLDER} is for folders of images; name a column")
         self._column = reading.column.strip().lower() or "source"
@@ -72,7 +79,7 @@ class TableSource(FileSource):
         has_split = "split" in names
         if not has_split and reading.cut.test is None:
             raise StageError(f"{self.uri}: has no column 'split'; cut splits: {how_to_cut(self.uri)}")
-        for line, row in rows:
+        for line, row in rows_of((where, what, "split", "generator", self._column)):
             split = self._split(row.get("split"), line) if has_split else TRAIN
             self._take(line, row, (row.get(where), row.get(what)), split)
         if self._missing:
@@ -124,8 +131,8 @@ class TableSource(FileSource):
         return self._rows[path]
 
 
-def _read(path: Path, uri: str) -> tuple[list[str], Iterator[tuple[str, dict[str, Any]]]]:
-    """Column names, and rows with what a person calls their place."""
+def _read(path: Path, uri: str) -> tuple[list[str], _Rows]:
+    """Column names, and what gives the rows with what a person calls their place."""
     if path.suffix.lower() == PARQUET:
         return _of_parquet(path, uri)
     try:
@@ -143,7 +150,7 @@ def _read(path: Path, uri: str) -> tuple[list[str], Iterator[tuple[str, dict[str
     except csv.Error as error:
         raise StageError(f"{uri}: not a readable table ({one_line(error)})") from error
     _all_differ(names, uri)
-    return names, _records(reader, names, uri)
+    return names, lambda _: _records(reader, names, uri)
 
 
 def _records(reader: Any, names: Sequence[str], uri: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -158,26 +165,33 @@ def _records(reader: Any, names: Sequence[str], uri: str) -> Iterator[tuple[str,
         raise StageError(f"{uri} line {reader.line_num}: not a readable table ({one_line(error)})") from error
 
 
-def _of_parquet(path: Path, uri: str) -> tuple[list[str], Iterator[tuple[str, dict[str, Any]]]]:
-    file = pq.ParquetFile(path)
-    if file.metadata.num_rows > MAX_ROWS:
-        raise StageError(f"{uri}: names more than {MAX_ROWS:,} images; split the table")
-    names = [str(name).lower() for name in file.schema_arrow.names]
-    _all_differ(names, uri)
+def _of_parquet(path: Path, uri: str) -> tuple[list[str], _Rows]:
+    with pq.ParquetFile(path) as file:
+        if file.metadata.num_rows > MAX_ROWS:
+            raise StageError(f"{uri}: names more than {MAX_ROWS:,} images; split the table")
+        schema = file.schema_arrow
+    named = {str(name): str(name).lower() for name in schema.names}
+    _all_differ([str(name).lower() for name in schema.names], uri)
 
-    def rows() -> Iterator[tuple[str, dict[str, Any]]]:
+    def rows(columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        read = [name for name, lower in named.items() if lower in columns]
+        number = size = 0
         try:
-            with file:
-                records: Iterable[dict[str, Any]] = (
-                    row for batch in file.iter_batches(2048) for row in batch.rename_columns(names).to_pylist()
-                )
-                for number, row in enumerate(records):
-                    yield f"row {number}", row
-        except (pa.ArrowException, OSError) as error:
+            with pq.ParquetFile(path, read_dictionary=coded(schema, read)) as table:
+                for batch in light_batches(table, _BATCH_ROWS, read):
+                    # the texts of all rows are kept, one that is repeated as often as it is
+                    if (size := size + weight(batch, each=0)) > _MOST_TEXT:
+                        raise ValueError(
+                            f"more than {_MOST_TEXT >> 20:,} MiB of names by row {number}; split the table"
+                        )
+                    for row in batch.rename_columns([named[name] for name in batch.schema.names]).to_pylist():
+                        yield f"row {number}", row
+                        number += 1
+        except (pa.ArrowException, ValueError, OSError) as error:
             # also of what stands behind a good end of the file: a damaged or encrypted column
-            raise StageError(f"{uri}: not a readable Parquet file ({str(error).splitlines()[0]})") from error
+            raise StageError(f"{uri}: not a readable Parquet file ({one_line(error)})") from error
 
-    return names, rows()
+    return list(named.values()), rows
 
 
 def _all_differ(names: Sequence[str], uri: str) -> None:

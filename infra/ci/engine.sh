@@ -62,6 +62,15 @@ build() { # build TARGET: the image TARGET:dev; the build's log is shown only wh
   say "built $target in $((SECONDS - began)) s"
 }
 
+build_all() { # build_all TARGET...: all at once, what they share is built once
+  local target pid pids=()
+  for target in "$@"; do
+    build "$target" &
+    pids+=($!)
+  done
+  for pid in "${pids[@]}"; do wait "$pid" || fail "an image was not built"; done
+}
+
 # In the stand-in run torch and torchvision come from two builds, and torchvision's import asks for two operators. The image
 # from the Dockerfile stays as it is; its test tag gets one more layer, which no released image has.
 declare_torchvision_operators() {

@@ -11,7 +11,7 @@ declare -A LIMIT=([pipeline]=1500 [train]=3000 [local]=3100 [serving]=1500 [ui]=
 TARGETS=(serving pipeline train local ui mlflow)
 
 engine_up
-for target in "${TARGETS[@]}"; do build "$target"; done
+build_all "${TARGETS[@]}"
 
 python_in() { # python_in TARGET CODE: as the image's own user, nothing writable but /tmp, no network, no capability
   "$DOCKER" run --rm --read-only --tmpfs /tmp --network none --cap-drop ALL --security-opt no-new-privileges \

@@ -30,7 +30,8 @@ def require_registry(config: "PipelineConfig") -> None:
 
         try:
             # whatever it answers, it is there; what it then refuses MLflow says
-            httpx.get(f"{config.tracking_uri.rstrip('/')}/health", timeout=_ANSWER_S)
+            with httpx.stream("GET", f"{config.tracking_uri.rstrip('/')}/health", timeout=_ANSWER_S):
+                pass
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ModelNotFoundError(
                 f"{config.tracking_uri}: no answer ({one_line(error)}); is the MLflow server running? (tracking.uri)"
@@ -67,7 +68,8 @@ def tell_if_silent(url: str, waits_s: float) -> None:
     from serving.platform.errors import one_line
 
     try:
-        httpx.get(f"{url.rstrip('/')}/healthz", timeout=_ANSWER_S)
+        with httpx.stream("GET", f"{url.rstrip('/')}/healthz", timeout=_ANSWER_S):
+            pass
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         typer.echo(f"{url}: no answer ({one_line(error)}); asking again for up to {waits_s:g} s", err=True)
 

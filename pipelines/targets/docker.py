@@ -223,7 +223,8 @@ def registry_server(config: PipelineConfig) -> Iterator[str]:
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    env=child_environment(),
+                    # its jobs, which nothing here asks for, would be eight more processes
+                    env=child_environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"),
                     start_new_session=True,
                 )
             uri = f"http://127.0.0.1:{port}"

@@ -121,6 +121,11 @@ class DriftMonitor:
 
     def close(self) -> None:
         """Store what is buffered and stop; call after the last prediction."""
+        if self._shared is not None and self._served is not None:
+            with self._at_work():
+                self._store.recorder.flush()
+                # whoever takes this instance's place finds nothing of a window that is left open here
+                self._close_window(*self._served, max_age_s=0.0)
         self.refresh()
         self._store.recorder.close()
 
@@ -169,12 +174,12 @@ class DriftMonitor:
         with self._work, self._store.recorder.trouble_told():
             yield
 
-    def _close_window(self, version: str, baseline: Baseline) -> bool:
+    def _close_window(self, version: str, baseline: Baseline, max_age_s: float | None = None) -> bool:
         closed = self._store.close_window(
             version,
             self.policy.window,
             self.policy.min_n,
-            self.policy.max_age_s,
+            self.policy.max_age_s if max_age_s is None else max_age_s,
             lambda rows: self._judge(baseline, rows),
         )
         if closed is None:

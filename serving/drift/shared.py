@@ -1,7 +1,8 @@
 """Drift over all instances of a service: each tells the others its closed windows, and all say the same of them.
 
 Instances stand behind one balancer, so the worst of them speaks: an alarm stands while two of the last three windows of
-any instance moved. An instance that told nothing for longer than a window may last is no longer heard.
+any instance moved. An instance that told nothing for longer than a window may last is no longer heard. Instances come
+and go: the windows of one that had ended before another began are counted with those of its successor.
 """
 
 import json
@@ -80,7 +81,21 @@ class SharedWindows:
         for name in sorted(self._read, reverse=True):
             by_instance.setdefault(name.split("-")[1], []).append(self._read[name])
         groups = [own, *(windows[:_KEPT] for windows in by_instance.values())]
+        groups = [_succeeding(windows, groups) for windows in groups]
         return max(groups, key=lambda group: (ALERT_LEVELS[state_after(group)], group[0].closed if group else 0.0))
+
+
+def _succeeding(windows: list[ClosedWindow], told: list[list[ClosedWindow]]) -> list[ClosedWindow]:
+    """An instance's windows, and while these are too few to tell, those of whichever had ended before its first."""
+    latest = sorted(filter(None, told), key=lambda earlier: earlier[0].closed, reverse=True)
+    while windows and len(windows) < _KEPT:
+        first = windows[-1].opened
+        ended = [[*windows, *earlier] for earlier in latest if earlier[0].n and earlier[0].closed < first]
+        if not ended:
+            break
+        # which of several it stands in for nobody knows: the worst speaks here, too
+        windows = max(ended, key=lambda group: ALERT_LEVELS[state_after(group)])
+    return windows
 
 
 def _folder(version: str) -> str:

@@ -1,9 +1,19 @@
-"""What to grant where Google refused: the least role that has the permission named in its answer."""
+"""What to do where Google refused: the least role with the permission that it names, or what else is missing."""
 
 import re
 from typing import Final
 
 _PERMISSION: Final = re.compile(r"[Pp]ermission '?([a-z]+(?:\.[A-Za-z]+){2})'? denied")
+_DISABLED: Final = re.compile(
+    r"(?:has not been used in project .*|is disabled.*|SERVICE_DISABLED.*)\b([a-z]+\.googleapis\.com)"
+    r"|\b([a-z]+\.googleapis\.com)\b.*(?:has not been used in project|is disabled|SERVICE_DISABLED)",
+    re.DOTALL,
+)
+"""Google names the API before or after it says so."""
+_NO_VERSION: Final = re.compile(
+    r"Secret Version \[projects/[^/\]]+/secrets/([^/\]]+)/versions/[^\]]+\] "
+    r"(?:not found|is in (?:DESTROYED|DISABLED) state)"
+)
 _ROLES: Final = (
     ("storage.objects.create", "roles/storage.objectCreator"),
     ("storage.objects.get", "roles/storage.objectViewer"),
@@ -33,3 +43,15 @@ def to_grant(answer: str) -> str:
         return ""
     role = next((role for start, role in _ROLES if found[1].startswith(start)), "")
     return f"grant {role or found[1]} to the account that calls (infra/terraform does)"
+
+
+def remedy(answer: str) -> str:
+    """What to grant, enable or add, by Google's refusal; empty where it does not say what it lacks."""
+    disabled = _DISABLED.search(answer)
+    if disabled is not None:
+        service = next(name for name in disabled.groups() if name)
+        return f"gcloud services enable {service} (infra/terraform does), then wait some minutes"
+    secret = _NO_VERSION.search(answer)
+    if secret is not None:
+        return f"gcloud secrets versions add {secret[1]} --data-file=FILE: the newest version is the one that is read"
+    return to_grant(answer)

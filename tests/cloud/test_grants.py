@@ -5,14 +5,15 @@ What is called here is what the code calls (`first_day` names it step by step); 
 
 import json
 import re
+from datetime import UTC, datetime
 
 import pytest
 
 from infra.ci.terraform_plans import made_of
 from pipelines.bootstrap import fix_of
 from pipelines.config import load_config
-from serving.platform.grants import to_grant
-from tests.cloud.first_day import CLAIMS, first_day, play
+from serving.platform.grants import remedy, to_grant
+from tests.cloud.first_day import CLAIMS, PROJECT, bucket, first_day, play
 from tests.fakes.policy import HERE, Plan, Policy, RefusedError, api_of, cel, plan_of
 from tests.fakes.project import KEPT_FOR, Project
 
@@ -55,6 +56,36 @@ def test_each_grant_taken_away_stops_the_step_that_needs_it(environment: str) ->
     assert superfluous == []
 
 
+def test_a_grant_holds_only_while_its_condition_does(environment: str) -> None:
+    whole, clock = plan_of(environment), datetime(2026, 11, 28, tzinfo=UTC)
+    grant = '.google_storage_bucket_iam_member.this["records roles/storage.objectUser deploy"]'
+    (place,) = [i for i, found in enumerate(whole.resources) if found["address"].endswith(grant)]
+
+    def may(expression: str) -> bool:
+        values = whole.resources[place]["values"] | {"condition": [{"title": "t", "expression": expression}]}
+        made = [*whole.resources]
+        made[place] = {**whole.resources[place], "values": values}
+        policy = Policy(Plan(made, whole.waits_for), now=clock)
+        return policy.allows(policy.plan.account("deploy"), "storage.objects.create", bucket("records"))
+
+    assert may('request.time < timestamp("2026-12-01T00:00:00Z")')
+    assert not may('request.time < timestamp("2026-11-01T00:00:00Z")')
+    assert may(f"resource.name.startsWith('{PROJECT}-')")
+    assert not may("resource.name.startsWith('projects/_/buckets/another')")
+    assert not may("resource.matchTag('env', 'prod')"), "what the policy cannot tell lets nobody through"
+
+
+def test_a_secret_whose_latest_version_is_switched_off_has_none(environment: str) -> None:
+    whole = plan_of(environment)
+    kind = "google_secret_manager_secret_version"
+    off = [r | ({"values": r["values"] | {"enabled": False}} if r["type"] == kind else {}) for r in whole.resources]
+    told = play(Plan(off, whole.waits_for), environment)
+    failed = [step for step in told if step.answer]
+    assert {step.account for step in failed} >= {"owner", "serving", "deploy", "sandbox"}
+    for step in failed:
+        assert re.fullmatch(r"gcloud secrets versions add \S+ --data-file=FILE: .*", remedy(step.answer)), step
+
+
 def test_an_api_that_is_not_enabled_is_named(environment: str) -> None:
     whole = plan_of(environment)
     for found in whole.of("google_project_service"):
@@ -63,6 +94,7 @@ def test_an_api_that_is_not_enabled_is_named(environment: str) -> None:
             assert not failed
         else:
             assert failed and f"{found['service']} has not been used" in failed[0].answer, found["service"]
+            assert remedy(failed[0].answer).startswith(f"gcloud services enable {found['service']} "), failed[0]
 
 
 def test_every_resource_waits_for_its_api(environment: str) -> None:

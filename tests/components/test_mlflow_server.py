@@ -118,6 +118,7 @@ def deployment(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
         url = stack.enter_context(serving(Front, issuer=issuer, invokers=invokers, behind=behind, refused=[]))
         access = {f"MLFLOW_ACCESS_{role}": email(account) for role, account in ACCOUNTS.items()}
         access["MLFLOW_ACCESS_DEPLOY"] += f",{OWNER}"
+        access["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # as in the image
         access["MLFLOW_ACCESS_CERTIFICATES"] = f"{issuer.url}/certs"
         command = [sys.executable, "-m", "mlflow", "server", "--app-name", "aidetect", "--workers", "1"]
         command += ["--host", "127.0.0.1", "--port", str(port), "--artifacts-destination", str(folder / "artifacts")]

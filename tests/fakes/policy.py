@@ -7,6 +7,7 @@ what a role permits is Google's own dated list (`roles.json`). Nothing is allowe
 import json
 import re
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ class Binding:
     member: str
     resource: str
     """`project`, or `KIND NAME` of what it is granted on."""
+    condition: str = ""
+    """Google's expression of when it holds; empty: always."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,8 @@ class Plan:
                 values = resource["values"]
                 kind, name = where
                 on = f"{kind} {str(values[name]).rpartition('/')[2]}".strip() if name else "project"
-                found.append(Binding(resource["address"], values["role"], values["member"], on))
+                when = " && ".join(f"({one['expression']})" for one in values.get("condition") or [])
+                found.append(Binding(resource["address"], values["role"], values["member"], on, when))
         return found
 
     def permissions(self, role: str) -> frozenset[str]:
@@ -174,6 +178,7 @@ class Policy:
     caller: str = ""
     """Member that is signed in; empty: nobody. `owner` is the project's."""
     asked: list[Call] = field(default_factory=list)
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
     soft: frozenset[str] = frozenset()
     """Permissions whose refusal a step only reports."""
 
@@ -187,9 +192,26 @@ class Policy:
             return True
         for binding in self.plan.bindings:
             on = binding.resource in ("project", resource)
-            if on and binding.member in (member, "allUsers") and permission in self.plan.permissions(binding.role):
+            given = binding.member in (member, "allUsers") and permission in self.plan.permissions(binding.role)
+            if on and given and self._holds(binding, resource):
                 return True
         return False
+
+    def _holds(self, binding: Binding, resource: str) -> bool:
+        """Whether a grant's condition is met now, by this resource; one that asks for anything else is not."""
+        kind, _, name = resource.partition(" ")
+        words = re.sub(r"timestamp\((['\"].*?['\"])\)", r"\1", binding.condition)
+        known = {
+            "request.time": repr(f"{self.now:%Y-%m-%dT%H:%M:%SZ}"),
+            "resource.name": repr(name),
+            "resource.type": repr(kind),
+        }
+        for asked, value in known.items():
+            words = words.replace(asked, value)
+        try:
+            return not words or bool(cel(words, {}))
+        except (AttributeError, KeyError, NameError, SyntaxError, TypeError):
+            return False
 
     def require(self, permission: str, resource: str = "project", api: str = "", member: str = "") -> None:
         """Refuse as Google does what the caller may not.
@@ -225,15 +247,19 @@ class Policy:
         return f"{kind} {self.aliases.get(name, name)}".strip()
 
     def version_of(self, secret: str) -> None:
-        """Refuse a secret that Terraform makes without a version.
+        """Refuse a secret that Terraform makes without a version, or with one that is switched off.
 
         Raises:
-            RefusedError: 404, as Secret Manager words it.
+            RefusedError: 404 and 400, as Secret Manager words it.
         """
-        versions = [str(v["secret"]).rpartition("/")[2] for v in self.plan.of("google_secret_manager_secret_version")]
-        if self.aliases.get(secret, secret) not in versions:
-            name = f"projects/{self.project}/secrets/{secret}/versions/latest"
-            raise RefusedError(404, f"Secret Version [{name}] not found.")
+        made = self.plan.of("google_secret_manager_secret_version")
+        versions = [v for v in made if str(v["secret"]).rpartition("/")[2] == self.aliases.get(secret, secret)]
+        name = f"projects/{self.project}/secrets/{secret}/versions"
+        if not versions:
+            raise RefusedError(404, f"Secret Version [{name}/latest] not found.")
+        # the latest is the one that was made last, whatever became of it
+        if versions[-1].get("enabled") is False:
+            raise RefusedError(400, f"Secret Version [{name}/{len(versions)}] is in DISABLED state.")
 
     def sign_in(self, claims: dict[str, Any], account: str) -> None:
         """GitHub's token for an account's: the provider's condition, its mapping, then the account's own grant.

@@ -13,6 +13,8 @@ class FakeSecretManager(GoogleRest):
     def __init__(self, secrets: dict[str, str]) -> None:
         super().__init__()
         self.secrets = secrets
+        self.state = "ENABLED"
+        """Of the latest versions: what is destroyed stays the latest."""
 
     def ask(self, request: Request, policy: Policy) -> None:
         """Reading a version; one must be there."""
@@ -25,5 +27,7 @@ class FakeSecretManager(GoogleRest):
         secret = request.path.removeprefix("/v1/").removesuffix("/versions/latest:access")
         if request.method != "GET" or secret not in self.secrets:
             raise ApiError(404, f"Secret [{secret}] not found")
+        if self.state != "ENABLED":
+            raise ApiError(400, f"Secret Version [{secret}/versions/3] is in {self.state} state.")
         data = base64.b64encode(self.secrets[secret].encode()).decode()
         return {"name": f"{secret}/versions/3", "payload": {"data": data}}

@@ -54,7 +54,12 @@ elif words[0] == "terraform" and "apply" in words:
     state.get("apis") or refuse("API [cloudresourcemanager] not enabled")
     uri = "https://aidetect-mlflow-abc.a.run.app" if "mlflow_image" in values else ""
     variables = {{"GCP_PROJECT": "my-shop-42", "GCP_WORKLOAD_IDENTITY_PROVIDER": "pool", "MLFLOW_TRACKING_URI": uri}}
-    keep(outputs={{"github_variables": {{"value": variables}}, "mlflow_uri": {{"value": uri}}}})
+    # half done, it may have put out all that there is to put out
+    cut = os.environ.get("FAKE_CUT") == "apply"
+    keep(left=cut, outputs={{"github_variables": {{"value": variables}}, "mlflow_uri": {{"value": uri}}}})
+    cut and refuse("operation was interrupted")
+elif words[0] == "terraform" and "plan" in words:
+    sys.exit(2 if state.get("left") else 0)
 elif words[0] == "terraform" and "output" in words:
     print(json.dumps(state.get("outputs", {{}})))
 elif "environments" in line and "PUT" in line:
@@ -174,6 +179,29 @@ def test_a_refusal_that_no_grant_answers_says_what_to_do(
     ran = aidetect("bootstrap", "--yes")
     assert ran.code == 1
     assert "permitted customer.; your organisation lets nobody outside in" in ran.err and "public = false" in ran.err
+
+
+def test_an_apply_that_was_cut_short_is_finished_although_it_had_put_out_everything(
+    project: Path, aidetect: Aidetect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_CUT", "apply")
+    ran = aidetect("bootstrap", "--yes")
+    assert ran.code == 1 and "operation was interrupted" in ran.err
+    assert state(project)["outputs"]["github_variables"]["value"]["GCP_WORKLOAD_IDENTITY_PROVIDER"]
+    monkeypatch.delenv("FAKE_CUT")
+    # Terraform's own words about what the one that was cut short has left
+    lock = "Error acquiring the state lock\n\nError message: Error 412: conditionNotMet\nLock Info:\n  ID: 17642"
+    monkeypatch.setenv("FAKE_BREAKS", "apply")
+    monkeypatch.setenv("FAKE_WHY", lock)
+    ran = aidetect("bootstrap", "--yes")
+    assert ran.code == 1 and len(ran.err.splitlines()) == 1
+    assert "when none is, terraform force-unlock 17642, then aidetect bootstrap again" in ran.err
+    monkeypatch.delenv("FAKE_BREAKS")
+    applied = sum(" apply " in line for line in state(project)["log"])
+    assert aidetect("bootstrap", "--yes").code == 0
+    assert state(project)["left"] is False
+    assert sum(" apply " in line for line in state(project)["log"]) == applied + 2, "the one cut short, and MLflow's"
+    assert "nothing to make" in aidetect("bootstrap", "--yes").out
 
 
 def test_nothing_is_made_before_the_indexes_that_images_are_built_from_are_named(

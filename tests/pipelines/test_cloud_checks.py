@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,26 @@ def test_doctor_signs_in_to_mlflow_and_says_who_may(
         code, (status, message) = told(answers)
         assert (code, status) == (1, "error")
         assert "no Google credentials to sign in with; run: gcloud auth application-default login" in message
+
+
+class Endless(Quiet):
+    """A quota service whose answer has no end."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        with suppress(OSError):
+            while True:
+                self.wfile.write(b" " * (1 << 16))
+
+
+@pytest.mark.usefixtures("cloud", "gcs")
+def test_a_quota_s_answer_is_not_read_without_end(aidetect: Aidetect, settings: list[str]) -> None:
+    with serving(Endless) as url:
+        _, found = doctor(aidetect, [*settings, f"vertex.quota_endpoint={url}"])
+    said = ("warning", "not checked: an answer of more than 8 MiB or 30 s")
+    assert found["quota custom_model_training_nvidia_t4_gpus"] == said
 
 
 @pytest.mark.parametrize(

@@ -89,8 +89,8 @@ def gcs(sample_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture(scope="session")
-def mlflow_uri(engine: Any) -> Iterator[str]:
-    """The project's MLflow image as a server over HTTP."""
+def mlflow_starting(engine: Any) -> Iterator[str]:
+    """Where the project's MLflow image, as a server over HTTP, will answer: it starts while other things do."""
     port = free_port()
     container = engine.containers.run(
         "ai-product-photo-detector/mlflow:dev",
@@ -103,10 +103,16 @@ def mlflow_uri(engine: Any) -> Iterator[str]:
         cap_drop=["ALL"],
     )
     try:
-        answers(f"http://127.0.0.1:{port}/health", 180)
         yield f"http://127.0.0.1:{port}"
     finally:
         container.remove(force=True)
+
+
+@pytest.fixture(scope="session")
+def mlflow_uri(mlflow_starting: str) -> str:
+    """The MLflow server, which answers."""
+    answers(f"{mlflow_starting}/health", 180)
+    return mlflow_starting
 
 
 @pytest.fixture(scope="session")

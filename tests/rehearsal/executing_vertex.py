@@ -14,8 +14,8 @@ from typing import Any
 
 from google.cloud import aiplatform_v1, storage
 
-from pipelines.runs import PARAMETERS_FILE, PIPELINE_FILE, RunRecord, StageRun
-from pipelines.settings.names import STAGES, Task, task_of
+from pipelines.runs import PARAMETERS_FILE, PIPELINE_FILE, REUSED_FILE, RunRecord, StageRun
+from pipelines.settings.names import STAGES, Stage, Task, task_of
 from pipelines.targets.docker import CONTAINERS_FILE
 from pipelines.targets.runner import run_spec
 from tests.fakes.google_rest import ApiError, Request
@@ -47,6 +47,7 @@ class ExecutingVertex(FakeVertex):
         self.jobs: dict[str, aiplatform_v1.PipelineJob] = {}
         self.records: dict[str, RunRecord] = {}
         self.submitted: list[Request] = []
+        self._reused: dict[str, str] = {}
         self._threads: list[threading.Thread] = []
 
     def route(self, request: Request) -> dict[str, Any]:
@@ -64,6 +65,11 @@ class ExecutingVertex(FakeVertex):
         if name not in self.jobs:
             raise ApiError(404, f"{name} not found")
         return show(self._look(name))
+
+    def take_over(self, *stages: Stage) -> None:
+        """Let the next job have these stages' results from the job before it, as `aidetect run --resume` would."""
+        last = list(self.records.values())[-1]
+        self._reused = {stage.replace("_", "-"): last.stage(stage).output_dir for stage in stages}
 
     def close(self) -> None:
         """Wait for what runs, and stop listening."""
@@ -103,6 +109,8 @@ class ExecutingVertex(FakeVertex):
             "cap_drop": ["ALL"],
         }
         (folder / CONTAINERS_FILE).write_text(json.dumps(options))
+        (folder / REUSED_FILE).write_text(json.dumps(self._reused))
+        self._reused = {}
         record = RunRecord(
             run_id=name.rpartition("/")[2],
             target="vertex",

@@ -88,7 +88,7 @@ class KilledCatalogue:
 
     def _containers(self) -> list[Any]:
         """Those that score a group of this job now."""
-        running = self._client.containers.list()
+        running = self._client.containers.list(ignore_removed=True)
         return [one for one in running if {"score_group", str(self.output)} <= set(_words(one.attrs["Config"]["Cmd"]))]
 
     def _keep_back(self, connection: Any) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 
 from serving.detector.decision import DecisionRule
 from serving.detector.statistics import InputQuality, read_reference
@@ -53,7 +54,7 @@ def server(bundle: Path, **env: Any) -> Iterator[httpx.Client]:
         assert running.terminate() == 0
 
 
-def send(client: httpx.Client, images: list[bytes]) -> None:
+def send(client: httpx.Client | TestClient, images: list[bytes]) -> None:
     for start in range(0, len(images), 10):
         files = [("files", ("photo.jpg", data, "image/jpeg")) for data in images[start : start + 10]]
         answer = client.post("/predict/batch", files=files)

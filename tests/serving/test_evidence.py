@@ -144,6 +144,41 @@ def test_what_another_instance_wrote_is_judged_and_old_words_are_forgotten(gcs: 
     assert sum("third" not in key and "other" not in key for key in gcs.objects) == 1
 
 
+def test_an_instance_s_windows_are_counted_with_its_successor_s(gcs: FakeGcs) -> None:
+    def window(opened: float, closed: float, drifted: bool) -> ClosedWindow:
+        return ClosedWindow(1, opened, closed, 60, drifted, {"moved": [], "diagnosis": "", "signals": {}})
+
+    def opened(instance_: shared.SharedWindows, *own: ClosedWindow) -> list[float]:
+        return [window.opened for window in instance_.worst([*own])]
+
+    now = 1_800_000_000.0
+    one, two, other = (shared.SharedWindows(Evidence(BUCKET), 3600.0, 0.0, lambda: now) for _ in range(3))
+    first, second = window(now - 100, now - 50, True), window(now - 40, now, True)
+    one.tell("1", first)
+    one.listen("1")  # and is no more
+    calm, beside = window(now - 90, now - 45, False), window(now - 60, now, True)
+    for instance_, own in ((two, second), (other, calm)):
+        instance_.tell("1", own)
+        instance_.listen("1")
+    for instance_, own in ((two, second), (other, calm)):
+        assert instance_.listen("1") is (instance_ is two)
+        assert opened(instance_, own) == [second.opened, first.opened], "what one says, all say"
+    # what went on at the same time is no succession: each moved once
+    assert opened(two, beside) == [beside.opened]
+    fresh = shared.SharedWindows(Evidence(BUCKET), 3600.0, 0.0, lambda: now)
+    fresh.listen("1")
+    assert opened(fresh) == [second.opened, first.opened]
+
+
+def test_an_alarm_rises_though_every_instance_that_saw_the_traffic_has_ended(gcs: FakeGcs, toy_bundle: Path) -> None:
+    for seed in (100, 200):  # fewer than a window has, and then the instance is stopped
+        with instance(toy_bundle) as client:
+            send(client, shifted(WINDOW - 5, seed=seed))
+    assert sum("/drift/" in key for key in gcs.objects) == 2
+    with instance(toy_bundle) as client:
+        assert client.get("/drift").json()["state"] == "alarm"
+
+
 def test_labels_outlive_the_instance_and_count_for_the_next_training(
     gcs: FakeGcs, toy_bundle: Path, tmp_path: Path
 ) -> None:

@@ -188,12 +188,19 @@ def test_refused_update_leaves_everything(cloud: Cloud, code: int) -> None:
     assert len(cloud.run.made) == 1
 
 
-@pytest.mark.parametrize("operation", ["/operations/1$", "/operations/2$", "/operations/3$"])
-def test_lost_answer_of_any_update_gives_all_back(cloud: Cloud, operation: str) -> None:
-    cloud.run.fail("GET", operation, 404, times=1)
-    with pytest.raises(StageError, match="404"):
+@pytest.mark.parametrize(
+    ("operation", "code", "fix"),
+    [
+        ("/operations/1$", 404, "check project, region and name"),
+        ("/operations/2$", 401, "log in again: gcloud auth"),  # the token ended while the update was waited for
+        ("/operations/3$", 404, "check project, region and name"),
+    ],
+)
+def test_lost_answer_of_any_update_gives_all_back(cloud: Cloud, operation: str, code: int, fix: str) -> None:
+    cloud.run.fail("GET", operation, code, times=1)
+    with pytest.raises(StageError, match=f"{code} .*; {fix}"):
         cloud.deploy()
-    assert_as_before(cloud, "404")
+    assert_as_before(cloud, str(code))
 
 
 def test_rollback_that_fails_too_tells_both(cloud: Cloud) -> None:

@@ -89,7 +89,10 @@ def test_the_account_has_what_a_deployment_asks_for(account: Account) -> None:
         ('module.secrets.google_secret_manager_secret_iam_member.reader["api-keys deploy"]', r"read the API key"),
         ('module.iam.google_service_account_iam_member.acts_as["deploy serving"]', r"iam\.serviceAccounts\.actAs"),
         ('module.registry.google_artifact_registry_repository_iam_member.this["reader deploy"]', r"downloadArtifacts"),
-        ('module.apis.google_project_service.this["run.googleapis.com"]', r"run\.googleapis\.com has not been used"),
+        (
+            'module.apis.google_project_service.this["run.googleapis.com"]',
+            r"has not been used.*; gcloud services enable run\.goo",
+        ),
     ],
 )
 def test_a_missing_grant_stops_it_before_users_notice(account: Account, without: str, sentence: str) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -38,18 +39,20 @@ def test_it_may_not_for_ever_nor_where_nothing_was_moved() -> None:
 
 
 @pytest.fixture
-def answering() -> Iterator[Callable[[str], str]]:
-    """Starts a server that answers 404 with a content type; returns its address."""
+def answering() -> Iterator[Callable[..., str]]:
+    """Starts a server that answers 404, or at length 200, with a content type; returns its address."""
     servers = []
 
-    def start(kind: str) -> str:
+    def start(kind: str, status: int = 404, said: bytes = b"") -> str:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 self.rfile.read(int(self.headers["content-length"]))
-                self.send_response(404)
+                self.send_response(status)
                 self.send_header("content-type", kind)
-                self.send_header("content-length", "0")
+                self.send_header("content-length", str(len(said)))
                 self.end_headers()
+                with suppress(OSError):
+                    self.wfile.write(said)
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -64,8 +67,16 @@ def answering() -> Iterator[Callable[[str], str]]:
         server.server_close()
 
 
-def test_a_front_end_that_does_not_know_the_address_yet_is_asked_again(answering: Callable[[str], str]) -> None:
+def test_a_front_end_that_does_not_know_the_address_yet_is_asked_again(answering: Callable[..., str]) -> None:
     with pytest.raises(NotAnsweringError, match="not known yet"):
         HttpProber(answering("text/html; charset=UTF-8"), 5.0).ask("a", b"x")
     with pytest.raises(SmokeError, match="answered 404"):
         HttpProber(answering("application/problem+json"), 5.0).ask("a", b"x")
+
+
+def test_what_no_server_of_ours_says_is_not_read_whole(answering: Callable[..., str]) -> None:
+    url = answering("application/json", 200, b" " * (9 << 20))
+    with pytest.raises(SmokeError, match=r"/predict gave a an answer of more than 8 MiB or 30 s; is it this project's"):
+        HttpProber(url, 5.0).ask("a", b"x")
+    with pytest.raises(SmokeError, match="answered 200 without a verdict"):
+        HttpProber(answering("application/json", 200, b"[" * 100_000), 5.0).ask("a", b"x")

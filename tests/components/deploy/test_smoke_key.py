@@ -45,17 +45,23 @@ def test_the_first_key_of_the_secret_opens_the_service(guarded: Cloud, secrets: 
 
 
 @pytest.mark.parametrize(
-    ("keys", "code", "problem"),
+    ("keys", "code", "state", "problem"),
     [
-        (KEYS, 403, "403 .*injected 403; grant the calling service account"),
-        ("", 0, "the secret is empty"),
-        (None, 0, "404"),
+        (KEYS, 403, "ENABLED", "403 .*injected 403; grant the calling service account"),
+        ("", 0, "ENABLED", "the secret is empty"),
+        (None, 0, "ENABLED", "404"),
+        (
+            KEYS,
+            0,
+            "DESTROYED",
+            r"400 .* is in DESTROYED state\.; gcloud secrets versions add aidetect-api-keys --data-file",
+        ),
     ],
 )
 def test_a_secret_that_cannot_be_used_stops_before_any_user_sees_it(
-    guarded: Cloud, secrets: FakeSecretManager, keys: str | None, code: int, problem: str
+    guarded: Cloud, secrets: FakeSecretManager, keys: str | None, code: int, state: str, problem: str
 ) -> None:
-    secrets.secrets = {} if keys is None else {SECRET: keys}
+    secrets.secrets, secrets.state = {} if keys is None else {SECRET: keys}, state
     if code:
         secrets.fail("GET", ":access", code)
     with pytest.raises(StageError, match=f"read the API key in {SECRET}.*{problem}"):

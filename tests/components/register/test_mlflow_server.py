@@ -33,10 +33,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Iterator
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "a")]
     url = f"http://127.0.0.1:{port}"
+    told = untraced({**environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})  # as in the image
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            command, env=untraced(environment()), stdout=log, stderr=subprocess.STDOUT, cwd=folder
-        )
+        process = subprocess.Popen(command, env=told, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
     try:
         deadline = time.monotonic() + 120
         while True:

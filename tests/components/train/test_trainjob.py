@@ -237,6 +237,18 @@ def test_what_the_cluster_refuses_is_one_line_with_the_fix(
     assert kubernetes.jobs == {}
 
 
+def test_what_is_no_answer_of_a_cluster_is_not_read_whole(
+    kubernetes: FakeKubernetes, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[Any] = [{"items": "x" * (9 << 20)}, ["no document"]]
+    monkeypatch.setattr(FakeKubernetes, "route", lambda *_: said[0])
+    with pytest.raises(StageError, match=r"127.0.0.1:\d+ gave an answer of more than 8 MiB or 30 s; is it Kubernetes"):
+        stage.train()
+    del said[0]
+    with pytest.raises(StageError, match=r"cannot list .*: https://127.0.0.1:\d+ answers without a document"):
+        stage.train()
+
+
 def test_outside_of_a_pod_or_without_its_volume_nothing_is_asked(
     kubernetes: FakeKubernetes, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
