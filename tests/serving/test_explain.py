@@ -19,7 +19,7 @@ def test_explain_speaks_for_the_predicted_class(client: TestClient, data: bytes,
     assert body["prediction"] == body["explained_class"] == label
     picture = Image.open(io.BytesIO(base64.b64decode(body["heatmap_base64"])))
     assert picture.format == "PNG"
-    assert max(picture.size) == 256
+    assert max(picture.size) == 192
     assert picture.width / picture.height == pytest.approx(90 / 70, rel=0.02)
 
 
