@@ -57,7 +57,12 @@ def _until_it_breaks(work: Work, shards: Iterator[Shard], suspects: list[Shard])
                     if shard is None:
                         ended = True
                         break
-                    waiting[pool.submit(_score, shard[1])] = shard
+                    try:
+                        waiting[pool.submit(_score, shard[1])] = shard
+                    except BrokenProcessPool:
+                        # a worker died while this shard was read: nobody has it yet
+                        suspects.append(shard)
+                        raise
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                     rows = future.result()
                     yield waiting.pop(future)[0], rows

@@ -7,10 +7,16 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
+from components.catalogue.config import CatalogueConfig
+from components.catalogue.entries import entries_of
+from components.catalogue.executor import Shard, score_shards
+from components.catalogue.scoring import Work
 from tests.components.catalogue.jobs import command, rows_of
 
 HOOK = """
@@ -36,7 +42,7 @@ def test_a_photo_that_kills_its_worker_costs_its_own_row_only(photos: Path, toy_
         command(tmp_path / "in", tmp_path / "out", toy_bundle, "--json"),
         env=environment, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    assert done.returncode == 1, done.stderr
+    assert done.returncode == 1 and done.stdout, done.stderr
     summary = json.loads(done.stdout)
     rows = rows_of(tmp_path / "out")
     assert {row["id"]: row["refused_reason"] for row in rows if row["refused_reason"] == "worker_died"} == {
@@ -44,6 +50,28 @@ def test_a_photo_that_kills_its_worker_costs_its_own_row_only(photos: Path, toy_
     }
     assert summary["worker_died"] == 1
     assert len(rows) == len({row["id"] for row in rows}) == summary["photos"]
+
+
+def test_a_shard_that_is_read_while_a_worker_dies_is_scored_too(photos: Path, toy_bundle: Path) -> None:
+    entries = [entry for entry in entries_of(str(photos / "c"), CatalogueConfig(), None) if entry.id.endswith(".jpg")]
+    here = psutil.Process()
+    before = {process.pid for process in here.children(recursive=True)}
+
+    def shards() -> Iterator[Shard]:
+        yield 0, entries[:2]
+        workers = [p for p in here.children(recursive=True) if p.pid not in before and p.ppid() != here.pid]
+        for worker in workers:
+            worker.kill()
+        psutil.wait_procs(workers, 60)
+        time.sleep(1)  # until the pool knows
+        yield 1, entries[2:4]
+        yield 2, entries[4:6]
+
+    rows = dict(score_shards(Work(toy_bundle, "1", CatalogueConfig(), 2), shards()))
+    assert {number: [row["id"] for row in found] for number, found in rows.items()} == {
+        number: [entry.id for entry in entries[2 * number : 2 * number + 2]] for number in range(3)
+    }
+    assert not any(row.get("refused_reason") for found in rows.values() for row in found)
 
 
 def kill_and_finish(source: Path, bundle: Path, output: Path, kills: int) -> None:
