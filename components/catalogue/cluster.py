@@ -143,10 +143,10 @@ class _Job:
         self._task = ray.remote(num_cpus=1)(score_piece)
         self._waiting: dict[Any, _Piece] = {}
         self._open: dict[int, _Open] = {}
-        # a bundle that no worker can load would look like a photo that kills every worker; asked once for each CPU,
-        # because a worker starts for what waits, and all load side by side
+        # a bundle that no worker can load would look like a photo that kills every worker; asked of as many as may
+        # run, because a worker starts for what waits, and all load side by side
         with self._told():
-            ray.get([self._call(self._task, []) for _ in range(cpus)])
+            ray.get([self._call(self._task, []) for _ in range(self._work.workers)])
 
     def score(self, shards: Iterator[Shard]) -> Iterator[Scored]:
         """Rows of each shard as they come.

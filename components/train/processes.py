@@ -57,7 +57,9 @@ def train(
 
 
 def wanted(config: TrainConfig) -> int:
-    """Processes to start on one machine: never more than it has GPUs, where it has any."""
+    """Processes to start on one machine: never more than it has GPUs, where it has any; one on any other device."""
+    if config.device not in ("auto", "cuda", "cpu"):
+        return 1
     gpus = _gpus() if config.device in ("auto", "cuda") else 0
     return min(config.processes or gpus, gpus) if gpus else config.processes or 1
 

@@ -63,6 +63,7 @@ def test_processes_are_as_many_as_asked_for_but_never_more_than_gpus(
     monkeypatch.setattr("components.train.processes._gpus", lambda: gpus)
     assert wanted(TrainConfig(processes=processes)) == started
     assert wanted(TrainConfig(processes=processes, device="cpu")) == (processes or 1)
+    assert wanted(TrainConfig(processes=processes, device="mps")) == 1
 
 
 @pytest.mark.system  # three processes that each load torch: the most expensive of all quick tests
