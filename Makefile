@@ -17,7 +17,7 @@ ONLY ?=
 # Which of the system tests, e.g. SYSTEM=system: those of many minutes, too
 SYSTEM ?= system and not nightly
 COVERAGE ?=
-# Test processes side by side; some tests wait, so that more than there are cores may be quicker
+# Test processes side by side; auto: three for two cores, as many tests wait
 TEST_PROCESSES ?= auto
 # Another index for torch, e.g. one with CPU builds (0.2 GB instead of 5.5 GB):  make run TORCH_INDEX=URL
 TORCH_INDEX ?=

@@ -17,6 +17,7 @@ from hypothesis import settings
 
 from components.platform import database
 from components.platform.database import _make as make_tables
+from serving.platform.cores import usable_cores
 from tests.bundles import make_bundle
 from tests.interrupted import interrupted_start as interrupted_start
 from tests.processor import instruction_sets
@@ -32,6 +33,11 @@ settings.load_profile("any machine")
 # httpx gives up after five seconds unless told otherwise: a loaded machine needs longer, and only a hang a minute
 for _phase in ("connect", "read", "write", "pool"):
     setattr(DEFAULT_TIMEOUT_CONFIG, _phase, 60.0)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Half as many processes again as there are cores, for many tests wait: for servers, for limits, for time-outs."""
+    return max(1, usable_cores() * 3 // 2)
 
 
 def pytest_report_header() -> str:

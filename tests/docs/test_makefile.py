@@ -26,7 +26,9 @@ def runs(text: str, target: str) -> bool:
 
 
 def test_no_target_is_left_out() -> None:
-    scripts = [(ROOT / ".ci/run").read_text(), *(path.read_text() for path in (ROOT / "infra/ci").glob("*.sh"))]
+    # DVC's page leaves its commands to the test that looks at what they make
+    scripts = [(ROOT / name).read_text() for name in (".ci/run", "tests/docs/test_dvc.py")]
+    scripts += [path.read_text() for path in (ROOT / "infra/ci").glob("*.sh")]
     guides = [command.text for page in PAGES for command in commands(page) if runs_here(command)]
     # the script behind `make images` is the first half of the one behind `make check-images`
     aliases = {"images": "check-images"}
