@@ -17,7 +17,7 @@ import yaml
 from pydantic import ValidationError
 
 from pipelines.settings.pipeline import PipelineConfig
-from serving.platform.errors import ConfigError, system_error
+from serving.platform.errors import ConfigError, one_line, plain, system_error
 
 CONFIG_FILE: Final = "pipeline_config.yaml"
 ENV_PREFIX: Final = "AIDETECT_"
@@ -116,9 +116,15 @@ def _read(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: cannot be read: not UTF-8 text; write it anew or pass --config") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path}: not valid YAML: {_why_not(error)}") from error
     if not isinstance(document, dict) or not set(document) <= {"base", "profiles"}:
         raise ConfigError(f"{path}: expected the two sections `base` and `profiles` at the top")
+    _check_layers(path, document)
+    return document
+
+
+def _check_layers(path: Path, document: dict[str, Any]) -> None:
+    """Refuse a base or a profile that holds no sections, and a profile whose name is no text."""
     profiles = document.get("profiles") or {}
     layers = {"base": document.get("base"), "profiles": profiles}
     if isinstance(profiles, dict):
@@ -126,17 +132,42 @@ def _read(path: Path) -> dict[str, Any]:
     for name, layer in layers.items():
         if layer is not None and not isinstance(layer, dict):
             raise ConfigError(
-                f"{path}: `{name}` holds {type(layer).__name__}, not sections; write `section: {{key: value}}`"
+                f"{path}: `{name}` holds {reprlib.repr(layer)}, not sections; write `section: {{key: value}}`"
             )
-    return document
+    for name in (name for name in profiles if not isinstance(name, str)):
+        raise ConfigError(f"{path}: profiles.{name}: names are texts; put it in quotes")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe reader, which takes no key twice: of two, it would pass over the first without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        met: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in met:
+                problem = f"the key {key.value!r} stands there twice; keep one"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            met.add(key.value)
+        return node
 
 
 def _parsed(text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)  # noqa: S506 - a safe loader
     except RecursionError:
         # of its depth, or of an anchor that holds itself
         raise yaml.YAMLError("nested too deeply") from None
+    except ValueError as error:
+        # a date that no calendar has, or a number too long for Python, which names its own setting
+        said = "a number of thousands of digits" if "digits" in str(error) else one_line(error)
+        raise yaml.YAMLError(said) from None
+
+
+def _why_not(error: yaml.YAMLError) -> str:
+    """What YAML says, on one line: it names the line; a picture of it does not survive here."""
+    said = " ".join(str(error).replace('in "<unicode string>", ', "at ").replace(" ^", "").split())
+    return said + ("; indent by spaces, not by tabs" if r"'\t'" in said else "")
 
 
 def _against(folder: Path, document: dict[str, Any]) -> None:
@@ -165,7 +196,8 @@ def _value(key: str, text: str, where: str) -> Any:
     try:
         return _parsed(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: the value is not valid YAML") from error
+        problem = f": {error.problem}" if isinstance(error, yaml.MarkedYAMLError) and error.problem else ""
+        raise ConfigError(f"{where}: the value is not valid YAML{problem}; put a text in quotes") from error
 
 
 def _takes_text(dotted: str) -> bool:
@@ -184,6 +216,8 @@ def _takes_text(dotted: str) -> bool:
 
 def _assign(document: dict[str, Any], dotted: str, value: Any) -> None:
     *parents, leaf = dotted.split(".")
+    if not all((*parents, leaf)):
+        raise ConfigError(f"{dotted}: a part of the name is empty; write it as section.key")
     for parent in parents:
         child = document.setdefault(parent, {})
         if not isinstance(child, dict):
@@ -204,11 +238,15 @@ def _explain(error: ValidationError) -> str:
     lines = []
     for detail in error.errors():
         key = ".".join(str(part) for part in detail["loc"])
+        got = "nothing" if detail["input"] is None else reprlib.repr(detail["input"])
         if detail["type"] == "extra_forbidden":
             lines.append(f"{key}: unknown key{_suggestion(detail['loc'])}")
+        elif detail["type"] == "model_type":
+            example = next(dotted for dotted in _leaves(PipelineConfig) if dotted.startswith(f"{key}."))
+            lines.append(f"{key}: a section, which has keys and no value; set one of them, e.g. {example} (got {got})")
         else:
-            said = detail["msg"].removeprefix("Value error, ")
-            lines.append(f"{key}: {said[0].lower()}{said[1:]} (got {reprlib.repr(detail['input'])})")
+            said = plain(detail)
+            lines.append(f"{key}: {said[0].lower()}{said[1:]} (got {got})")
     return "; ".join(lines)
 
 
@@ -221,7 +259,7 @@ def _suggestion(location: tuple[int | str, ...]) -> str:
         model = fields[str(part)].annotation
     wanted = str(location[-1])
     names = [field.alias or name for name, field in model.model_fields.items()]
-    if close := difflib.get_close_matches(wanted, names, n=1):
+    if close := difflib.get_close_matches(wanted, names, n=1) or difflib.get_close_matches(wanted.lower(), names, n=1):
         return f"; did you mean {'.'.join(map(str, (*location[:-1], close[0])))!r}?"
     # the key alone, without its section, or in another one
     everywhere = list(_leaves(PipelineConfig))

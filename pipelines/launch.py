@@ -6,6 +6,7 @@ from typing import Any, Self, cast, get_args
 from components.artifacts.context import RunContext
 from pipelines.compile import catalogue_parameters, compile_catalogue, compile_pipeline, stage_parameters
 from pipelines.config import revision
+from pipelines.resuming import taken_over
 from pipelines.runs import RunRecord, new_run
 from pipelines.settings.names import CloudName, PipelineName, TargetName
 from pipelines.settings.pipeline import PipelineConfig
@@ -24,7 +25,7 @@ class Order:
     """`--set` as given: with the profile, how the configuration is made again."""
     reason: str = "manual"
     resumes: RunRecord | None = None
-    """A run whose finished stages are taken over."""
+    """A run whose finished stages are taken over, as far as nothing has changed since."""
 
     @classmethod
     def again(cls, record: RunRecord, overrides: tuple[str, ...]) -> Self:
@@ -42,7 +43,7 @@ class Order:
                 f"run {record.run_id} ran on {record.target}, which alone knows its stages; start it again with "
                 "vertex.caching=true, which answers finished stages from the cache"
             )
-        if record.status not in ("failed", "interrupted", "lost"):
+        if record.status not in ("failed", "interrupted", "lost", "refused"):
             raise RunError(f"run {record.run_id} has nothing left to do: {record.status}")
         name = cast("TargetName", record.target)
         return cls(name, record.profile, (*record.overrides, *overrides), f"resumes {record.run_id}", record)
@@ -60,13 +61,18 @@ def launch(config: PipelineConfig, order: Order, listener: Listener, sync: bool 
     Raises:
         CompileError: the configuration does not make a valid spec for the target.
         PreflightError: the target would refuse the run or waste money on it; nothing was sent.
+        RunError: what it would go on with has nothing left to do.
         StageError: the target refused it or cannot be reached.
     """
     target = open_target(order.on, config)
     spec = compile_pipeline(target)
+    parameters = stage_parameters(target.config)
+    stages = taken_over(order.resumes, config, parameters) if order.resumes is not None else None
     record = _record(config, order, "training")
+    if stages is not None:
+        record.take_over(stages)
     context = run_context(target.config, record.run_id, order.reason).model_dump(mode="json")
-    _carry_out(target, order, record, spec, {**stage_parameters(target.config), "context": context}, listener)
+    _carry_out(target, record, spec, {**parameters, "context": context}, listener)
     if sync:
         follow(target, record, listener)
     return record
@@ -88,7 +94,7 @@ def launch_catalogue(config: PipelineConfig, order: Order, listener: Listener, s
     check_places(target.config, order.on)
     spec = compile_catalogue(target)
     record = _record(config, order, "catalogue")
-    _carry_out(target, order, record, spec, catalogue_parameters(target.config), listener)
+    _carry_out(target, record, spec, catalogue_parameters(target.config), listener)
     if sync:
         follow(target, record, listener)
     return record
@@ -122,7 +128,6 @@ def _record(config: PipelineConfig, order: Order, pipeline: PipelineName) -> Run
 
 def _carry_out(
     target: Target,
-    order: Order,
     record: RunRecord,
     spec: dict[str, Any],
     parameters: dict[str, Any],
@@ -131,8 +136,6 @@ def _carry_out(
     """Run the spec, or submit it; the record says how that ended, whatever happens."""
     with record.held():
         record.write_inputs(spec, parameters)
-        if order.resumes is not None:
-            record.take_over(order.resumes, parameters)
         try:
             for note in target.prepare(spec, parameters):
                 listener(record, note)

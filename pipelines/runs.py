@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.settings.names import STAGES, TASKS, PipelineName, Task
+from pipelines.settings.names import TASKS, PipelineName, Task
 from serving.platform.errors import RunError, one_line
 from serving.platform.records import read_record
 
@@ -21,6 +21,8 @@ PIPELINE_FILE: Final = "pipeline.json"
 PARAMETERS_FILE: Final = "parameters.json"
 REUSED_FILE: Final = "reused.json"
 """KFP's name of each stage that is taken over from an earlier run -> its folder there."""
+LAST: Final = "last"
+"""As a run's id: the one that was started last."""
 _LOCK: Final = "run.lock"
 _SHOWN: Final = 5
 _IDENTITY: Final = r"^\w[\w.-]*$"
@@ -124,23 +126,9 @@ class RunRecord(BaseModel):
         (Path(self.folder) / PIPELINE_FILE).write_text(json.dumps(spec, indent=1))
         (Path(self.folder) / PARAMETERS_FILE).write_text(json.dumps(parameters, indent=1))
 
-    def take_over(self, earlier: "RunRecord", parameters: dict[str, Any]) -> None:
-        """Note which finished stages of an earlier run serve this one: up to the first that failed or changed.
-
-        Args:
-            earlier: a run of the same pipeline on this disk.
-            parameters: of this run; a stage whose own part differs runs again, and all after it.
-        """
-        before = _read_parameters(Path(earlier.folder))
-        reused: dict[str, str] = {}
-        for stage in STAGES:
-            names = [f"{'gate' if stage == 'quality_gate' else stage}_config"]
-            names += ["data_uri", "data_labels"] if stage == "verify_data" else []
-            same = all(before.get(name) == parameters[name] for name in names)
-            if not (same and earlier.ran(stage) and Path(earlier.stage(stage).output_dir).is_dir()):
-                break
-            reused[stage.replace("_", "-")] = earlier.stage(stage).output_dir
-        (Path(self.folder) / REUSED_FILE).write_text(json.dumps(reused, indent=1))
+    def take_over(self, stages: dict[str, str]) -> None:
+        """Note which stages of an earlier run serve this one (see `pipelines.resuming`)."""
+        (Path(self.folder) / REUSED_FILE).write_text(json.dumps(stages, indent=1))
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -236,9 +224,16 @@ def _rebase(record: RunRecord, here: Path) -> None:
 def find_run(workspace: Path, run_id: str) -> RunRecord:
     """Record of one run.
 
+    Args:
+        workspace: the folder that has `runs`.
+        run_id: its id, or `last`.
+
     Raises:
         RunError: there is no such run, with the newest there are; or its record is damaged.
     """
+    if run_id == LAST:
+        # by when they were started, which is what their ids say: a later look at a run in the cloud writes its record
+        run_id = max((path.parent.name for path in (workspace / "runs").glob(f"*/{RUN_JSON}")), default=LAST)
     damaged: list[RunError] = []
     records = list(list_runs(workspace, damaged))
     for record in records:
@@ -261,14 +256,6 @@ def median_seconds(records: Iterable[RunRecord]) -> dict[Task, tuple[float, int]
             if entry.status == "succeeded" and entry.seconds > 0:
                 seconds.setdefault(entry.name, []).append(entry.seconds)
     return {stage: (statistics.median(found), len(found)) for stage, found in seconds.items()}
-
-
-def _read_parameters(folder: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(read_record(folder / PARAMETERS_FILE))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found
 
 
 def _is_held(folder: Path) -> bool:

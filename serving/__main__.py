@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import ValidationError
 
 from serving.detector.collector import lasting
-from serving.platform.errors import AidetectError, StartError, StateError
+from serving.platform.errors import AidetectError, StartError, StateError, plain
 from serving.platform.settings import pin_numerical_threads, read_settings_file
 from serving.settings import Settings, share_metrics_between_processes
 
@@ -45,7 +45,7 @@ def _settings() -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = "_".join(map(str, first["loc"])).upper()
-        raise StartError(f"{name}: {first['msg']}") from error
+        raise StartError(f"{name}: {plain(first)}") from error
     if not settings.champion_uri:
         raise StartError("MODEL_URI is not set; give a bundle folder, gs://bucket/folder or models:/name@alias")
     return settings

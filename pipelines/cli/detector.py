@@ -155,7 +155,7 @@ def decision_settings() -> "DecisionSettings":
     """The variables themselves; raises `ConfigError` as above."""
     from pydantic import ValidationError
 
-    from serving.platform.errors import ConfigError
+    from serving.platform.errors import ConfigError, plain
     from serving.settings import DecisionSettings
 
     try:
@@ -163,7 +163,7 @@ def decision_settings() -> "DecisionSettings":
     except ValidationError as error:
         wrong = error.errors()[0]
         name = ".".join(map(str, wrong["loc"])).upper()
-        raise ConfigError(f"{name}: {wrong['msg'].removeprefix('Value error, ')}") from error
+        raise ConfigError(f"{name}: {plain(wrong)}") from error
 
 
 def _tell(judged: "Judgement") -> None:

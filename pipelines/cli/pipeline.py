@@ -32,7 +32,12 @@ def run(
     reason: Annotated[str, typer.Option(help="Why this run is started; kept in its record.")] = "manual",
     sync: Annotated[bool, typer.Option("--sync", help="Wait for a run in the cloud to end.")] = False,
     resume: Annotated[
-        str, typer.Option(metavar="RUN", help="Go on with this run at the stage that failed.", callback=given)
+        str,
+        typer.Option(
+            metavar="RUN",
+            help="Go on with this run (its id, or last) at the stage that failed or whose settings changed.",
+            callback=given,
+        ),
     ] = "",
     summary_file: SummaryFile = None,
     as_json: Json = False,

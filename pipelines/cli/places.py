@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 _NO_MODEL: Final = "no model yet: nothing was registered in {where}; train one with: aidetect run"
 _ANSWER_S: Final = 10.0
-_RUN_ID: Final = re.compile(r"\d{8}-\d{6}(-\d+)?")
+_RUN_ID: Final = re.compile(r"\d{8}-\d{6}(-\d+)?|last")
 
 
 def require_registry(config: "PipelineConfig") -> None:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 runs_app = typer.Typer(help="Runs of the pipeline: those of this workspace, here and in the cloud.")
 
-Run = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, as `aidetect runs` lists it.", callback=given)]
+Run = Annotated[
+    str, typer.Argument(metavar="RUN", help="Id of the run, as `aidetect runs` lists it, or last.", callback=given)
+]
 
 
 def add_to(app: typer.Typer) -> None:

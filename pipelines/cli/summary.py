@@ -86,9 +86,12 @@ def print_showcase(shown: "Showcase") -> None:
 
 def _next_step(record: RunRecord, config: "PipelineConfig") -> str:
     """What to do now, in words that work for this run's profile and workspace."""
-    where = "" if record.profile == "sample" else f" --profile {record.profile}"
+    here = ""
     if config.paths.workspace != Path("workspace"):
-        where += f" --set paths.workspace={shlex.quote(str(_shorten(config.paths.workspace)))}"
+        here = f" --set paths.workspace={shlex.quote(str(_shorten(config.paths.workspace)))}"
+    where = ("" if record.profile == "sample" else f" --profile {record.profile}") + here
+    # a run's own profile is what it goes on with
+    again = f"aidetect run --resume {record.run_id}{here}"
     if record.is_open:
         return f"aidetect runs follow {record.run_id}{where}"
     if record.status == "deployed":
@@ -98,12 +101,12 @@ def _next_step(record: RunRecord, config: "PipelineConfig") -> str:
     if record.status == "registered":
         return f"aidetect deploy{where}"
     if record.status == "refused":
-        return "read the evaluation report; the champion in service was not touched"
+        other = "" if record.resource else f"; another policy, without another training: {again} --set gate.KEY=VALUE"
+        return f"read the evaluation report; the champion in service was not touched{other}"
     log = _shorten(Path(record.folder) / "run.log")
     if record.ran("verify_data") and not record.resource:
-        where = "" if "paths.workspace" not in where else where[where.index(" --set") :]
         mend = "" if record.status == "interrupted" else f"mend what it says ({log}), then: "
-        return f"{mend}aidetect run --resume {record.run_id}{where}"
+        return f"{mend}{again}"
     return f"read {record.link or log}"
 
 

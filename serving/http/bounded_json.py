@@ -12,6 +12,7 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from serving.http.problems import ProblemError, shown
+from serving.platform.errors import plain
 
 LONG: Final = 512
 """Bytes from which a text is taken out."""
@@ -70,7 +71,7 @@ def fit(model: type[Model], content: Any) -> Model:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "body"
-        raise ProblemError("invalid_request", f"{shown(where)}: {shown(first['msg'])}") from None
+        raise ProblemError("invalid_request", f"{shown(where)}: {shown(plain(first))}") from None
 
 
 def _take_out(body: bytes | bytearray, length: int) -> tuple[bytes, list[memoryview]]:

@@ -138,6 +138,10 @@ class LingeringHttp(HttpToolsProtocol):
             self._refused = True
             self.transport.close()
             raise _RefusedError
+        if self.parser.get_http_version() == "1.1" and sum(name == b"host" for name, _ in self.headers) != 1:
+            # RFC 9112, section 3.2: proxies before and after must see the same one
+            self._refuse("malformed_request", "an HTTP/1.1 request has one header line Host; send it")
+            raise _RefusedError
         self._in_head = False
         self._head_bytes = 0
         super().on_headers_complete()

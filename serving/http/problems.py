@@ -14,7 +14,7 @@ from starlette.types import Scope
 
 from serving.detector.image import REASONS
 from serving.fetch.refusals import REASONS as FETCH_REASONS
-from serving.platform.errors import AidetectError
+from serving.platform.errors import AidetectError, plain
 from serving.platform.request_ids import new_request_id
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -159,8 +159,11 @@ def request_id(scope: Scope) -> str:
 
 
 def shown(text: str, most: int = MOST_SHOWN) -> str:
-    """A client's or a library's words, cut where they are long."""
-    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
+    """A client's or a library's words on one line, cut where they are long; what cannot be seen is escaped."""
+    cut = text[:most]
+    if not cut.isprintable():
+        cut = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in cut)
+    return cut if len(text) <= most else f"{cut}... ({len(text):,} characters)"
 
 
 def document(status: int, detail: str, request_id: str, reason: str | None, **extensions: Any) -> dict[str, Any]:
@@ -270,7 +273,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     found = [
-        {"field": shown(".".join(map(str, e["loc"]))), "message": shown(e["msg"])} for e in error.errors()[:MOST_ERRORS]
+        {"field": shown(".".join(map(str, e["loc"]))), "message": shown(plain(e))} for e in error.errors()[:MOST_ERRORS]
     ]
     first = f"{found[0]['field']}: {found[0]['message']}" if found else "the request does not fit its schema"
     return refusal("invalid_request", first, request.scope, errors=found)

@@ -7,7 +7,8 @@ neither an `AidetectError` nor an `OSError` is a defect and is shown with its ty
 import errno
 import os
 import re
-from typing import Final, Literal
+from collections.abc import Mapping
+from typing import Any, Final, Literal
 
 Refusal = Literal[
     "empty", "unsupported_type", "corrupt", "too_many_pixels", "too_small", "file_too_large", "decode_timeout"
@@ -29,6 +30,20 @@ _FIXES: Final = {
 }
 _NUMBER: Final = re.compile(r"\[Errno -?\d+\] ")
 _SYSTEM: Final = re.compile(r"[\w.]*(?:Error|Exception): \[Errno (?P<number>\d+)\] [^']*(?:'(?P<place>[^']+)')?")
+_PLAIN: Final = {
+    "model_type": "names with values are wanted here: {name: value}",
+    "model_attributes_type": "names with values are wanted here: {name: value}",
+    "dict_type": "names with values are wanted here: {name: value}",
+    "list_type": "a list is wanted here: [a, b]",
+    "tuple_type": "a list is wanted here: [a, b]",
+    "set_type": "a list is wanted here: [a, b]",
+    "frozen_set_type": "a list is wanted here: [a, b]",
+    "bool_type": "true or false is wanted here",
+    "bool_parsing": "true or false is wanted here",
+    "string_type": "a text is wanted here; put it in quotes",
+    "invalid_key": "names are texts; put it in quotes",
+}
+"""What a schema says in the words of Python, or by the name of a class, in the words of who wrote the value."""
 _FULL: Final = re.compile(r"\b(?:No space left on device|database or disk is full)\b")
 """A full disk in the words of the system, and so of C++ and Rust, and of SQLite."""
 
@@ -206,6 +221,14 @@ def system_line(line: str) -> str:
     return f"{place}: {system_error(OSError(number, os.strerror(number)))}".removeprefix(": ")
 
 
+def plain(problem: Mapping[str, Any]) -> str:
+    """What a schema finds wrong with a value: one entry of a `ValidationError`'s errors, without names of classes."""
+    said: str = problem["msg"]
+    if not said.endswith(("an object", "a valid array")):  # of a text in JSON it speaks in JSON's words already
+        said = _PLAIN.get(problem["type"], said)
+    return said.removeprefix("Value error, ")
+
+
 def one_line(error: BaseException) -> str:
     """The first line of what any error says, at most 400 characters; of a `ValidationError` its first problem.
 
@@ -216,7 +239,7 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, ValidationError):
         problem = error.errors(include_url=False)[0]
         place = ".".join(map(str, problem["loc"]))
-        return f"{place}: {problem['msg']}" if place else problem["msg"]
+        return f"{place}: {plain(problem)}" if place else plain(problem)
     # the system's number of an error says nothing to who reads it
     line = _NUMBER.sub("", " ".join(str(error).strip().partition("\n")[0].split()))
     return (line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…") or type(error).__name__

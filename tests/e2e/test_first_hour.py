@@ -1,5 +1,6 @@
 """A stranger's clock: from `git clone` to the verdict on photos of his own, set-up included, each step timed aloud."""
 
+import json
 import os
 import re
 import shutil
@@ -70,7 +71,10 @@ def test_from_clone_to_the_verdict_on_a_folder_of_photos(
     assert len(quoted) == 4 and set(quoted) <= set(said.splitlines()), "the guide quotes what the command says"
     said = stranger.types(judged, expected=2)
     assert "60 different test images (at least 1,000)" in said
+    assert "--resume last" in served
     stranger.types(served)
+    (resumed,) = stranger.folder.glob("workspace/runs/*/reused.json")
+    assert list(json.loads(resumed.read_text())) == ["verify-data", "train", "evaluate"], "it trains once"
     verdict = stranger.types(asked)
     assert re.search(r"likely_real|review|likely_ai", verdict)
     with capsys.disabled():

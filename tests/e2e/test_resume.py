@@ -58,6 +58,28 @@ def test_a_run_goes_on_at_the_stage_that_failed(
         assert judged.returncode == 0, judged.stderr
 
 
+def test_a_refused_run_is_judged_by_another_policy_without_another_training(
+    passed: tuple[Cli, dict[str, Any]], migrated: Path, tmp_path: Path
+) -> None:
+    earlier, record = passed
+    run_id = broken_at_register(json.loads(json.dumps(record)), earlier.workspace, tmp_path)
+    shutil.copy(migrated, tmp_path / "mlflow.db")
+    cli = Cli(tmp_path)
+    done = cli.here("run", "--resume", run_id, "--set", "gate.min_test_images=1000000")
+    assert done.returncode == 2, done.stderr
+    (refused,) = {path.parent.name for path in tmp_path.glob("runs/*/run.json")} - {run_id}
+    assert f"without another training: aidetect run --resume {refused} --set paths.workspace=" in done.stdout
+    again = cli.here("run", "--resume", "last")
+    assert again.returncode == 1 and f"run {refused} was refused, and nothing has changed" in again.stderr
+    done = cli.here(
+        "run", "--resume", "last", "--json", "--set", "gate.min_test_images=1", "--set", "deploy.auto=false"
+    )
+    assert done.returncode == 0, done.stderr
+    judged = json.loads(done.stdout)
+    assert (judged["status"], judged["reason"]) == ("registered", f"resumes {refused}")
+    assert (Path(judged["folder"]) / "run.log").read_text().count("taken over from") == 3
+
+
 def test_a_killed_command_leaves_no_process_and_a_lost_run(tmp_path: Path, migrated: Path) -> None:
     shutil.copy(migrated, tmp_path / "mlflow.db")
     settings = {**SMALL, "train.epochs": "500", "paths.workspace": str(tmp_path)}

@@ -53,6 +53,7 @@ class FeedbackReceipt(BaseModel):
         "unauthorized",
         "not_found",
         "request_too_large",
+        "unsupported_media_type",
         "invalid_request",
         "rate_limited",
         "internal_error",

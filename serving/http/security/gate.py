@@ -43,9 +43,9 @@ class _RefusedError(Exception):
 class GateMiddleware:
     """Lets a request through to the routes, or answers it without reading its body.
 
-    Needs `served`, `endpoint` and `client` in the scope's state (`TelemetryMiddleware`). Order: path, key, size, rate:
-    what no route serves is 404 for everybody, and a request that is refused for its key or size takes nothing from
-    anyone's allowance.
+    Needs `served`, `endpoint` and `client` in the scope's state (`TelemetryMiddleware`). Order: path, key, size and
+    encoding, rate: what no route serves is 404 for everybody, and a request that is refused for its key or its body
+    takes nothing from anyone's allowance.
     """
 
     def __init__(self, app: ASGIApp, policy: Policy, telemetry: Telemetry) -> None:
@@ -68,6 +68,7 @@ class GateMiddleware:
             caller = await self._authenticate(scope, headers)
             scope["state"]["caller"] = caller
             _check_size(headers, rule)
+            _check_coding(scope)
             allowance = await self._count(scope, rule, caller)
         except _RefusedError as refused:
             self._telemetry.rejected(refused.metric)
@@ -193,6 +194,15 @@ def _check_size(headers: dict[bytes, bytes], rule: Rule) -> None:
         raise _RefusedError("request_too_large", _too_large(rule), "request_too_large")
 
 
+def _check_coding(scope: Scope) -> None:
+    """A body that is compressed once more is told of: as it stands it would be taken for a damaged one."""
+    codings = [value.decode("latin-1") for name, value in scope["headers"] if name == b"content-encoding"]
+    said = ", ".join(codings).strip()
+    if scope["method"] in _BODY_METHODS and said.lower() not in ("", "identity"):
+        detail = f"the body is encoded as {shown(said)}, which is not read here; send it without Content-Encoding"
+        raise _RefusedError("unsupported_media_type", detail, "unsupported_media_type")
+
+
 def _too_large(rule: Rule) -> str:
     return f"the body has more than {rule.max_bytes:,} bytes, the limit for this route"
 
@@ -222,6 +232,9 @@ async def _answer(
         extra.append((b"allow", refused.allow.encode()))
     if refused.reason == "unauthorized":
         extra.append((b"www-authenticate", b'ApiKey header="X-API-Key"'))
+    if refused.reason == "unsupported_media_type":
+        # as RFC 9110, 15.5.16, has it: which encodings are taken
+        extra.append((b"accept-encoding", b"identity"))
     endless = b"transfer-encoding" in headers or _declared(headers) > rule.max_bytes
     if endless:
         extra.append((b"connection", b"close"))
