@@ -3,8 +3,6 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from components.artifacts.dataset import TEST
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.outside import judge_outside
@@ -46,7 +44,7 @@ def evaluate_outside(
 
         tally = judge_outside(place, detector, policy, advance, watch)
         survey = recorder.survey()
-        shortcuts = tuple(audit(survey, np.array(survey.rows["label"], dtype=np.intp), survey.decoded))
+        shortcuts = tuple(audit(survey))
     classes = tally.classes()
     refused = why_no_auc(classes, shortcuts)
     return OutsideEvaluation(

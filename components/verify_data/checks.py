@@ -1,6 +1,6 @@
 """The judgement over a survey: offenders by name, classes, balance and shortcuts, each against its tolerance."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -8,7 +8,8 @@ import numpy.typing as npt
 
 from components.artifacts.dataset import SPLITS, TEST, TRAIN, UNSEEN, VAL
 from components.verify_data.config import VerifyDataConfig
-from components.verify_data.duplicates import MAX_BUCKET, NearPairs, equal_groups, near_pairs
+from components.verify_data.copies import Copies
+from components.verify_data.duplicates import MAX_BUCKET, NearPairs, near_pairs
 from components.verify_data.findings import (
     KINDS,
     NAMED_IN_MESSAGE,
@@ -21,13 +22,12 @@ from components.verify_data.findings import (
     SplitCounts,
 )
 from components.verify_data.measurements import Survey
+from components.verify_data.scratch import pieces, places, taken
 from components.verify_data.shortcuts import audit
 from serving.detector.labels import LABELS
 
 KEPT_FIRST: Final = (TEST, UNSEEN, VAL, TRAIN)
 """Of two copies the one in the earlier split stays: the official test split is never thinned for train's sake."""
-_FLAT_LEVELS: Final = 3.0
-"""Pictures of less contrast are all near duplicates of each other; comparing them says nothing."""
 
 
 class Checked:
@@ -37,10 +37,7 @@ class Checked:
         self.survey = survey
         self.config = config
         self.rows = len(survey.rows)
-        self.split_ids = np.array(survey.rows["split"], np.intp)
-        self.labels = np.array(survey.rows["label"], np.intp)
-        self.decoded = survey.decoded
-        self.groups = self._groups()
+        self.copies = Copies(survey)
         self.pairs = self._pairs()
 
     def name(self, row: int) -> str:
@@ -49,33 +46,39 @@ class Checked:
 
     def split(self, row: int) -> str:
         """Name of a row's split."""
-        return SPLITS[self.split_ids[row]]
+        return SPLITS[self.survey.rows["split"][row]]
 
-    def _groups(self) -> npt.NDArray[np.intp]:
-        """The first row with the same pixels as each row; a row that does not decode stands alone."""
-        groups = np.arange(self.rows)
-        rows = np.flatnonzero(self.decoded)
-        groups[rows] = equal_groups(self.survey.rows["pixel_sha256"], rows)
-        return groups
+    def label(self, row: int) -> int:
+        """Class id of a row."""
+        return int(self.survey.rows["label"][row])
+
+    def tally(self, codes: str, split: str = "") -> npt.NDArray[np.intp]:
+        """How many rows (of a split) there are of each class and code of a field of `CODED`; shape (classes, codes)."""
+        of, rows = len(self.survey.values[codes]), self.survey.rows
+        found = np.zeros(len(LABELS) * of, np.intp)
+        for piece in pieces(self.rows):
+            known = rows[codes][piece] >= 0
+            if split:
+                known &= rows["split"][piece] == SPLITS.index(split)
+            both = rows["label"][piece][known].astype(np.intp) * of + rows[codes][piece][known]
+            found += np.bincount(both, minlength=len(found))
+        return found.reshape(len(LABELS), of)
 
     def _pairs(self) -> NearPairs:
         """Near duplicates among one image of each set of equal pixels and split, as row numbers."""
-        eligible = np.flatnonzero(self.decoded & (self.survey.rows["contrast"] >= _FLAT_LEVELS))
-        _, first = np.unique(self.groups[eligible] * len(SPLITS) + self.split_ids[eligible], return_index=True)
-        rows = eligible[np.sort(first)]
+        survey, config, first = self.survey, self.config, self.copies.first
+        rows = places(self.rows, lambda piece: self.copies.compared[piece])
+        hashes, mirrored = (taken(survey.rows[name], rows) for name in ("hash", "mirrored_hash"))
         found = near_pairs(
-            self.survey.rows["hash"][rows],
-            self.survey.rows["mirrored_hash"][rows],
-            self.survey.thumbnails,
-            rows,
-            self.config.near_duplicate_bits,
-            self.config.near_duplicate_levels,
+            hashes, mirrored, survey.thumbnails, rows, config.near_duplicate_bits, config.near_duplicate_levels
         )
-        left, right = rows[found.left], rows[found.right]
-        distinct = self.groups[left] != self.groups[right]
-        return NearPairs(
-            left[distinct], right[distinct], found.bits[distinct], found.mirrored[distinct], found.cut_short
-        )
+
+        def of_rows(pairs: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+            for end in ("left", "right"):
+                pairs[end] = rows[pairs[end]]
+            return np.asarray(pairs[first[pairs["left"]] != first[pairs["right"]]])
+
+        return NearPairs.of(map(of_rows, found.pieces()), found.cut_short)
 
 
 def check(survey: Survey, config: VerifyDataConfig) -> tuple[Findings, Checked]:
@@ -89,7 +92,7 @@ def check(survey: Survey, config: VerifyDataConfig) -> tuple[Findings, Checked]:
     ]
     offenders += _near_duplicates(checked, {offender.row for offender in offenders})
     splits = _counts(checked)
-    shortcuts = audit(survey, checked.labels, checked.decoded & (checked.split_ids != SPLITS.index(UNSEEN)))
+    shortcuts = audit(survey, lambda piece: survey.rows["split"][piece] != SPLITS.index(UNSEEN))
     problems = _beyond_tolerance(offenders, checked.rows, config)
     warnings: list[str] = []
     if checked.pairs.cut_short:
@@ -102,8 +105,8 @@ def check(survey: Survey, config: VerifyDataConfig) -> tuple[Findings, Checked]:
         rows=checked.rows,
         splits=splits,
         offenders=offenders,
-        duplicates_inside=_duplicates_inside(checked),
-        near_duplicates_inside=_near_inside(checked),
+        duplicates_inside=_by_split(splits, checked.copies.surplus),
+        near_duplicates_inside=_by_split(splits, _near_inside(checked)),
         shortcuts=shortcuts,
         problems=problems,
         warnings=warnings,
@@ -117,37 +120,31 @@ def _offender(checked: Checked, kind: Kind, row: int, detail: str, other: int | 
 
 
 def _corrupt(checked: Checked) -> list[Offender]:
-    rows = np.flatnonzero(~checked.decoded).tolist()
+    decoded = checked.survey.rows["decoded"]
+    rows = places(checked.rows, lambda piece: ~decoded[piece]).tolist()
     return [_offender(checked, "corrupt", row, checked.survey.problem(row)) for row in rows]
 
 
 def _declared_generated(checked: Checked) -> list[Offender]:
     """Rows labelled real whose file says the opposite: the label, or the file's history, is wrong."""
-    names = checked.survey.values["declared"]
+    names, rows = checked.survey.values["declared"], checked.survey.rows
     if "ai_generated" not in names:
         return []
-    declared = checked.survey.rows["declared"] == names.index("ai_generated")
-    rows = np.flatnonzero(checked.decoded & declared & (checked.labels == LABELS.index("real"))).tolist()
+    code, real = names.index("ai_generated"), LABELS.index("real")
+    found = places(
+        checked.rows,
+        lambda piece: rows["decoded"][piece] & (rows["declared"][piece] == code) & (rows["label"][piece] == real),
+    )
     detail = "is labelled real, but its file declares that AI generated it; see: aidetect inspect"
-    return [_offender(checked, "declared_generated", row, detail) for row in rows]
-
-
-def _shared_groups(checked: Checked, attribute: npt.NDArray[np.intp]) -> list[npt.NDArray[np.intp]]:
-    """Rows of each set of equal pixels in which `attribute` takes more than one value."""
-    order = np.lexsort((attribute, checked.groups))
-    groups = checked.groups[order]
-    starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]])
-    ends = np.r_[starts[1:], len(groups)]
-    mixed = attribute[order[starts]] != attribute[order[ends - 1]]
-    return [np.sort(order[a:b]) for a, b in zip(starts[mixed].tolist(), ends[mixed].tolist(), strict=True)]
+    return [_offender(checked, "declared_generated", row, detail) for row in found.tolist()]
 
 
 def _label_conflicts(checked: Checked) -> list[Offender]:
     found = []
-    for rows in _shared_groups(checked, checked.labels):
+    for rows in checked.copies.mixed("label"):
         for row in rows.tolist():
-            other = next(o for o in rows.tolist() if checked.labels[o] != checked.labels[row])
-            mine, theirs = LABELS[checked.labels[row]], LABELS[checked.labels[other]]
+            other = next(o for o in rows.tolist() if checked.label(o) != checked.label(row))
+            mine, theirs = LABELS[checked.label(row)], LABELS[checked.label(other)]
             detail = f"is {mine} here and {theirs} as {_where(checked, other)}"
             found.append(_offender(checked, "label_conflict", row, detail, other))
     return found
@@ -155,7 +152,7 @@ def _label_conflicts(checked: Checked) -> list[Offender]:
 
 def _exact_duplicates(checked: Checked) -> list[Offender]:
     found = []
-    for rows in _shared_groups(checked, checked.split_ids):
+    for rows in checked.copies.mixed("split"):
         kept = min(rows.tolist(), key=lambda row: (KEPT_FIRST.index(checked.split(row)), row))
         detail = f"same pixels as {_where(checked, kept)}"
         leaving = [row for row in rows.tolist() if checked.split(row) != checked.split(kept)]
@@ -165,16 +162,16 @@ def _exact_duplicates(checked: Checked) -> list[Offender]:
 
 def _near_duplicates(checked: Checked, known: set[int]) -> list[Offender]:
     found: dict[int, Offender] = {}
-    pairs = checked.pairs
-    across = np.flatnonzero(checked.split_ids[pairs.left] != checked.split_ids[pairs.right])
-    for i in across.tolist():
-        couple = (int(pairs.left[i]), int(pairs.right[i]))
-        kept, row = sorted(couple, key=lambda row: (KEPT_FIRST.index(checked.split(row)), row))
-        if row in known or row in found or kept in known:
-            continue
-        how = "mirror image of" if pairs.mirrored[i] else "re-encoded or resized copy of"
-        detail = f"{how} {_where(checked, kept)} ({pairs.bits[i]} of 64 hash bits differ)"
-        found[row] = _offender(checked, "near_duplicate", row, detail, kept)
+    splits = checked.survey.rows["split"]
+    for pairs in checked.pairs.pieces():
+        across = splits[pairs["left"]] != splits[pairs["right"]]
+        for left, right, bits, mirrored in pairs[across].tolist():
+            kept, row = sorted((left, right), key=lambda row: (KEPT_FIRST.index(checked.split(row)), row))
+            if row in known or row in found or kept in known:
+                continue
+            how = "mirror image of" if mirrored else "re-encoded or resized copy of"
+            detail = f"{how} {_where(checked, kept)} ({bits} of 64 hash bits differ)"
+            found[row] = _offender(checked, "near_duplicate", row, detail, kept)
     return [found[row] for row in sorted(found)]
 
 
@@ -182,33 +179,29 @@ def _where(checked: Checked, row: int) -> str:
     return f"{checked.name(row)} in {checked.split(row)}"
 
 
-def _duplicates_inside(checked: Checked) -> dict[str, int]:
-    keys = np.unique(checked.groups * len(SPLITS) + checked.split_ids)
-    rows = np.bincount(checked.split_ids, minlength=len(SPLITS))
-    distinct = np.bincount(keys % len(SPLITS), minlength=len(SPLITS))
-    return {name: int(rows[i] - distinct[i]) for i, name in enumerate(SPLITS) if rows[i]}
+def _by_split(splits: Mapping[str, SplitCounts], counts: npt.NDArray[np.intp]) -> dict[str, int]:
+    return {name: int(counts[SPLITS.index(name)]) for name in splits}
 
 
-def _near_inside(checked: Checked) -> dict[str, int]:
-    pairs = checked.pairs
-    inside = checked.split_ids[pairs.left] == checked.split_ids[pairs.right]
-    counts = np.bincount(checked.split_ids[pairs.left[inside]], minlength=len(SPLITS))
-    rows = np.bincount(checked.split_ids, minlength=len(SPLITS))
-    return {name: int(counts[i]) for i, name in enumerate(SPLITS) if rows[i]}
+def _near_inside(checked: Checked) -> npt.NDArray[np.intp]:
+    """Pairs of near duplicates inside each split."""
+    splits, counts = checked.survey.rows["split"], np.zeros(len(SPLITS), np.intp)
+    for pairs in checked.pairs.pieces():
+        left = splits[pairs["left"]]
+        counts += np.bincount(left[left == splits[pairs["right"]]], minlength=len(SPLITS))
+    return counts
 
 
 def _counts(checked: Checked) -> dict[str, SplitCounts]:
-    names, codes = checked.survey.values["generator"], checked.survey.rows["generator"]
+    names = checked.survey.values["generator"]
     counts = {}
-    for i, split in enumerate(SPLITS):
-        rows = np.flatnonzero(checked.split_ids == i)
-        if len(rows):
-            found = np.bincount(codes[rows], minlength=len(names)).tolist()
-            by_class = np.bincount(checked.labels[rows], minlength=len(LABELS))
+    for split in SPLITS:
+        found = checked.tally("generator", split)
+        if found.any():
             counts[split] = SplitCounts(
-                rows=len(rows),
-                by_class=dict(zip(LABELS, by_class.tolist(), strict=True)),
-                by_generator={n: c for n, c in sorted(zip(names, found, strict=True)) if c},
+                rows=int(found.sum()),
+                by_class=dict(zip(LABELS, found.sum(1).tolist(), strict=True)),
+                by_generator={n: c for n, c in sorted(zip(names, found.sum(0).tolist(), strict=True)) if c},
             )
     return counts
 

@@ -1,12 +1,11 @@
-"""Equal and nearly equal images among many, without comparing all with all, a part of them at a time.
+"""Nearly equal images among many, without comparing all with all, a part of them at a time.
 
-Equal pixels are found by their digests, a range of them at a time. Near duplicates are found by a banded Hamming
-search, then the pixels: cut 64 bits into `max_bits + k` blocks, and hashes within `max_bits` of each other agree in k
-of them or more. More agreeing blocks make more tables with much smaller buckets; which k costs least depends on how
-many images there are.
+They are found by a banded Hamming search, then the pixels: cut 64 bits into `max_bits + k` blocks, and hashes within
+`max_bits` of each other agree in k of them or more. More agreeing blocks make more tables with much smaller buckets;
+which k costs least depends on how many images there are.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from math import comb
@@ -15,34 +14,44 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from components.verify_data.scratch import Appended, Dealt, Rows, parts_of, pieces, scratch
+
 Hashes = npt.NDArray[np.uint64]
-Rows = npt.NDArray[np.intp]
 
 HASH_BITS: Final = 64
 MAX_BUCKET: Final = 4096
 """An image is compared with at most so many others that share the blocks of one table; more do so only in degenerate
 data (thousands of almost equal pictures), where this keeps time bounded."""
-PARTITION: Final = 2**21
-"""Images or hashes that are sorted at a time: some 100 MB of intermediate arrays."""
 _MOST_AGREEING: Final = 4
 _SORT_COST: Final = 30
 """Of sorting one hash into a table, in comparisons of two hashes; measured 20 to 40."""
 _LOOK_AT: Final = 2048
 """Thumbnails compared at a time: 1 MB in each intermediate array."""
+PAIR: Final = np.dtype([("left", np.intp), ("right", np.intp), ("bits", np.uint8), ("mirrored", np.bool_)])
 
 
 @dataclass(frozen=True, slots=True)
 class NearPairs:
     """m pairs of rows that show the same picture, left < right, sorted."""
 
-    left: Rows
-    right: Rows
-    bits: npt.NDArray[np.uint8]
-    """Bits in which the perceptual hashes differ."""
-    mirrored: npt.NDArray[np.bool_]
-    """The right picture is the mirror image of the left one."""
+    pairs: npt.NDArray[np.void]
+    """Shape (m,), fields of `PAIR`: bits in which the perceptual hashes differ, and whether the right picture is the
+    mirror image of the left one; mapped."""
     cut_short: bool = False
     """Some images share a band with more than `MAX_BUCKET` others: pairs among those may be missing."""
+
+    @classmethod
+    def of(cls, parts: Iterable[npt.NDArray[np.void]], cut_short: bool) -> "NearPairs":
+        """Pairs that come a part at a time."""
+        found = Appended(PAIR)
+        for part in parts:
+            found.add(part)
+        return cls(found.array(), cut_short)
+
+    def pieces(self) -> Iterator[npt.NDArray[np.void]]:
+        """All pairs, in order, a piece at a time."""
+        for piece in pieces(len(self.pairs)):
+            yield np.array(self.pairs[piece])
 
 
 def near_pairs(
@@ -64,50 +73,54 @@ def near_pairs(
         max_levels: mean absolute difference of the thumbnails.
     """
     n = len(hashes)
-    queries = np.concatenate([hashes, mirrored_hashes])
-    keys, cut_short = np.empty(0, np.intp), False
+    queries = scratch(np.uint64, 2 * n)
+    queries[:n], queries[n:] = hashes, mirrored_hashes
+    found, cut_short = Appended(np.int64), False
     for blocks in _tables(max_bits, _agreeing(len(queries), max_bits)):
         for first, second, stopped in _table(queries, n, blocks, max_bits):
             mirrored = (first >= n) | (second >= n)
             left, right = np.minimum(first % n, second % n), np.maximum(first % n, second % n)
-            # most pairs agree in more blocks than one table asks for, and are found in many
-            keys = np.union1d(keys, ((left * n + right) * 2 + mirrored)[left != right])
+            found.add(((left * n + right) * 2 + mirrored)[left != right])
             cut_short = cut_short or stopped
-    left, right, mirrored = (keys // 2) // n, (keys // 2) % n, (keys % 2).astype(bool)
-    alike = _alike(thumbnails, thumbnail_rows[left], thumbnail_rows[right], mirrored, max_levels)
-    left, right, mirrored = left[alike], right[alike], mirrored[alike]
-    # a symmetric picture matches both ways: say the plain one
-    plain_first = np.lexsort((mirrored, right, left))
-    left, right, mirrored = left[plain_first], right[plain_first], mirrored[plain_first]
-    fresh = np.ones(len(left), bool)
-    fresh[1:] = (left[1:] != left[:-1]) | (right[1:] != right[:-1])
-    left, right, mirrored = left[fresh], right[fresh], mirrored[fresh]
-    turned = np.minimum(
-        np.bitwise_count(hashes[left] ^ mirrored_hashes[right]), np.bitwise_count(mirrored_hashes[left] ^ hashes[right])
-    )
-    bits = np.where(mirrored, turned, np.bitwise_count(hashes[left] ^ hashes[right]))
-    return NearPairs(left, right, bits, mirrored, cut_short)
+    looked = _Looked(queries, thumbnails, thumbnail_rows, max_levels)
+    return NearPairs.of(map(looked.alike, _distinct(found.array(), 2 * n * n)), cut_short)
 
 
-def equal_groups(digests: npt.NDArray[np.bytes_], rows: Rows) -> Rows:
-    """The first of `rows` with the same digest as each of them; a range of digests is sorted at a time.
+def _distinct(keys: npt.NDArray[np.int64], limit: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Keys below a limit, ascending: most pairs agree in more blocks than a table asks for, and were found in many."""
+    parts = parts_of(len(keys))
+    # even, for a pair's two keys are neighbours
+    width = 2 * -(-limit // (2 * parts))
+    for places in Dealt(len(keys), parts, lambda piece: keys[piece] // width):
+        yield np.unique(keys[places])
 
-    Args:
-        digests: shape (m,); a mapped file will do.
-        rows: which of them are compared, ascending, shape (n,).
-    """
-    parts = min(256, -(-len(rows) // PARTITION))
-    ranges = np.zeros(len(rows), np.uint8)
-    for start in range(0, len(rows) if parts > 1 else 0, PARTITION):
-        some = np.array(digests[rows[start : start + PARTITION]])
-        leading = some.view(np.uint8).reshape(len(some), -1)[:, 0]
-        ranges[start : start + len(some)] = leading.astype(np.intp) * parts >> 8
-    groups = np.empty_like(rows)
-    for part in range(parts):
-        chosen = np.flatnonzero(ranges == part)
-        _, first, inverse = np.unique(digests[rows[chosen]], return_index=True, return_inverse=True)
-        groups[chosen] = rows[chosen[first[inverse]]]
-    return groups
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """What candidates are looked at by."""
+
+    queries: Hashes
+    thumbnails: npt.NDArray[np.uint8]
+    thumbnail_rows: Rows
+    max_levels: float
+
+    def alike(self, keys: npt.NDArray[np.int64]) -> npt.NDArray[np.void]:
+        """Those of ascending keys whose pictures are alike, as `PAIR`."""
+        n = len(self.queries) // 2
+        left, right, mirrored = (keys // 2) // n, (keys // 2) % n, (keys % 2).astype(bool)
+        rows = self.thumbnail_rows
+        alike = _alike(self.thumbnails, rows[left], rows[right], mirrored, self.max_levels)
+        left, right, mirrored = left[alike], right[alike], mirrored[alike]
+        # a symmetric picture matches both ways: say the plain one, which comes first
+        fresh = np.ones(len(left), bool)
+        fresh[1:] = (left[1:] != left[:-1]) | (right[1:] != right[:-1])
+        left, right, mirrored = left[fresh], right[fresh], mirrored[fresh]
+        plain, turned = self.queries[:n], self.queries[n:]
+        ways = np.bitwise_count(plain[left] ^ turned[right]), np.bitwise_count(turned[left] ^ plain[right])
+        pairs = np.empty(len(left), PAIR)
+        pairs["left"], pairs["right"], pairs["mirrored"] = left, right, mirrored
+        pairs["bits"] = np.where(mirrored, np.minimum(*ways), np.bitwise_count(plain[left] ^ plain[right]))
+        return pairs
 
 
 def _agreeing(queries: int, max_bits: int) -> int:
@@ -140,29 +153,22 @@ def _keys(queries: Hashes, blocks: list[tuple[int, int]]) -> Hashes:
 
 def _table(queries: Hashes, n: int, blocks: list[tuple[int, int]], max_bits: int) -> Iterator[tuple[Rows, Rows, bool]]:
     """Pairs of positions in `queries` that agree in these blocks, a part of all keys at a time."""
-    parts = -(-len(queries) // PARTITION)
-    keys = _keys(queries, blocks)
-    if parts == 1:
-        yield _bucketed(queries, keys, n, max_bits)
-        return
-    for part in range(parts):
-        # by the remainder: perceptual hashes lie close together in their ranges
-        rows = np.flatnonzero(keys % np.uint64(parts) == part)
-        first, second, stopped = _bucketed(queries[rows], keys[rows], n, max_bits, rows)
-        yield first, second, stopped
+    parts = parts_of(len(queries))
+    # by the remainder: perceptual hashes lie close together in their ranges
+    for rows in Dealt(len(queries), parts, lambda piece: _keys(queries[piece], blocks) % np.uint64(parts)):
+        hashes = queries[rows]
+        yield _bucketed(hashes, _keys(hashes, blocks), n, max_bits, rows)
 
 
-def _bucketed(
-    queries: Hashes, keys: Hashes, n: int, max_bits: int, rows: Rows | None = None
-) -> tuple[Rows, Rows, bool]:
-    """Pairs of `rows` (of positions, where None) of one key whose hashes differ in at most `max_bits` bits.
+def _bucketed(queries: Hashes, keys: Hashes, n: int, max_bits: int, rows: Rows) -> tuple[Rows, Rows, bool]:
+    """Pairs of `rows` of one key whose hashes differ in at most `max_bits` bits.
 
     The flag says that the comparing stopped at `MAX_BUCKET` neighbours.
     """
     order = np.lexsort((queries, keys))
     keys, hashes = keys[order], queries[order]
     ends = np.searchsorted(keys, keys, side="right")
-    order = order if rows is None else rows[order]
+    order = rows[order]
     alive = np.arange(len(order))
     found: list[tuple[Rows, Rows]] = []
     for step in range(1, MAX_BUCKET + 1):
@@ -186,8 +192,7 @@ def _alike(
     thumbnails: npt.NDArray[np.uint8], left: Rows, right: Rows, mirrored: npt.NDArray[np.bool_], max_levels: float
 ) -> npt.NDArray[np.bool_]:
     alike = np.empty(len(left), bool)
-    for start in range(0, len(left), _LOOK_AT):
-        part = slice(start, start + _LOOK_AT)
+    for part in pieces(len(left), _LOOK_AT):
         a = thumbnails[left[part]].astype(np.int16)
         b = thumbnails[right[part]].astype(np.int16)
         b = np.where(mirrored[part][:, None, None], b[:, :, ::-1], b)

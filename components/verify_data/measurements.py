@@ -1,14 +1,13 @@
-"""What is known of every row, in mapped scratch files: the kernel may take their pages back, so memory stays flat.
+"""What is known of every row, in mapped scratch files, so that memory stays flat.
 
-Held in memory are the arrays that the judgement makes of it: labels, splits, groups of copies, and hashes while they
-are compared. Anonymous memory, which the kernel cannot take back, was measured to grow by 0.1 to 0.2 kB an image from
-6,000 to 60,000 and on to 240,000 images (`python -m tests.bench.bench_verify_data`); a 32 px image is 3 kB decoded.
+What the judgement makes of it lies in such files too (`scratch`). Held in memory are a piece of either, and what is
+told of every offender.
 """
 
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +16,8 @@ import pyarrow as pa
 from components.artifacts.dataset import SPLITS
 from components.verify_data.inspection import SCHEMA, THUMBNAIL_PX, Inspection
 from components.verify_data.rows import Batch
+from components.verify_data.scratch import Rows, mapped
 
-Rows = npt.NDArray[np.intp]
 Digests = npt.NDArray[np.bytes_]
 """sha256 as 32 bytes each (dtype S32); ascending order is that of the hexadecimal digits."""
 
@@ -64,12 +63,7 @@ class Survey:
     values: dict[str, list[str]]
     """Field of `CODED` -> what its codes stand for, in order of first appearance."""
 
-    @property
-    def decoded(self) -> npt.NDArray[np.bool_]:
-        """Which rows decode."""
-        return np.array(self.rows["decoded"])
-
-    def numbers(self, name: str, rows: Rows | slice = slice(None)) -> npt.NDArray[np.float64]:
+    def numbers(self, name: str, rows: Rows | slice) -> npt.NDArray[np.float64]:
         """A field of `NUMBERS` or `CODED` of some rows; NaN where missing."""
         found = np.array(self.rows[name][rows], np.float64)
         if name in CODED:
@@ -152,9 +146,9 @@ class Recorder:
     def survey(self) -> Survey:
         """What was recorded, at least one row."""
         return Survey(
-            rows=_mapped(self._rows, ROW, (self.count,)),
-            thumbnails=_mapped(self._thumbnails, np.dtype(np.uint8), (self.count, THUMBNAIL_PX, THUMBNAIL_PX)),
-            texts=_mapped(self._texts, np.dtype(np.uint8), (self._text_bytes,)),
+            rows=mapped(self._rows, ROW, self.count),
+            thumbnails=mapped(self._thumbnails, np.uint8, self.count, THUMBNAIL_PX, THUMBNAIL_PX),
+            texts=mapped(self._texts, np.uint8, self._text_bytes),
             values={name: list(codes) for name, codes in self._codes.items()},
         )
 
@@ -163,9 +157,3 @@ def hexadecimal(digests: Digests, order: Rows) -> Iterator[str]:
     """`digests[order]` as 64 digits each; a few thousand are written out at a time."""
     for start in range(0, len(order), _WRITTEN_OUT):
         yield from digests[order[start : start + _WRITTEN_OUT]].tobytes().hex(" ", _DIGEST_BYTES).split()
-
-
-def _mapped(file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    file.flush()
-    # the mapping keeps the unnamed file's pages readable after the file is closed
-    return np.memmap(file, dtype, "r", shape=shape)

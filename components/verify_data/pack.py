@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 from components.artifacts.dataset import SCHEMA, SPLITS, SplitSummary, open_parquet, shard_name
 from components.verify_data.findings import Offender
 from components.verify_data.inspection import Inspection
-from components.verify_data.measurements import Digests, hexadecimal
+from components.verify_data.measurements import Survey, hexadecimal
 from components.verify_data.rows import Batch
+from components.verify_data.scratch import Dealt, pieces
 from serving.detector.labels import LABELS
 
 QUARANTINE: Final = "quarantine"
@@ -159,14 +160,11 @@ class Spool:
         ]
         self._open[1].add(pa.RecordBatch.from_arrays(columns, schema=SCHEMA))
 
-    def deal(
-        self, split_ids: npt.NDArray[np.intp], targets: npt.NDArray[np.intp], offenders: Iterable[Offender]
-    ) -> None:
+    def deal(self, targets: npt.NDArray[np.int8], offenders: Iterable[Offender]) -> None:
         """Write the final files.
 
         Args:
-            split_ids: split each row was read from, in reading order, shape (n,).
-            targets: split each row goes to, -1 for quarantine, shape (n,).
+            targets: split each row goes to, -1 for quarantine, in the order in which they came, shape (n,).
             offenders: why rows are quarantined; the first word on a row counts.
         """
         self._close()
@@ -174,14 +172,18 @@ class Spool:
         for offender in offenders:
             reasons.setdefault(offender.row, offender)
         outputs: dict[int, SplitFiles] = {}
+        start = 0
         try:
+            # splits came one after the other
             for split, spooled in self._files.items():
-                rows = np.flatnonzero(split_ids == SPLITS.index(split))
-                if (targets[rows] == SPLITS.index(split)).all() and SPLITS.index(split) not in outputs:
+                number, end = SPLITS.index(split), start + sum(pq.read_metadata(path).num_rows for path in spooled)
+                stays = all((targets[start:end][piece] == number).all() for piece in pieces(end - start))
+                if stays and number not in outputs:
                     for path in spooled:
                         path.replace(self.folder / path.name)
                 else:
-                    self._redistribute(spooled, rows, targets, reasons, outputs)
+                    self._redistribute(spooled, start, targets, reasons, outputs)
+                start = end
         finally:
             for files in outputs.values():
                 files.close()
@@ -190,16 +192,15 @@ class Spool:
     def _redistribute(
         self,
         spooled: list[Path],
-        rows: npt.NDArray[np.intp],
-        targets: npt.NDArray[np.intp],
+        start: int,
+        targets: npt.NDArray[np.int8],
         reasons: dict[int, Offender],
         outputs: dict[int, SplitFiles],
     ) -> None:
-        start = 0
         for path in spooled:
             with open_parquet(path) as file:
                 for batch in file.iter_batches(batch_size=256, use_threads=False):
-                    here = rows[start : start + batch.num_rows]
+                    here = np.arange(start, start + batch.num_rows)
                     self._deal_batch(batch, targets[here], here, reasons, outputs)
                     start += batch.num_rows
             # what has been dealt out does not stand on the disk twice
@@ -208,7 +209,7 @@ class Spool:
     def _deal_batch(
         self,
         batch: pa.RecordBatch,
-        targets: npt.NDArray[np.intp],
+        targets: npt.NDArray[np.int8],
         rows: npt.NDArray[np.intp],
         reasons: dict[int, Offender],
         outputs: dict[int, SplitFiles],
@@ -237,17 +238,35 @@ def _quarantined(batch: pa.RecordBatch, offenders: list[Offender]) -> pa.RecordB
     return pa.RecordBatch.from_arrays(columns, schema=QUARANTINE_SCHEMA)
 
 
-def summarise(digests: Digests, labels: npt.NDArray[np.intp]) -> SplitSummary:
-    """Counts and fingerprint of one split's rows, whatever their order: sha256 over sorted lines `digest label`."""
-    order = np.lexsort((labels, digests))
-    content = sha256()
-    for digest, label in zip(hexadecimal(digests, order), labels[order], strict=True):
-        content.update(f"{digest} {label}\n".encode())
-    return SplitSummary(
-        rows=len(labels),
-        by_class={name: int((labels == i).sum()) for i, name in enumerate(LABELS)},
-        fingerprint=content.hexdigest(),
-    )
+def summarise(survey: Survey, by_digest: Dealt, targets: npt.NDArray[np.int8]) -> dict[str, SplitSummary]:
+    """Counts and fingerprint of each split that gets rows, whatever their order.
+
+    A fingerprint is a sha256 over the sorted lines `digest label`.
+
+    Args:
+        survey: of n rows.
+        by_digest: those that decode, in ascending ranges of their digests.
+        targets: split each row goes to, -1 for none, shape (n,).
+    """
+    content = [sha256() for _ in SPLITS]
+    counts = np.zeros((len(SPLITS), len(LABELS)), np.intp)
+    for some in by_digest:
+        for split in np.unique(targets[some][targets[some] >= 0]).tolist():
+            rows = some[targets[some] == split]
+            digests, labels = survey.digests(rows), survey.rows["label"][rows]
+            order = np.lexsort((labels, digests))
+            for digest, label in zip(hexadecimal(digests, order), labels[order].tolist(), strict=True):
+                content[split].update(f"{digest} {label}\n".encode())
+            counts[split] += np.bincount(labels, minlength=len(LABELS))
+    return {
+        name: SplitSummary(
+            rows=int(counts[i].sum()),
+            by_class=dict(zip(LABELS, counts[i].tolist(), strict=True)),
+            fingerprint=content[i].hexdigest(),
+        )
+        for i, name in enumerate(SPLITS)
+        if counts[i].any()
+    }
 
 
 def fingerprint(splits: dict[str, SplitSummary]) -> str:

@@ -14,6 +14,7 @@ from components.verify_data.checks import Checked
 from components.verify_data.findings import KINDS, TITLES, Findings, Offender
 from components.verify_data.inspection import Inspection
 from components.verify_data.rows import Batch
+from components.verify_data.scratch import pieces, scratch
 from serving.detector.image import decode
 from serving.detector.labels import LABELS
 
@@ -110,21 +111,25 @@ def _thumbnail(checked: Checked, row: int) -> str:
 
 def _statistics(checked: Checked) -> list[dict[str, Any]]:
     """5th, 50th and 95th percentile of each measurement by class."""
-    rows = []
+    rows, labels = [], checked.survey.rows["label"]
+    room = scratch(np.float64, checked.rows)
     for column, title in _STATISTICS.items():
-        values = checked.survey.numbers(column)
         by_class = []
         for label in range(len(LABELS)):
-            known = values[(checked.labels == label) & ~np.isnan(values)]
-            by_class.append(np.percentile(known, [5, 50, 95]).tolist() if len(known) else None)
+            count = 0
+            for piece in pieces(checked.rows):
+                values = checked.survey.numbers(column, piece)
+                known = values[(labels[piece] == label) & ~np.isnan(values)]
+                room[count : count + len(known)] = known
+                count += len(known)
+            # sorted where they lie
+            found = np.percentile(room[:count], [5, 50, 95], overwrite_input=True).tolist() if count else None
+            by_class.append(found)
         rows.append({"title": title, "by_class": by_class})
     return rows
 
 
 def _formats(checked: Checked) -> list[tuple[str, list[int]]]:
     """Images of each file type by class."""
-    codes = checked.survey.rows["format"]
-    return [
-        (name, [int(((codes == i) & (checked.labels == label)).sum()) for label in range(len(LABELS))])
-        for i, name in enumerate(checked.survey.values["format"])
-    ]
+    counts = checked.tally("format")
+    return [(name, counts[:, i].tolist()) for i, name in enumerate(checked.survey.values["format"])]

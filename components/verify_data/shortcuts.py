@@ -1,5 +1,6 @@
 """Can size, type, quantisation or EXIF alone tell the classes apart? Then a model learns those, not the pictures."""
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy.typing as npt
 
 from components.verify_data.findings import Shortcut
 from components.verify_data.measurements import Survey
+from components.verify_data.scratch import places
 
 ALL_TOGETHER: Final = "all together"
 _BINS: Final = 16
@@ -20,17 +22,22 @@ _MAX_ROWS: Final = 20_000
 Floats = npt.NDArray[np.float64]
 
 
-def audit(survey: Survey, labels: npt.NDArray[np.intp], rows: npt.NDArray[np.bool_]) -> list[Shortcut]:
+def audit(survey: Survey, keep: Callable[[slice], npt.NDArray[np.bool_]] | None = None) -> list[Shortcut]:
     """AUC of each trivial feature alone and of a logistic model over all of them, strongest first.
 
     A feature is cut into bins (its values where they are few, else 16 quantiles) and each bin scores with the class
     rate it had in the other half of the data, so that a trace which is not monotone is found too and noise stays at
     0.5. Empty where a class has under 20 images.
+
+    Args:
+        survey: of the images; those that do not decode are left out.
+        keep: which of a piece of its rows are looked at; None: all.
     """
-    chosen = np.flatnonzero(rows)
+    decoded = survey.rows["decoded"]
+    chosen = places(len(decoded), lambda piece: decoded[piece] if keep is None else decoded[piece] & keep(piece))
     if len(chosen) > _MAX_ROWS:
         chosen = chosen[np.linspace(0, len(chosen) - 1, _MAX_ROWS).astype(int)]
-    target = labels[chosen].astype(bool)
+    target = survey.rows["label"][chosen].astype(bool)
     if min(target.sum(), (~target).sum()) < _MIN_ROWS:
         return []
     binned = {name: _bins(values) for name, values in _features(survey, chosen).items()}

@@ -86,7 +86,7 @@ def _opened(uri: str, reading: Reading) -> Source:
         raise StageError(f"{uri}: no files there; expected folders named for their class, or Parquet files")
     # a packed dataset is a source too; what it set aside is not
     parquet = [path for path in paths if path.endswith(PARQUET) and path != QUARANTINE_FILE]
-    for name in set(paths) - set(parquet) if parquet else ():
+    for name in sorted(set(paths) - set(parquet)) if parquet else ():
         store.skipped.add(name, "file beside the Parquet files")
     return ParquetSource(store, parquet, reading) if parquet else FolderSource(store, paths, reading)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,13 @@ from components.artifacts.dataset import (
 )
 from components.verify_data.checks import Checked, check, judge_classes
 from components.verify_data.config import VerifyDataConfig
-from components.verify_data.cutting import SourceColumn, cut_splits, cut_told
+from components.verify_data.cutting import LINK, SourceColumn, cut_splits, cut_told, linked
 from components.verify_data.findings import Findings
 from components.verify_data.layout import NONE, Cut, Reading
 from components.verify_data.pack import QUARANTINE, Spool, fingerprint, summarise
 from components.verify_data.progress import progress
 from components.verify_data.report import Gallery, write_report
+from components.verify_data.scratch import Appended, filled, pieces, places, scratch, taken
 from components.verify_data.skipped import sentence
 from components.verify_data.sources import Source, open_source
 from components.verify_data.survey import Sink, survey
@@ -75,7 +77,7 @@ def verify_and_pack(
         findings = judged.findings
         write_report(report, uri, findings, judged.checked, gallery)
         with _all_or_nothing(dataset):
-            spool.deal(judged.checked.split_ids, judged.targets, findings.offenders)
+            spool.deal(judged.targets, findings.offenders)
             if findings.problems:
                 raise StageError(f"{uri}: {' | '.join(findings.problems)} - full list: {report}")
             summary = _summary(uri, judged)
@@ -108,8 +110,8 @@ class _Judged:
 
     checked: Checked
     findings: Findings
-    targets: npt.NDArray[np.intp]
-    """Split each row goes to, by number; -1 for quarantine."""
+    targets: npt.NDArray[np.int8]
+    """Split each row goes to, by number; -1 for quarantine; mapped."""
     reading: Reading
 
 
@@ -122,10 +124,11 @@ def _judged(source: Source, config: VerifyDataConfig, sinks: Sequence[Sink], rea
         surveyed = survey(source, config.workers, config.limit, watched, advance)
     findings, checked = check(surveyed, config)
     targets, told = _dealt(checked, findings, config, reading.cut, column)
+    held = _held(checked, targets)
     counts = {
-        name: dict(zip(LABELS, np.bincount(checked.labels[targets == i], minlength=len(LABELS)).tolist(), strict=True))
+        name: dict(zip(LABELS, held[i].tolist(), strict=True))
         for i, name in enumerate(SPLITS)
-        if (targets == i).any() or name in findings.splits or name in told
+        if held[i].any() or name in findings.splits or name in told
     }
     problems, warnings = judge_classes(counts, set(told), config)
     skipped = source.skipped
@@ -138,45 +141,57 @@ def _judged(source: Source, config: VerifyDataConfig, sinks: Sequence[Sink], rea
     return _Judged(checked, findings.model_copy(update=update), targets, reading)
 
 
+def _held(checked: Checked, targets: npt.NDArray[np.int8]) -> npt.NDArray[np.intp]:
+    """Images of each class in each split, shape (splits, classes)."""
+    labels, counts = checked.survey.rows["label"], np.zeros(len(SPLITS) * len(LABELS), np.intp)
+    for piece in pieces(checked.rows):
+        stays = targets[piece] >= 0
+        both = targets[piece][stays].astype(np.intp) * len(LABELS) + labels[piece][stays]
+        counts += np.bincount(both, minlength=len(counts))
+    return counts.reshape(len(SPLITS), len(LABELS))
+
+
 def _dealt(
     checked: Checked, findings: Findings, config: VerifyDataConfig, cut: Cut, column: SourceColumn
-) -> tuple[npt.NDArray[np.intp], dict[str, float]]:
+) -> tuple[npt.NDArray[np.int8], dict[str, float]]:
     """Split each row goes to, -1 for quarantine, and the splits that were cut with the share that each was to get."""
-    targets = checked.split_ids.copy()
+    survey = checked.survey
+    targets = filled(np.int8, checked.rows, lambda piece: survey.rows["split"][piece])
     targets[[offender.row for offender in findings.offenders]] = -1
     shares = {name: share for name, share in ((TEST, cut.test), (VAL, cut.val)) if share is not None}
     if VAL not in findings.splits and VAL not in shares:
         shares[VAL] = config.val_fraction * (1 - shares.get(TEST, 0.0))
-    train = np.flatnonzero(targets == SPLITS.index(TRAIN))
+    train = places(checked.rows, lambda piece: targets[piece] == SPLITS.index(TRAIN))
     if not shares or not len(train):
         return targets, shares
-    position = np.full(len(targets), -1, np.intp)
-    position[train] = np.arange(len(train))
-    near, same = (checked.pairs.left, checked.pairs.right), column.links()
-    links = tuple(position[np.concatenate([near[end], same[end]])] for end in range(2))
-    inside = (links[0] >= 0) & (links[1] >= 0)
+    position = scratch(np.intp, checked.rows)
+    position[:] = -1
+    for piece in pieces(len(train)):
+        position[train[piece]] = np.arange(piece.start, piece.stop)
+    links = Appended(LINK)
+    for ends in chain(checked.pairs.pieces(), column.links()):
+        pair = (position[ends["left"]], position[ends["right"]])
+        links.add(linked(*pair)[(pair[0] >= 0) & (pair[1] >= 0)])
     chosen = cut_splits(
-        checked.survey.digests(train),
-        checked.labels[train],
-        (links[0][inside], links[1][inside]),
+        taken(survey.rows["pixel_sha256"], train),
+        taken(survey.rows["label"], train),
+        links.array(),
         shares,
         config.seed,
     )
     for name, rows in chosen.items():
-        targets[train[rows]] = SPLITS.index(name)
+        for piece in pieces(len(train)):
+            targets[train[piece][rows[piece]]] = SPLITS.index(name)
     return targets, shares
 
 
 def _summary(uri: str, judged: _Judged) -> DatasetSummary:
-    splits = {}
-    for i, name in enumerate(SPLITS):
-        rows = np.flatnonzero(judged.targets == i)
-        if len(rows):
-            splits[name] = summarise(judged.checked.survey.digests(rows), judged.checked.labels[rows])
+    checked = judged.checked
+    splits = summarise(checked.survey, checked.copies.by_digest, judged.targets)
     return DatasetSummary(
         source_uri=uri,
         fingerprint=fingerprint(splits),
         splits=splits,
-        quarantined=int((judged.targets < 0).sum()),
+        quarantined=sum(int(np.count_nonzero(judged.targets[piece] < 0)) for piece in pieces(checked.rows)),
         labels=judged.reading.classes.labels,
     )

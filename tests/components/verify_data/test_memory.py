@@ -4,7 +4,10 @@ import io
 import json
 import subprocess
 import sys
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from components.verify_data import scratch, shortcuts, stage, survey
+from components.verify_data.config import VerifyDataConfig
+from components.verify_data.inspection import SCHEMA, Inspection
+from components.verify_data.layout import Cut, Reading
+from components.verify_data.rows import Batch
 from tests.bench.bench_verify_data import growth_kb
 from tests.untraced import untraced
 
@@ -60,3 +68,67 @@ def test_one_more_image_costs_next_to_no_memory(tmp_path: Path) -> None:
     few, many = (_measure(_write(tmp_path / str(images), images)) for images in (FEW, MANY))
     assert (few["images"], many["images"]) == (FEW, MANY)
     assert growth_kb(few, many, "anonymous_mb") < MOST_KB
+
+
+class _Numbers:
+    """A source of as many images as wanted, of which only the measurements are told: one of four has a twin, one of eight nearly one."""
+
+    uri, splits, skipped = "numbers", ("train", "test"), ()
+
+    def __init__(self, images: int) -> None:
+        self.rows = images
+        self._generator = np.random.default_rng(3)
+
+    def batches(self, split: str) -> Iterator[Batch]:
+        count = self.rows * 4 // 5 if split == "train" else self.rows // 5
+        for start in range(0, count, 500):
+            rows = range(start, min(count, start + 500))
+            labels = [row // 8 % 2 for row in rows]
+            sources = [f"shop {row // 40}" for row in rows]
+            yield Batch(split, [f"{split}/{row}" for row in rows], [b""] * len(rows), labels, sources, sources)
+
+    def inspect(self, batch: Batch) -> Inspection:
+        n, draw = len(batch.names), self._generator.integers
+        digests = draw(0, 256, (n, 32), np.uint8)
+        digests[::8], digests[1::8] = digests[2::8][: len(digests[::8])], digests[3::8][: len(digests[1::8])]
+        hashes = draw(0, 2**64, n, np.uint64)
+        hashes[4::8] = hashes[5::8][: len(hashes[4::8])] ^ np.uint64(3)
+        values = {"pixel_sha256": [one.tobytes().hex() for one in digests], "hash": hashes}
+        values |= {"mirrored_hash": draw(0, 2**64, n, np.uint64), "format": ["JPEG"] * n, "mode": ["RGB"] * n}
+        columns = [
+            pa.array(values[field.name], field.type)
+            if field.name in values
+            else pa.nulls(n, field.type)
+            if pa.types.is_string(field.type)
+            else pa.array(draw(50, 99, n)).cast(field.type)
+            for field in SCHEMA
+        ]
+        return Inspection(pa.RecordBatch.from_arrays(columns, schema=SCHEMA), draw(0, 5, (n, 16, 16), np.uint8))
+
+
+def test_ten_times_the_images_are_judged_in_the_memory_of_one_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scratch, "PIECE", 1_000)
+    monkeypatch.setattr(shortcuts, "_MAX_ROWS", 1_000)
+    config = VerifyDataConfig(workers=1, max_label_conflict_share=1, max_exact_duplicate_share=1)
+
+    def peak(images: int) -> int:
+        source = _Numbers(images)
+        monkeypatch.setattr(stage, "open_source", lambda *_: source)
+        monkeypatch.setattr(survey, "_inspect", source.inspect)
+        monkeypatch.setattr(stage, "Gallery", lambda: SimpleNamespace(add=lambda *_: None, pictures={}))
+        tracemalloc.reset_peak()
+        findings, summary = stage.verify("numbers", config, tmp_path / "report.html", Reading(cut=Cut(val=0.1)))
+        found = tracemalloc.get_traced_memory()[1]
+        assert findings.rows == images == sum(split.rows for split in summary.splits.values()) + summary.quarantined
+        assert sum(findings.duplicates_inside.values()) >= images // 5
+        assert sum(findings.near_duplicates_inside.values()) >= images // 10
+        return found
+
+    peak(1_000)  # what is imported and kept
+    tracemalloc.start()
+    try:
+        assert peak(20_000) < 1.15 * peak(2_000)
+    finally:
+        tracemalloc.stop()

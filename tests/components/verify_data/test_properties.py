@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from components.verify_data import duplicates
-from components.verify_data.cutting import choose
+from components.verify_data import duplicates, scratch
+from components.verify_data.copies import Copies
+from components.verify_data.cutting import choose, linked
 from components.verify_data.duplicates import near_pairs
 from components.verify_data.inspection import inspect, perceptual_hashes
+from components.verify_data.measurements import ROW, Survey
 from components.verify_data.parallel import ordered_map
 
 seeds = st.integers(0, 2**32 - 1)
@@ -69,28 +71,46 @@ def test_the_search_finds_exactly_what_comparing_all_finds(
     with pytest.MonkeyPatch.context() as patch:
         # what many images are searched by: more blocks, and a part of the hashes at a time
         patch.setattr(duplicates, "_agreeing", lambda *_: agreeing if bits < 8 else 1)
-        patch.setattr(duplicates, "PARTITION", partition)
+        patch.setattr(scratch, "PIECE", partition)
         found = near_pairs(hashes, mirrored, thumbnails, np.arange(n), bits, 1.0)
     plain = np.bitwise_count(hashes[:, None] ^ hashes[None]) <= bits
     # the mirror image of one against the other, either way round
     turned = np.bitwise_count(hashes[:, None] ^ mirrored[None]) <= bits
     expected = {(i, j) for i, j in zip(*np.nonzero(plain | turned | turned.T), strict=True) if i < j}
-    assert set(zip(found.left.tolist(), found.right.tolist(), strict=True)) == {(int(i), int(j)) for i, j in expected}
+    assert found.pairs[["left", "right"]].tolist() == sorted((int(i), int(j)) for i, j in expected)
 
 
 @given(seeds, st.integers(0, 60), st.sampled_from([2**21, 7]))
 @settings(max_examples=30)
-def test_equal_digests_are_grouped_by_their_first_whatever_is_sorted_at_a_time(
-    seed: int, n: int, partition: int
-) -> None:
+def test_equal_digests_are_grouped_by_their_first_whatever_is_sorted_at_a_time(seed: int, n: int, piece: int) -> None:
     generator = np.random.default_rng(seed)
+    rows = np.zeros(n, ROW)
     few = generator.integers(0, 256, (5, 32), np.uint8).view("S32").ravel()
-    digests = few[generator.integers(0, 5, n)]
-    rows = np.flatnonzero(generator.integers(0, 4, n))
+    rows["pixel_sha256"] = few[generator.integers(0, 5, n)]
+    rows["decoded"] = generator.integers(0, 4, n) > 0
+    rows["split"], rows["label"] = generator.integers(0, 3, n), generator.integers(0, 2, n)
+    rows["contrast"] = 50.0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(duplicates, "PARTITION", partition)
-        found = duplicates.equal_groups(digests, rows)
-    assert found.tolist() == [next(o for o in rows.tolist() if digests[o] == digests[row]) for row in rows.tolist()]
+        patch.setattr(scratch, "PIECE", piece)
+        found = Copies(Survey(rows, np.zeros((n, 16, 16), np.uint8), np.zeros(0, np.uint8), {}))
+    alike = [
+        [i for i in range(n) if i == j or (rows["pixel_sha256"][i] == rows["pixel_sha256"][j] and decoded(rows, i, j))]
+        for j in range(n)
+    ]
+    assert found.first.tolist() == [same[0] for same in alike]
+    for attribute in ("label", "split"):
+        mixed = {tuple(same) for same in alike if len({rows[attribute][i] for i in same}) > 1}
+        assert list(map(tuple, found.mixed(attribute))) == sorted(mixed)
+    compared = [
+        j
+        for j in range(n)
+        if rows["decoded"][j] and not any(rows["split"][i] == rows["split"][j] for i in alike[j] if i < j)
+    ]
+    assert np.flatnonzero(found.compared).tolist() == compared
+
+
+def decoded(rows: np.ndarray, *places: int) -> bool:
+    return bool(rows["decoded"][list(places)].all())
 
 
 def test_many_images_are_searched_in_small_buckets() -> None:
@@ -108,14 +128,14 @@ def test_a_search_that_is_cut_short_says_so(monkeypatch: pytest.MonkeyPatch) -> 
     assert search(7)
 
 
-@given(seeds, st.integers(4, 200), st.floats(0.05, 0.5))
+@given(seeds, st.integers(4, 200), st.floats(0.05, 0.5), st.sampled_from([2**16, 7]))
 @settings(max_examples=60)
-def test_copies_never_part_and_order_does_not_matter(seed: int, n: int, fraction: float) -> None:
+def test_copies_never_part_and_order_does_not_matter(seed: int, n: int, fraction: float, piece: int) -> None:
     generator = np.random.default_rng(seed)
-    digests = _digests(generator.integers(0, max(2, n // 2), n))
+    digests = _digests(int(i) << 248 for i in generator.integers(0, max(2, n // 2), n))
     labels = generator.integers(0, 2, n)
     links = (generator.integers(0, n, 5), generator.integers(0, n, 5))
-    chosen = choose(digests, labels, links, fraction, seed=1)
+    chosen = choose(digests, labels, linked(*links), fraction, seed=1)
     by_digest: dict[bytes, set[bool]] = {}
     for digest, value in zip(digests.tolist(), chosen.tolist(), strict=True):
         by_digest.setdefault(digest, set()).add(value)
@@ -123,18 +143,21 @@ def test_copies_never_part_and_order_does_not_matter(seed: int, n: int, fraction
     assert (chosen[links[0]] == chosen[links[1]]).all()
     order = generator.permutation(n)
     place = np.argsort(order)
-    shuffled = choose(digests[order], labels[order], (place[links[0]], place[links[1]]), fraction, seed=1)
+    with pytest.MonkeyPatch.context() as patch:
+        # nor does what is held at a time
+        patch.setattr(scratch, "PIECE", piece)
+        shuffled = choose(digests[order], labels[order], linked(place[links[0]], place[links[1]]), fraction, seed=1)
     assert (shuffled == chosen[order]).all()
 
 
 def test_the_share_of_validation_is_reached_in_both_classes() -> None:
     digests = _digests(range(1000))
     labels = np.arange(1000) % 4 // 3
-    none = np.empty(0, np.intp)
-    chosen = choose(digests, labels, (none, none), 0.1, seed=0)
+    none = linked(np.empty(0, np.intp), np.empty(0, np.intp))
+    chosen = choose(digests, labels, none, 0.1, seed=0)
     assert chosen[labels == 0].sum() == 75
     assert chosen[labels == 1].sum() == 25
-    assert (chosen != choose(digests, labels, (none, none), 0.1, seed=1)).any()
+    assert (chosen != choose(digests, labels, none, 0.1, seed=1)).any()
 
 
 @pytest.mark.parametrize("name", ["short", "longer than the path of a socket may be " * 3])

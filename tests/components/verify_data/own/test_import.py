@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from components.artifacts.dataset import Dataset
 from components.verify_data.classes import ClassNames
-from components.verify_data.cutting import cut_splits
+from components.verify_data.cutting import cut_splits, linked
 from tests.components.verify_data.conftest import reencode
 from tests.components.verify_data.own.conftest import CUT, EACH, LABELS, rows_of, write_table
 
@@ -154,7 +154,7 @@ def test_groups_never_part_shares_are_reached_to_a_group_and_something_is_left(
     group = generator.integers(0, groups, n)
     _, first, inverse = np.unique(group, return_index=True, return_inverse=True)
     links = (np.arange(n), first[inverse])
-    found = cut_splits(digests, labels, links, {"test": test, "val": val}, seed=3)
+    found = cut_splits(digests, labels, linked(*links), {"test": test, "val": val}, seed=3)
     assert not (found["test"] & found["val"]).any()
     split = found["test"] + 2 * found["val"]
     assert (split == split[first[inverse]]).all(), "what is linked stays together"
@@ -167,5 +167,7 @@ def test_groups_never_part_shares_are_reached_to_a_group_and_something_is_left(
         assert found["test"][mine].sum() <= max(1, np.ceil(test * mine.sum())) + largest
     order = generator.permutation(n)
     place = np.argsort(order)
-    again = cut_splits(digests[order], labels[order], (place[links[0]], place[links[1]]), {"test": test, "val": val}, 3)
+    again = cut_splits(
+        digests[order], labels[order], linked(place[links[0]], place[links[1]]), {"test": test, "val": val}, 3
+    )
     assert all((again[name] == found[name][order]).all() for name in found), "the order of rows does not matter"
