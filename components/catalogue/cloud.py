@@ -2,6 +2,7 @@
 
 import fnmatch
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -49,6 +50,10 @@ class CloudDestination:
         with google_errors(f"list {self.uri}/{folder}"):
             found = client().list_blobs(self._bucket, prefix=prefix, retry=retry(_RETRY_S))
             return {one.name.removeprefix(prefix) for one in found}
+
+    def new_folder(self, name: str) -> str:
+        """A folder of a name that nobody has had: a bucket has no lock that would keep another job out."""
+        return f"{name}/{uuid.uuid4().hex[:16]}"
 
     def commit(self, name: str, content: bytes, replace: bool = False) -> bool:
         """Write an object whole; on the condition that there is none yet, unless it may be replaced."""

@@ -11,7 +11,8 @@ from serving.platform.errors import CatalogueError
 
 JOB_FILE: Final = "job.json"
 PARTS: Final = "parts"
-"""What the results' folder of a job has from its beginning, and from its first part on."""
+PLAN: Final = "plan"
+"""What the results' folder of a job has from its beginning, from its first part on, and before either."""
 MOST_READ: Final = 2**30
 """Bytes of a plan or part: a group of 6.4 million photos, the largest that can be configured."""
 
@@ -31,6 +32,10 @@ class Destination(Protocol):
 
     def names(self, folder: str) -> set[str]:
         """Names of the files in a folder, without the folder's own; a folder that is not there is empty."""
+        ...
+
+    def new_folder(self, name: str) -> str:
+        """A folder, called so or below one that is, into which no other process writes."""
         ...
 
     def commit(self, name: str, content: bytes, replace: bool = False) -> bool:
@@ -74,6 +79,10 @@ class LocalDestination:
             return {path.name for path in (self.folder / folder).iterdir() if not path.name.startswith(".")}
         except FileNotFoundError:
             return set()
+
+    def new_folder(self, name: str) -> str:
+        """The folder of this name: `alone` keeps others out."""
+        return name
 
     def commit(self, name: str, content: bytes, replace: bool = False) -> bool:
         """Write to a name of this process's own, force it to the disk, then give it its name in one step."""

@@ -66,7 +66,13 @@ def begin(
     if found is None:
         if destination.names(PARTS):
             raise CatalogueError(f"{destination.uri}: holds parts but no job; name an empty folder")
-        return write_plan(destination, entries(), job)
+        begun = write_plan(destination, entries(), job)
+        if begun is not None:
+            return begun
+        # of two of the same work that began at once, both go on with the plan of the first
+        found = read_job(destination)
+    if found is None:
+        raise CatalogueError(f"{destination.uri}: the job that began there was deleted; run the same command again")
     if not found.same_work(job):
         raise CatalogueError(
             f"{destination.uri}: holds the results of another job ({found.source}, model version "
@@ -90,11 +96,11 @@ def _decides(config: CatalogueConfig) -> dict[str, float | str]:
     return {name: value for name, value in found.items() if value not in (OF_THE_MODEL, "")}
 
 
-def missing_shards(destination: Destination, groups: Sequence[int]) -> Iterator[Shard]:
+def missing_shards(destination: Destination, job: Job, groups: Sequence[int]) -> Iterator[Shard]:
     """Shards of these groups that have no part yet, each with its photos."""
     done = destination.names(PARTS)
     for group in groups:
-        for shard, entries in read_group(destination, group):
+        for shard, entries in read_group(destination, group, job.plan):
             if part_name(shard).partition("/")[2] not in done:
                 yield shard, entries
 
@@ -126,7 +132,7 @@ def score_groups(
     finished = len(destination.names(PARTS))
     already = min(job.photos, finished * job.shard_photos)
     photos = shards = 0
-    for shard, rows in executor(work, missing_shards(destination, groups)):
+    for shard, rows in executor(work, missing_shards(destination, job, groups)):
         destination.commit(part_name(shard), encode(rows, job))
         photos, shards = photos + len(rows), shards + 1
         listener(already + photos, job.photos)

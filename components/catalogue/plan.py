@@ -9,7 +9,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.catalogue.destination import JOB_FILE, MOST_READ, PARTS, Destination
+from components.catalogue.destination import JOB_FILE, MOST_READ, PARTS, PLAN, Destination
 from components.catalogue.entries import Entry
 from serving.platform.errors import CatalogueError
 from serving.platform.frozen import Frozen
@@ -44,6 +44,8 @@ class Job(Frozen):
     """Thresholds and columns: what changes a row changes the job."""
     content: str = ""
     """What a feed or Parquet file held when it was planned, as a hash; empty of folders, patterns and earlier jobs."""
+    plan: str = PLAN
+    """Folder of the plan's files."""
 
     @property
     def groups(self) -> int:
@@ -54,7 +56,7 @@ class Job(Frozen):
     def identity(self) -> str:
         """What every part of this job carries, so that one of another job is not taken for its own."""
         # without what jobs did not have from their beginning: the parts of those that are older stay theirs
-        return hashlib.sha256(self.model_dump_json(exclude={"content"}).encode()).hexdigest()
+        return hashlib.sha256(self.model_dump_json(exclude={"content", "plan"}).encode()).hexdigest()
 
     def same_work(self, other: "Job") -> bool:
         """Whether the rows of both would be the same."""
@@ -70,9 +72,9 @@ def part_name(shard: int) -> str:
     return f"{PARTS}/part-{shard:06d}.parquet"
 
 
-def plan_name(group: int) -> str:
+def plan_name(group: int, folder: str = PLAN) -> str:
     """File of a group's plan; one row group a shard."""
-    return f"plan/{group:05d}.parquet"
+    return f"{folder}/{group:05d}.parquet"
 
 
 def read_job(destination: Destination) -> Job | None:
@@ -92,25 +94,29 @@ def read_job(destination: Destination) -> Job | None:
         ) from error
 
 
-def write_plan(destination: Destination, entries: Iterable[Entry], job: Job) -> Job:
+def write_plan(destination: Destination, entries: Iterable[Entry], job: Job) -> Job | None:
     """Cut the photos into shards and write the plan, the job last; memory holds one group.
+
+    Returns:
+        The job; None where another one began there meanwhile, whose plan is not touched.
 
     Raises:
         SourceError: the source cannot be read to its end; nothing is begun then.
         CatalogueError: it holds no photo.
     """
+    folder = destination.new_folder(PLAN)
     stream = iter(entries)
     group = photos = shards = 0
     while part := list(islice(stream, GROUP_SHARDS * job.shard_photos)):
-        # left over from a plan that was never finished: nobody has read it
-        destination.commit(plan_name(group), _encode(part, job.shard_photos), replace=True)
+        # what is left over from a plan that was never finished, nobody has read
+        destination.commit(plan_name(group, folder), _encode(part, job.shard_photos), replace=True)
         group, photos, shards = group + 1, photos + len(part), shards + -(-len(part) // job.shard_photos)
     if not photos:
         raise CatalogueError(f"{job.source}: no photos there")
-    job = job.model_copy(update={"photos": photos, "shards": shards})
-    if not destination.commit(JOB_FILE, job.model_dump_json(indent=1).encode()):
-        raise CatalogueError(f"{destination.uri}: another job began there at the same moment; name another folder")
-    return job
+    job = job.model_copy(update={"photos": photos, "shards": shards, "plan": folder})
+    destination.commit(JOB_FILE, job.model_dump_json(indent=1).encode())
+    # asked in any case: a write whose answer was lost looks like another's
+    return job if read_job(destination) == job else None
 
 
 def _encode(part: list[Entry], shard_photos: int) -> bytes:
@@ -121,13 +127,13 @@ def _encode(part: list[Entry], shard_photos: int) -> bytes:
     return sink.getvalue()
 
 
-def read_group(destination: Destination, group: int) -> Iterator[tuple[int, list[Entry]]]:
-    """`(shard, its photos)` of one group, a shard at a time.
+def read_group(destination: Destination, group: int, folder: str = PLAN) -> Iterator[tuple[int, list[Entry]]]:
+    """`(shard, its photos)` of one group of the plan in a folder, a shard at a time.
 
     Raises:
         CatalogueError: the plan is missing or damaged.
     """
-    name = plan_name(group)
+    name = plan_name(group, folder)
     content = destination.read(name)
     if content is None:
         raise CatalogueError(f"{destination.uri}/{name}: missing; the plan of this job was deleted")

@@ -165,7 +165,7 @@ def sum_up(destination: Destination, work: Work) -> Summary:
     photos = Photos(work.config, 1)
 
     def read(shard: int, place: int) -> bytes | None:
-        for number, entries in read_group(destination, shard // GROUP_SHARDS):
+        for number, entries in read_group(destination, shard // GROUP_SHARDS, job.plan):
             if number == shard:
                 data = photos.one(entries[place])
                 return None if isinstance(data, UnreadPhotoError) else data
