@@ -26,7 +26,7 @@ from tests.untraced import untraced
 ROOT = Path(__file__).parents[3]
 FEW, MANY = 6_000, 24_000
 MOST_KB = 0.5
-"""An image; 0.1 to 0.2 kB are measured, 3.2 kB were while measurements stood in memory and files were read ahead."""
+"""An image; under 0.1 kB are measured, 3.2 kB were while measurements stood in memory and files were read ahead."""
 
 
 def _write(root: Path, images: int) -> Path:
