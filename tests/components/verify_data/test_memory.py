@@ -71,7 +71,7 @@ def test_one_more_image_costs_next_to_no_memory(tmp_path: Path) -> None:
 
 
 class _Numbers:
-    """A source of as many images as wanted, of which only the measurements are told: one of four has a twin, one of eight nearly one."""
+    """A source of as many images as wanted, measurements alone: one of four has a twin, one of eight nearly one."""
 
     uri, splits, skipped = "numbers", ("train", "test"), ()
 
