@@ -3,7 +3,6 @@
 import json
 import tempfile
 import warnings
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ def compile_pipeline(target: Target) -> dict[str, Any]:
         raise CompileError(
             "nothing measures gate.max_confident_errors_outside: set evaluate.outside to a labelled folder"
         )
-    spec = _compile(build_pipeline(target.place), stage_parameters(target.config))
+    spec = _compile(build_pipeline(target.place, target.caches), stage_parameters(target.config))
     missing = [
         stage for stage in STAGES if f"exec-{stage.replace('_', '-')}" not in spec["deploymentSpec"]["executors"]
     ]
@@ -48,7 +47,12 @@ def compile_catalogue(target: Target, recurring: bool = False) -> dict[str, Any]
     from pipelines.catalogue import build_catalogue
 
     config = target.config
-    place = partial(target.place, "verify_data")
+
+    def place(task: Any) -> None:
+        target.place("verify_data", task)
+        # a catalogue's parts lie where its owner may remove them: what is there is asked, never remembered
+        task.set_caching_options(False)
+
     return _compile(build_catalogue(place, config.catalogue.parallel_tasks, recurring), catalogue_parameters(config))
 
 

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import Any, Self, cast, get_args
 
 from components.artifacts.context import RunContext
+from pipelines.cache import CACHED_SENTENCE, settled
 from pipelines.compile import catalogue_parameters, compile_catalogue, compile_pipeline, stage_parameters
 from pipelines.config import revision
 from pipelines.resuming import taken_over
 from pipelines.runs import RunRecord, new_run
-from pipelines.settings.names import CloudName, PipelineName, TargetName
+from pipelines.settings.names import JOB_NAMES, CloudName, PipelineName, TargetName
 from pipelines.settings.pipeline import PipelineConfig
 from pipelines.targets.registry import open_target
 from pipelines.targets.target import Listener, Target, follow
@@ -40,8 +41,8 @@ class Order:
             )
         if record.resource:
             raise RunError(
-                f"run {record.run_id} ran on {record.target}, which alone knows its stages; start it again with "
-                "vertex.caching=true, which answers finished stages from the cache"
+                f"run {record.run_id} ran on {record.target}, which alone knows its stages; start it again by the "
+                "command that started it" + (f" ({CACHED_SENTENCE})" if record.target == "vertex" else "")
             )
         if record.status not in ("failed", "interrupted", "lost", "refused"):
             raise RunError(f"run {record.run_id} has nothing left to do: {record.status}")
@@ -64,6 +65,7 @@ def launch(config: PipelineConfig, order: Order, listener: Listener, sync: bool 
         RunError: what it would go on with has nothing left to do.
         StageError: the target refused it or cannot be reached.
     """
+    config, state, note = settled(config, order.on)
     target = open_target(order.on, config)
     spec = compile_pipeline(target)
     parameters = stage_parameters(target.config)
@@ -71,8 +73,14 @@ def launch(config: PipelineConfig, order: Order, listener: Listener, sync: bool 
     record = _record(config, order, "training")
     if stages is not None:
         record.take_over(stages)
-    context = run_context(target.config, record.run_id, order.reason).model_dump(mode="json")
-    _carry_out(target, record, spec, {**parameters, "context": context}, listener)
+    context = run_context(target.config, record.run_id, order.reason)
+    parameters |= {"context": context.model_dump(mode="json")}
+    if target.caches:
+        lasting = context.lasting(f"{JOB_NAMES['training']}-").model_dump(mode="json")
+        parameters |= {"data_state": state, "lasting_context": lasting}
+    if note:
+        listener(record, f"note: {note}")
+    _carry_out(target, record, spec, parameters, listener)
     if sync:
         follow(target, record, listener)
     return record

@@ -54,6 +54,13 @@ class StageRun(BaseModel):
     status: StageStatus = "pending"
     seconds: float = 0.0
     output_dir: str = ""
+    cached: bool = False
+    """The target answered it with what an earlier run had made."""
+
+    @property
+    def shown(self) -> str:
+        """Its status, for people."""
+        return "not run" if self.status == "pending" else "from the cache" if self.cached else self.status
 
 
 class RunRecord(BaseModel):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from pipelines.cache import without_cache
 from pipelines.compile import catalogue_parameters, compile_catalogue, compile_pipeline, stage_parameters
 from pipelines.config import revision
 from pipelines.launch import check_places, run_context
@@ -154,7 +155,8 @@ def _changes(wanted: Wanted, cron: str, found: Standing) -> list[str]:
 
 
 def _target(config: PipelineConfig) -> Target:
-    return open_target(config.schedule.target, config)
+    # what lies at data.uri on the day of a run is not known today, so no earlier run may answer for its stages
+    return open_target(config.schedule.target, without_cache(config))
 
 
 def _of(config: PipelineConfig, pipeline: PipelineName) -> PipelineConfig:

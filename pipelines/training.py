@@ -19,8 +19,13 @@ Placing = Callable[[Stage, dsl.PipelineTask], None]
 """Sets one stage's task for its target: image, machine, caching."""
 
 
-def build_pipeline(placing: Placing) -> Callable[..., None]:
-    """The pipeline function, with each task placed by `placing`; compile it or run it."""
+def build_pipeline(placing: Placing, caches: bool = False) -> Callable[..., None]:
+    """The pipeline function, with each task placed by `placing`; compile it or run it.
+
+    Args:
+        placing: sets image, machine and caching.
+        caches: an earlier run may answer for `CACHED`: then nothing that differs from run to run is among their inputs.
+    """
 
     @dsl.pipeline(name=PIPELINE_NAME, description="Real or AI-generated: from raw photos to a served, gated model.")
     def training(
@@ -34,6 +39,8 @@ def build_pipeline(placing: Placing) -> Callable[..., None]:
         register_config: dict,
         deploy_config: dict,
         auto_deploy: bool,
+        data_state: str = "",
+        lasting_context: dict = {},  # noqa: B006 - KFP writes the default into the spec
     ) -> None:
         job = dsl.PIPELINE_JOB_NAME_PLACEHOLDER  # a string of its own: KFP fills no placeholder inside a struct
 
@@ -42,13 +49,16 @@ def build_pipeline(placing: Placing) -> Callable[..., None]:
             return task
 
         data = place(
-            verify_data(
-                data_uri=data_uri, data_labels=data_labels, config=verify_data_config, context=context, job=job
-            ),
+            verify_data(data_uri=data_uri, data_labels=data_labels, config=verify_data_config, data_state=data_state),
             "verify_data",
         )
         model = place(
-            train(dataset=data.outputs["dataset"], config=train_config, context=context, job=job),
+            train(
+                dataset=data.outputs["dataset"],
+                config=train_config,
+                context=lasting_context if caches else context,
+                job="" if caches else job,
+            ),
             "train",
         )
         scores = place(

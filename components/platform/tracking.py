@@ -12,6 +12,7 @@ from serving.platform import mlflow_files
 from serving.platform.errors import StageError, one_line
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
 RUN_ID_TAG: Final = "run_id"
@@ -20,25 +21,35 @@ RUN_ID_TAG: Final = "run_id"
 
 def find_run(client: "MlflowClient", experiment: str, run_id: str) -> str | None:
     """MLflow's id of the run tagged with `run_id` in an experiment; None when there is none."""
+    run = _tagged(client, experiment, run_id)
+    return str(run.info.run_id) if run is not None else None
+
+
+def _tagged(client: "MlflowClient", experiment: str, run_id: str) -> "Run | None":
     found = client.get_experiment_by_name(experiment)
     if found is None:
         return None
     quoted = run_id.replace("'", "")
     runs = client.search_runs([str(found.experiment_id)], f"tags.{RUN_ID_TAG} = '{quoted}'", max_results=1)
-    return str(runs[0].info.run_id) if runs else None
+    return runs[0] if runs else None
 
 
 def find_or_create_run(client: "MlflowClient", context: RunContext) -> str:
     """MLflow's id of the run tagged with `context.run_id`; made, with its experiment, when there is none."""
-    found = find_run(client, context.experiment, context.run_id)
+    found = _tagged(client, context.experiment, context.run_id)
     if found is not None:
-        return found
+        if context.reason and "reason" not in found.data.tags:
+            # a stage whose result may answer later runs makes the run without a reason of its own
+            client.set_tag(found.info.run_id, "reason", context.reason)
+        return str(found.info.run_id)
     experiment = client.get_experiment_by_name(context.experiment)
     if experiment is None:
         experiment_id = client.create_experiment(context.experiment, artifact_location=context.artifact_root or None)
     else:
         experiment_id = experiment.experiment_id
-    tags = {RUN_ID_TAG: context.run_id, "git_sha": context.git_sha, "reason": context.reason}
+    tags = {RUN_ID_TAG: context.run_id, "git_sha": context.git_sha}
+    if context.reason:
+        tags["reason"] = context.reason
     return str(client.create_run(str(experiment_id), tags=tags, run_name=context.run_id).info.run_id)
 
 

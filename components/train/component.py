@@ -20,7 +20,7 @@ def train(
         dataset: Packed dataset of verify_data.
         config: Section `train` of the pipeline configuration.
         context: Run context shared by all stages.
-        job: The target's own name of the run; its id where a schedule starts it.
+        job: The target's own name of the run; empty where an earlier run may answer: then the bundle's address says it.
         bundle: The model bundle.
         curves: Training curves.
         metrics: Figures on the validation split.
@@ -35,7 +35,7 @@ def train(
         Path(dataset.path),
         Path(bundle.path),
         PlacedTrainConfig.model_validate(config),
-        RunContext.of(context, job),
+        RunContext.of(context, job, bundle.uri),
         Path(curves.path),
     )
     if summary is not None:

@@ -59,8 +59,7 @@ def run_markdown(record: "RunRecord") -> str:
         lines += [f"**{_line(record.headline)}**", ""]
     lines += ["| stage | status | seconds |", "|---|---|---:|"]
     for stage in record.stages:
-        status = "not run" if stage.status == "pending" else stage.status
-        lines.append(f"| {stage.name} | {status} | {f'{stage.seconds:.1f}' if stage.seconds else ''} |")
+        lines.append(f"| {stage.name} | {stage.shown} | {f'{stage.seconds:.1f}' if stage.seconds else ''} |")
     lines += ["", f"Started for {_line(record.reason)}, on {record.target}, from `{record.git_sha[:12]}`."]
     if record.link:
         lines += ["", f"[The run's page]({record.link})"]

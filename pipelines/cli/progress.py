@@ -63,7 +63,8 @@ class RunProgress:
                     self._console.print(f"[dim]{_escape(f'[{number}]')}[/] {title} …{left}")
             elif stage.status in ("succeeded", "failed"):
                 mark = "[green]✓[/]" if stage.status == "succeeded" else "[red]✗[/]"
-                self._console.print(f"{mark} {title:<13} {stage.seconds:6.1f} s")
+                took = stage.shown if stage.cached else f"{stage.seconds:6.1f} s"
+                self._console.print(f"{mark} {title:<13} {took}")
         if line:
             running = next((stage for stage in record.stages if stage.status == "running"), None)
             if running is not None:

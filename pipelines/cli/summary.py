@@ -43,8 +43,7 @@ def print_run(record: RunRecord, config: "PipelineConfig") -> None:
         table.add_column(column)
     table.add_column("seconds", justify="right")
     for stage in record.stages:
-        shown = "not run" if stage.status == "pending" else stage.status
-        table.add_row(stage.name, shown, f"{stage.seconds:.1f}" if stage.seconds else "")
+        table.add_row(stage.name, stage.shown, f"{stage.seconds:.1f}" if stage.seconds else "")
     out.print(table)
     own = sum(stage.seconds for stage in record.stages)
     out.print(f"total {record.seconds:.1f} s, of which the stages {own:.1f} s")

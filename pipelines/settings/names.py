@@ -6,6 +6,8 @@ Stage = Literal["verify_data", "train", "evaluate", "quality_gate", "register", 
 STAGES: Final[tuple[Stage, ...]] = ("verify_data", "train", "evaluate", "quality_gate", "register", "deploy")
 TRAIN_STAGES: Final[frozenset[Stage]] = frozenset({"train", "evaluate"})
 """Stages that need torch's image; every other one runs in the light image."""
+CACHED: Final[frozenset[Stage]] = frozenset({"verify_data", "train"})
+"""Stages that an earlier run may answer for. What follows reads the registry, which is no input: it always runs."""
 
 CatalogueTask = Literal["plan_catalogue", "score_group", "report_catalogue"]
 CATALOGUE_TASKS: Final[tuple[CatalogueTask, ...]] = ("plan_catalogue", "score_group", "report_catalogue")

@@ -117,6 +117,8 @@ class VertexConfig(Section):
     network: str = ""
     labels: dict[str, str] = {}
     caching: bool = False
+    """Let an earlier run of the same commit, images, data and settings answer for verify_data and train (both runs need
+    it); evaluate and all after it read the registry and always run, and so does everything that a schedule starts."""
     failure_policy: Literal["fast", "slow"] = "fast"
     api_endpoint: str = ""
     """Another address of the Vertex AI API, e.g. a private endpoint; empty: Google's own."""

@@ -37,6 +37,8 @@ _STAGE_STATES: Final[dict[str, StageStatus]] = {
 class KubeflowTarget:
     """One server and namespace of Kubeflow Pipelines."""
 
+    caches = False
+
     def __init__(self, config: PipelineConfig) -> None:
         self.config = config.with_accelerator_used().with_trainer()
         self.poll_s = config.kubeflow.poll_s

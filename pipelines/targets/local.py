@@ -19,6 +19,7 @@ class LocalTarget:
     """Processes of this machine, which end with the command that started them."""
 
     poll_s = 1.0
+    caches = False
 
     def __init__(self, config: PipelineConfig) -> None:
         self.config = config.on_this_disk()

@@ -9,12 +9,13 @@ from components.artifacts.deployment import DEPLOYMENT_JSON
 from components.artifacts.evaluation import EVALUATION_JSON
 from components.artifacts.verdict import VERDICT_JSON, VERDICT_MD
 from components.platform.cloud_storage import fetch_file
+from components.platform.google_cloud import google_errors
 from components.platform.tracking import fetch_recorded
 from pipelines.conclusion import REPORTS
 from pipelines.runs import RunRecord
 from pipelines.settings.names import Stage, Task
 from pipelines.settings.pipeline import PipelineConfig
-from serving.platform.cloud_storage import SCHEME
+from serving.platform.cloud_storage import SCHEME, objects
 from serving.platform.errors import StageError
 
 _FILES: Final[tuple[tuple[Stage, str, tuple[str, ...]], ...]] = (
@@ -23,6 +24,9 @@ _FILES: Final[tuple[tuple[Stage, str, tuple[str, ...]], ...]] = (
     ("deploy", "deployment", (DEPLOYMENT_JSON,)),
 )
 """Stage, its artifact (a folder), and the files of it that are worth a copy: kilobytes, never the data or the model."""
+
+_ANSWERS: Final[tuple[tuple[Stage, str], ...]] = (("verify_data", "dataset"), ("train", "bundle"))
+"""What later stages read of those that an earlier run may answer for: a folder each."""
 
 
 @dataclass(frozen=True)
@@ -91,3 +95,19 @@ def _fetch(uri: str, to: Path) -> None:
         raise StageError(f"{uri or 'an artifact without an address'}: not in Cloud Storage")
     if not to.is_file():
         fetch_file(uri, to)
+
+
+def expired(record: RunRecord, outputs: Outputs) -> str:
+    """Of a failed run: which answer of the cache points to what was deleted since; empty where none does."""
+    for stage, name in _ANSWERS:
+        answer = outputs.get((stage, name))
+        if answer is None or not record.ran(stage) or not record.stage(stage).cached:
+            continue
+        try:
+            with google_errors(f"list {answer.uri}"):
+                gone = next(objects(answer.uri), None) is None
+        except StageError:
+            continue
+        if gone:
+            return f"the cache answered {stage} with {answer.uri}, which is deleted; run with vertex.caching=false"
+    return ""

@@ -24,6 +24,11 @@ class Target(Protocol):
     poll_s: float
     """Pause between two looks at a run that goes on there."""
 
+    @property
+    def caches(self) -> bool:
+        """Whether an earlier run may answer for a stage."""
+        ...
+
     def place(self, stage: Stage, task: "dsl.PipelineTask") -> None:
         """Set a stage's task for this place: image, machine, caching.
 

@@ -9,9 +9,9 @@ from components.platform.google_cloud import connect, google_errors, label, pati
 from pipelines.conclusion import Ended, conclude
 from pipelines.preflight import ask_cloud, check_cloud, refuse_movable_tags
 from pipelines.runs import PIPELINE_FILE, RunRecord, StageStatus, together
-from pipelines.settings.names import JOB_NAMES, Stage, Task, task_of
+from pipelines.settings.names import CACHED, JOB_NAMES, Stage, Task, task_of
 from pipelines.settings.pipeline import PipelineConfig
-from pipelines.targets.outputs import Output, Outputs, collect
+from pipelines.targets.outputs import Output, Outputs, collect, expired
 from pipelines.targets.scheduler import Scheduler
 from pipelines.targets.target import Listener, set_machine
 from serving.platform.errors import StageError
@@ -50,8 +50,12 @@ class VertexTarget:
         refuse_movable_tags(self.config)
         placed = self.config.model_copy(update={"machines": self.config.task_machines})
         set_machine(task, stage, placed, placed.machines.of(stage).accelerator)
-        # stale results after a code change are worse than a repeated stage: opt in by vertex.caching
-        task.set_caching_options(self.config.vertex.caching)
+        task.set_caching_options(self.caches and stage in CACHED)
+
+    @property
+    def caches(self) -> bool:
+        """As configured (`vertex.caching`), where the state of the data is known (`pipelines.cache`)."""
+        return self.config.vertex.caching
 
     def prepare(self, spec: dict[str, Any], parameters: dict[str, Any], ask: bool = True) -> list[str]:
         """Check configuration, parameters and spec, then (with `ask`) buckets, images and quota; tells the cost.
@@ -84,8 +88,12 @@ class VertexTarget:
         missing: list[str] = []
         if state in _ENDED:
             details = list(job.job_detail.task_details)
-            missing = collect(record, _outputs(details))
-            conclude(record, _ENDED[state], _said(details), "the run's page")
+            outputs = _outputs(details)
+            missing = collect(record, outputs)
+            said = _said(details)
+            if state == "FAILED" and (gone := expired(record, outputs)):
+                said = f"{said or 'failed'}; {gone}"
+            conclude(record, _ENDED[state], said, "the run's page")
         record.save()
         return missing
 
@@ -241,8 +249,9 @@ def _update(record: RunRecord, details: list[Any]) -> None:
     for stage, ran in found.items():
         entry = record.stage(stage)
         entry.status = together([_STAGE_STATES.get(detail.state.name, entry.status) for detail in ran])
+        entry.cached = all(detail.state.name == "SKIPPED" for detail in ran)
         times = [(d.start_time.timestamp(), d.end_time.timestamp()) for d in ran if d.start_time and d.end_time]
-        if times:
+        if times and not entry.cached:
             entry.seconds = round(max(end for _, end in times) - min(start for start, _ in times), 2)
 
 

@@ -13,6 +13,7 @@ from tests.fakes.gcs import FakeGcs
 from tests.fakes.google_rest import ApiError, GoogleRest, Request
 from tests.fakes.policy import Policy
 from tests.fakes.vertex import parse, show
+from tests.fakes.vertex_cache import FakeCache
 from tests.releases import make_evaluation, make_verdict
 
 CATALOGUE = ("plan-catalogue", "score-group", "score-group", "report-catalogue")
@@ -42,6 +43,7 @@ class FakeVertexPipelines(GoogleRest):
         self.spot = {f"custom_model_training_preemptible_{of}": {"": limit} for of, limit in _SPOT.items()}
         """The same of spot machines, by the quota's name."""
         self.schedules: dict[str, aiplatform_v1.Schedule] = {}
+        self.cache = FakeCache()
         self._made = 0
 
     def ask(self, request: Request, policy: Policy) -> None:
@@ -122,22 +124,27 @@ class FakeVertexPipelines(GoogleRest):
         if name in self.cancelled:
             return show(job)
         self.looks[name] += 1
-        stages = stages_of(spec_of(job))
-        if not dict(job.runtime_config.parameter_values or {}).get("auto_deploy", True):
+        spec, given = spec_of(job), _given(job)
+        stages = stages_of(spec)
+        if not given.get("auto_deploy", True):
             stages = stages[: stages.index("register") + 1]
         done = stages[: 1 + self.looks[name] // self.pace]
         last = "quality-gate" if self.refuses else stages[-1]
         details = []
         for stage in done:
-            failed = stage == self.fails
+            answer = self.cache.answer(name, spec, given, stage)
+            failed = answer is None and stage == self.fails
+            outputs = answer.outputs if answer else {} if failed else self._outputs(job, stage)
+            if not failed and not answer:
+                self.cache.keep(name, spec, given, stage, outputs)
             details.append(
                 aiplatform_v1.PipelineTaskDetail(
                     task_name=stage,
-                    state=State.FAILED if failed else State.SUCCEEDED,
+                    state=State.FAILED if failed else State.SKIPPED if answer else State.SUCCEEDED,
                     start_time={"seconds": 1000},
-                    end_time={"seconds": 1060},
+                    end_time={"seconds": 1001 if answer else 1060},
                     error={"code": 9, "message": f"{stage} says why"} if failed else None,
-                    outputs={} if failed else self._outputs(job, stage),
+                    outputs=outputs,
                 )
             )
             if failed or stage == last:
@@ -160,9 +167,9 @@ class FakeVertexPipelines(GoogleRest):
             return {}
         passed = not self.refuses if self.says_passed is None else self.says_passed
         root = f"{job.runtime_config.gcs_output_directory}/1234/{job.name.rpartition('/')[2]}/{stage}_99"
-        names = {"verify-data": "report", "train": "curves", "quality-gate": "verdict"}
-        names |= {"report-catalogue": "page"}
-        made = ["evaluation", "report"] if stage == "evaluate" else [names[stage]] if stage in names else []
+        names = {"verify-data": ["report", "dataset"], "train": ["curves", "bundle"], "quality-gate": ["verdict"]}
+        names |= {"evaluate": ["evaluation", "report"], "report-catalogue": ["page"]}
+        made = names.get(stage, [])
         with tempfile.TemporaryDirectory() as scratch:
             for name in made:
                 uri = f"{root}/{name}"
@@ -173,6 +180,8 @@ class FakeVertexPipelines(GoogleRest):
                 elif name == "evaluation":
                     folder = make_evaluation(Path(scratch) / name, "d" * 64)
                     self.gcs.put(f"{uri}/evaluation.json", (folder / "evaluation.json").read_bytes())
+                elif name in ("dataset", "bundle"):
+                    self.gcs.put(f"{uri}/manifest.json", b"{}")
                 else:
                     self.gcs.put(uri, f"<title>{stage}</title>".encode())
         word = "PASSED" if passed else "REFUSED"
@@ -225,3 +234,10 @@ def spec_of(job: aiplatform_v1.PipelineJob) -> dict[str, Any]:
     """The pipeline spec that a job was made from."""
     document: dict[str, Any] = json_format.MessageToDict(aiplatform_v1.PipelineJob.pb(job))["pipelineSpec"]
     return document
+
+
+def _given(job: aiplatform_v1.PipelineJob) -> dict[str, Any]:
+    """The parameters that a job was started with."""
+    document = json_format.MessageToDict(aiplatform_v1.PipelineJob.pb(job))
+    given: dict[str, Any] = document["runtimeConfig"].get("parameterValues", {})
+    return given

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from components.artifacts.context import RunContext
 from components.artifacts.dataset import VAL, Dataset
+from components.platform.tracking import record
 from components.train.config import TrainConfig
 from components.train.dataset import decode_validation
 from components.train.export import _write_golden
@@ -259,12 +260,16 @@ def test_the_kfp_face_takes_kfps_floats_and_all_stands_in_metadata_and_mlflow(to
     from components.train.component import train as component
 
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    context = RunContext(run_id="tracked", tracking_uri=uri, artifact_root=(tmp_path / "artifacts").as_uri())
+    # as an earlier run may answer for the stage: nothing among its inputs says which run this is, only its outputs do
+    context = RunContext(
+        run_id="", tracking_uri=uri, artifact_root=(tmp_path / "artifacts").as_uri(), reason="", job_prefix="job-"
+    )
+    made_at = tmp_path / "job-tracked" / "train_7"
     floats = {k: float(v) if isinstance(v, int) else v for k, v in (TINY | {"epochs": 2, "limit": 80}).items()}
     made = {
-        "bundle": dsl.Model(uri=str(tmp_path / "bundle")),
-        "curves": dsl.HTML(uri=str(tmp_path / "curves.html")),
-        "metrics": dsl.Metrics(uri=str(tmp_path / "metrics")),
+        "bundle": dsl.Model(uri=str(made_at / "bundle")),
+        "curves": dsl.HTML(uri=str(made_at / "curves.html")),
+        "metrics": dsl.Metrics(uri=str(made_at / "metrics")),
     }
     component.python_func(
         dataset=dsl.Dataset(uri=str(toy_data)),
@@ -273,14 +278,17 @@ def test_the_kfp_face_takes_kfps_floats_and_all_stands_in_metadata_and_mlflow(to
         job="",
         **made,
     )
-    assert made["bundle"].metadata["digest"] == bundle.verify(tmp_path / "bundle").digest
+    assert made["bundle"].metadata["digest"] == bundle.verify(made_at / "bundle").digest
     assert 0 <= made["metrics"].metadata["val_accuracy"] <= 1
-    assert "at most 80 images" in (tmp_path / "bundle" / bundle.MODEL_CARD).read_text()
+    assert "at most 80 images" in (made_at / "bundle" / bundle.MODEL_CARD).read_text()
 
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(context.experiment)
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id], "tags.run_id = 'tracked'")
+    assert "reason" not in run.data.tags
+    record(context.model_copy(update={"run_id": "tracked", "reason": "drift"}), metrics={})  # as the next stage does
+    assert client.get_run(run.info.run_id).data.tags["reason"] == "drift"
     assert run.data.params["train.architecture"] == "test_efficientnet"
     assert run.data.params["train.augment.jpeg_p"] == "0.5"
     assert run.data.tags["data_fingerprint"] == Dataset(toy_data).summary.fingerprint
