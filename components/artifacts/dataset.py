@@ -164,6 +164,11 @@ def open_parquet(path: Path, texts: Sequence[str] = ()) -> pq.ParquetFile:
 
 
 def write_summary(folder: Path, summary: DatasetSummary) -> None:
-    """Write `dataset.json`, last of all: a folder without it is not a dataset."""
+    """Write `dataset.json`, last of all and whole or not at all: a folder without it is not a dataset."""
     document: dict[str, Any] = summary.model_dump(mode="json")
-    (folder / DATASET_JSON).write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
+    partial = folder / f".{DATASET_JSON}.partial"
+    try:
+        partial.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
+        partial.replace(folder / DATASET_JSON)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -119,9 +119,11 @@ class FolderSource(FileSource):
         if self._heap and reading.cut.test is None:
             raise StageError(f"{self.uri}: brings no splits; cut them: {how_to_cut(self.uri, names)}")
         if "" in unknown:
+            above, name = self.uri.rstrip("/").rpartition("/")[::2]
+            hint = f"; did you mean {above}?" if above and self._classes.knows(name) else ""
             raise StageError(
                 f"{self.uri}/{shown(unknown[''])}: lies in no class folder; put each image into a folder that is named "
-                "for its class"
+                f"for its class{hint}"
             )
         if unknown:
             raise StageError(f"{self.uri}/{shown(next(iter(unknown)))}: {self._classes.unknown(names)}")

@@ -3,20 +3,16 @@
 from pathlib import Path
 from typing import Final
 
-from components.artifacts.dataset import DATASET_JSON, DatasetSummary
+from components.artifacts.dataset import DatasetSummary
 from components.verify_data.config import VerifyDataConfig
 from components.verify_data.findings import Findings
 from components.verify_data.layout import HUB_SCHEME, Reading
-from components.verify_data.pack import QUARANTINE
 from components.verify_data.stage import verify_and_pack
+from components.verify_data.writing import REPORT, refuse_used
 from serving.platform.errors import StageError
 
-REPORT: Final = "report.html"
 KNOWN_DATASETS: Final = {"cifake": f"{HUB_SCHEME}dragonintelligence/CIFAKE-image-dataset"}
 """Short names of `aidetect data download`."""
-
-_LEFT: Final = {REPORT, f"{QUARANTINE}.parquet", ".spool"}
-"""What an import leaves behind that was refused."""
 
 CIFAKE_CONFIG: Final = VerifyDataConfig(
     max_exact_duplicate_share=0.05, max_near_duplicate_share=0.05, max_label_conflict_share=0.01, on_shortcut="report"
@@ -39,13 +35,10 @@ def import_dataset(
     Raises:
         StageError: the folder already holds a dataset, the source is unreadable or its data beyond tolerance.
     """
-    if (out_dir / DATASET_JSON).exists():
-        raise StageError(f"{out_dir}: already holds a dataset; give another folder or remove it")
-    if out_dir.is_dir() and any(path.name not in _LEFT for path in out_dir.iterdir()):
-        raise StageError(f"{out_dir}: is not empty; give a new folder for the dataset")
+    refuse_used(out_dir)
     if Path(uri).is_dir() and out_dir.resolve().is_relative_to(Path(uri).resolve()):
         raise StageError(f"{out_dir}: lies in {uri}, the folder to read; give a folder elsewhere")
-    return verify_and_pack(uri, config, out_dir, out_dir / REPORT, reading)
+    return verify_and_pack(uri, config, out_dir, out_dir / REPORT, reading, fresh=True)
 
 
 def download(name: str, out_dir: Path, config: VerifyDataConfig | None = None) -> tuple[Findings, DatasetSummary]:

@@ -23,6 +23,8 @@ from components.verify_data.scratch import Dealt, pieces
 from serving.detector.labels import LABELS
 
 QUARANTINE: Final = "quarantine"
+SPOOL: Final = ".spool"
+"""Folder within the dataset's, there from the first image to the last file: a dataset beside it is not whole."""
 _ROW_GROUP_BYTES: Final = 32 * 2**20
 _ROW_GROUP_ROWS: Final = 4096
 _ENDLESS: Final = sys.maxsize
@@ -125,7 +127,7 @@ class Spool:
         """
         self.folder = folder
         self._file_bytes = file_bytes
-        self._spool = folder / ".spool"
+        self._spool = folder / SPOOL
         shutil.rmtree(self._spool, ignore_errors=True)
         self._spool.mkdir(parents=True)
         self._open: tuple[str, SplitFiles] | None = None
@@ -137,8 +139,10 @@ class Spool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close()
-        shutil.rmtree(self._spool, ignore_errors=True)
+        try:
+            self._close()
+        finally:
+            shutil.rmtree(self._spool, ignore_errors=True)
 
     def _close(self) -> None:
         if self._open is not None:

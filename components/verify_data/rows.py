@@ -110,7 +110,7 @@ class ImageColumns:
             StageError: missing, out of range or unknown.
         """
         if value is None:
-            raise StageError(f"{where}: has no label")
+            raise StageError(f"{where}: has no label; fill it in or leave the row out")
         if self.class_ids is None:
             try:
                 return self.classes.id(str(value))

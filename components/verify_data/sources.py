@@ -1,5 +1,6 @@
 """Where images and labels come from: class folders, Parquet in Hugging Face schema, or a dataset of the hub."""
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final, Protocol
@@ -22,11 +23,13 @@ from components.verify_data.rows import Batch, ImageColumns, read_rows
 from components.verify_data.skipped import shown
 from components.verify_data.stores import GcsStore, LocalStore, Store
 from components.verify_data.tables import PARQUET, TABLES, TableSource, lists_paths
+from components.verify_data.writing import is_unfinished
 from serving.platform.cloud_storage import SCHEME
 from serving.platform.errors import StageError
 from serving.platform.parquet import coded
 
 QUARANTINE_FILE: Final = "quarantine.parquet"
+_SHARD: Final = re.compile(rf"(?P<name>.*)-(?P<number>\d{{1,9}})-of-(?P<count>\d{{1,9}}){re.escape(PARQUET)}")
 
 
 class Source(Protocol):
@@ -81,11 +84,14 @@ def _opened(uri: str, reading: Reading) -> Source:
     if not uri.startswith(SCHEME) and path.is_file():
         return _of_one_file(path, reading)
     store: Store = GcsStore(uri) if uri.startswith(SCHEME) else LocalStore(path)
+    if not uri.startswith(SCHEME) and is_unfinished(path):
+        raise StageError(f"{uri}: an import into it is under way, or was killed; import there once more")
     paths = store.paths()
     if not paths:
         raise StageError(f"{uri}: no files there; expected folders named for their class, or Parquet files")
     # a packed dataset is a source too; what it set aside is not
     parquet = [path for path in paths if path.endswith(PARQUET) and path != QUARANTINE_FILE]
+    _refuse_parts(uri, parquet)
     for name in sorted(set(paths) - set(parquet)) if parquet else ():
         store.skipped.add(name, "file beside the Parquet files")
     return ParquetSource(store, parquet, reading) if parquet else FolderSource(store, paths, reading)
@@ -166,6 +172,20 @@ class ParquetSource:
                 yield from read_rows(
                     split, prefix, columns, file.iter_batches(batch_size=size, columns=wanted, use_threads=False)
                 )
+
+
+def _refuse_parts(uri: str, paths: Sequence[str]) -> None:
+    """Refuse a source of which shards are missing, as a download that was cut short leaves it: their names say so."""
+    there: dict[tuple[str, str], set[int]] = {}
+    for path in paths:
+        if found := _SHARD.fullmatch(path):
+            there.setdefault((found["name"], found["count"]), set()).add(int(found["number"]))
+    for (name, count), numbers in there.items():
+        if missing := int(count) - len(numbers):
+            raise StageError(
+                f"{uri}: {missing:,} of the {int(count):,} files {shown(name)}-*-of-{count}{PARQUET} are missing; "
+                "fetch them, or name the one file that is meant"
+            )
 
 
 def _row_bytes(metadata: pq.FileMetaData) -> float:

@@ -1,5 +1,7 @@
 """The stage: survey, judge, report, pack. A folder gets its `dataset.json` only when everything before went well."""
 
+import errno
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,9 +29,10 @@ from components.verify_data.pack import QUARANTINE, Spool, fingerprint, summaris
 from components.verify_data.progress import progress
 from components.verify_data.report import Gallery, write_report
 from components.verify_data.scratch import Appended, filled, pieces, places, scratch, taken
-from components.verify_data.skipped import sentence
+from components.verify_data.skipped import UNREADABLE, sentence
 from components.verify_data.sources import Source, open_source
 from components.verify_data.survey import Sink, survey
+from components.verify_data.writing import alone, refuse_used, remove
 from serving.detector.labels import LABELS
 from serving.platform.errors import StageError
 
@@ -52,7 +55,12 @@ def verify(
 
 
 def verify_and_pack(
-    uri: str, config: VerifyDataConfig, dataset: Path, report: Path, reading: Reading | None = None
+    uri: str,
+    config: VerifyDataConfig,
+    dataset: Path,
+    report: Path,
+    reading: Reading | None = None,
+    fresh: bool = False,
 ) -> tuple[Findings, DatasetSummary]:
     """Check every image of a dataset and pack what passed.
 
@@ -62,24 +70,42 @@ def verify_and_pack(
         dataset: folder to write; it gets `dataset.json` last of all.
         report: HTML page to write, also when the run is refused.
         reading: class names of one's own, and splits to cut; None: the source brings all.
+        fresh: refuse a folder that holds a dataset, or anything else of a person's; else it is written over.
 
     Raises:
         StageError: nothing readable at `uri` (then nothing is written), or more offenders than tolerated. The report
-            and `quarantine.parquet` stay; no split and no `dataset.json` is left.
+            and `quarantine.parquet` stay; no split and no `dataset.json` is left. Or another process packs there.
     """
     source = open_source(uri, reading)
-    dataset.mkdir(parents=True, exist_ok=True)
-    _remove(dataset, (*SPLITS, QUARANTINE))
+    with alone(dataset):
+        if fresh:
+            refuse_used(dataset)
+        try:
+            return _packed(uri, source, config, dataset, report, reading or Reading())
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or error.strerror == os.strerror(error.errno):
+                raise
+            # of a file that Arrow writes, and its text names no place
+            raise OSError(error.errno, os.strerror(error.errno), str(dataset)) from error
+
+
+def _packed(
+    uri: str, source: Source, config: VerifyDataConfig, dataset: Path, report: Path, reading: Reading
+) -> tuple[Findings, DatasetSummary]:
+    remove(dataset, (*SPLITS, QUARANTINE))
     (dataset / DATASET_JSON).unlink(missing_ok=True)
     with Spool(dataset, config.file_bytes) as spool:
         gallery = Gallery()
-        judged = _judged(source, config, [spool, gallery], reading or Reading())
+        judged = _judged(source, config, [spool, gallery], reading)
         findings = judged.findings
         write_report(report, uri, findings, judged.checked, gallery)
         with _all_or_nothing(dataset):
             spool.deal(judged.targets, findings.offenders)
             if findings.problems:
-                raise StageError(f"{uri}: {' | '.join(findings.problems)} - full list: {report}")
+                # too few images may be those that nobody could look at
+                unread = sentence(entry for entry in findings.skipped if UNREADABLE in entry.kind)
+                told = " | ".join([*findings.problems, *filter(None, [unread])])
+                raise StageError(f"{uri}: {told} - full list: {report}")
             summary = _summary(uri, judged)
             write_summary(dataset, summary)
     return findings, summary
@@ -90,18 +116,8 @@ def _all_or_nothing(dataset: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        _remove(dataset, SPLITS)
+        remove(dataset, SPLITS)
         raise
-
-
-def _remove(dataset: Path, names: Sequence[str]) -> None:
-    """Take away what is there of these, be it one file or many."""
-    for name in names:
-        # a file that was being written when its process was killed is hidden
-        partial = dataset.glob(f".{name}-*.partial")
-        shards = dataset.glob(f"{name}-[0-9]*-of-[0-9]*.parquet")
-        for path in [*partial, *shards, dataset / f"{name}.parquet"]:
-            path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)

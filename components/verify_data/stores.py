@@ -17,6 +17,8 @@ from serving.detector.image import ImageLimits
 from serving.platform.cloud_storage import client, read, split
 from serving.platform.errors import StageError, one_line, system_error
 
+_OF_A_SYSTEM: Final = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"})
+"""Folders that archives of macOS, network disks and Windows leave beside photos: thumbnails and deleted files."""
 _PARALLEL_DOWNLOADS: Final = 32
 _FOOTER_BYTES: Final = 2**18
 """Read of an object at a time where only its end is wanted; what Google's client takes is a multiple of this."""
@@ -73,6 +75,8 @@ class LocalStore:
             for name in sorted(folders):
                 if name.startswith("."):
                     self.skipped.add(prefix + name, "hidden folder")
+                elif name.lower() in _OF_A_SYSTEM:
+                    self.skipped.add(prefix + name, "system's folder")
                 elif (identity := _identity(Path(folder, name))) in seen:
                     self.skipped.add(prefix + name, "link to a folder that is read already")
                 else:

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import posixpath
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -28,6 +30,8 @@ _MOST_TEXT: Final = 2 * MAX_ROWS * _ROW_BYTES
 """Bytes of a Parquet table's names, which are kept while it is read."""
 _BATCH_ROWS: Final = 2048
 _NAMED: Final = 3
+
+_SEPARATOR: Final = re.compile(r"sep=([,;\t])\r?\n", re.IGNORECASE)
 
 _Rows = Callable[[Sequence[str]], Iterator[tuple[str, dict[str, Any]]]]
 """Gives the rows, of Parquet with these columns alone."""
@@ -84,7 +88,10 @@ class TableSource(FileSource):
             self._take(line, row, (row.get(where), row.get(what)), split)
         if self._missing:
             more = f"; and {len(self._missing) - _NAMED} more" if len(self._missing) > _NAMED else ""
-            raise StageError(f"{self.uri}: no such image: {'; '.join(self._missing[:_NAMED])}{more}")
+            hint = f"; paths are meant from {shown(str(self._folder))}"
+            if "\\" in self._missing[0] and "/" not in self._missing[0]:
+                hint = "; write / in place of \\"
+            raise StageError(f"{self.uri}: no such image: {'; '.join(self._missing[:_NAMED])}{more}{hint}")
         if not self._rows:
             raise StageError(f"{self.uri}: names no images")
 
@@ -92,8 +99,11 @@ class TableSource(FileSource):
         for name in candidates:
             if name in names:
                 return name
-        looked = ", ".join(candidates)
-        raise StageError(f"{self.uri}: no {what} column (looked for {looked}; found {', '.join(names[:20])})")
+        looked, found = ", ".join(candidates), ", ".join(name[:80] for name in names[:20]) or "nothing"
+        fix = "name it in the table's first line"
+        if self.uri.endswith(PARQUET):
+            fix = "rename it" if what == "label" else "rename it, to `image` if it holds the photos themselves"
+        raise StageError(f"{self.uri}: no {what} column (looked for {looked}; found {found}); {fix}")
 
     def _split(self, value: Any, line: str) -> str:
         split = split_of(str(value or "").strip())
@@ -118,6 +128,9 @@ class TableSource(FileSource):
             )
         except UnknownLabelError as error:
             raise StageError(f"{self.uri} {line}: {error}") from error
+        if ".." not in path:
+            # `./a.jpg` and `a.jpg` are one photo; what a link's parent is, only the disk knows
+            path = posixpath.normpath(path)
         known = self._rows.setdefault(path, found)
         if known.label != found.label:
             raise StageError(f"{self.uri} {line}: {shown(path)} stands under both classes; keep the right row")
@@ -142,27 +155,32 @@ def _read(path: Path, uri: str) -> tuple[list[str], _Rows]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise StageError(f"{uri}: not UTF-8; save the table as UTF-8") from error
+    said = _SEPARATOR.match(text)  # Excel's own first line
+    text = text[said.end() :] if said else text
     header = text.partition("\n")[0]
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=header.count)
+    delimiter = said[1] if said else "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         names = [name.strip().lower() for name in next(reader, [])]
     except csv.Error as error:
         raise StageError(f"{uri}: not a readable table ({one_line(error)})") from error
     _all_differ(names, uri)
-    return names, lambda _: _records(reader, names, uri)
+    return names, lambda _: _records(reader, names, uri, 1 if said else 0)
 
 
-def _records(reader: Any, names: Sequence[str], uri: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _records(reader: Any, names: Sequence[str], uri: str, before: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Rows of a text, each with its line; `before`: lines that were read before the header."""
     try:
         for row in reader:
             if not any(cell.strip() for cell in row):
                 continue
             if len(row) != len(names):
-                raise StageError(f"{uri} line {reader.line_num}: {len(row)} cells where the header names {len(names)}")
-            yield f"line {reader.line_num}", dict(zip(names, row, strict=True))
+                raise StageError(
+                    f"{uri} line {reader.line_num + before}: {len(row)} cells where the header names {len(names)}"
+                )
+            yield f"line {reader.line_num + before}", dict(zip(names, row, strict=True))
     except csv.Error as error:
-        raise StageError(f"{uri} line {reader.line_num}: not a readable table ({one_line(error)})") from error
+        raise StageError(f"{uri} line {reader.line_num + before}: not a readable table ({one_line(error)})") from error
 
 
 def _of_parquet(path: Path, uri: str) -> tuple[list[str], _Rows]:

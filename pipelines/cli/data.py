@@ -130,7 +130,7 @@ def _packed_to(output: str) -> Iterator[Path]:
     from serving.platform.errors import StageError
 
     if not output.startswith(SCHEME):
-        yield Path(output)
+        yield Path(output).expanduser()
         return
     if holds(output):
         raise StageError(f"{output}: there is something already; give another place or remove it")

@@ -5,8 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from components.verify_data.writing import alone
 from tests.components.verify_data.own.conftest import CUT, LABELS, rows_of, write_table
 
 
@@ -127,6 +130,52 @@ def test_nothing_that_lies_in_the_way_is_written_over(
     assert aidetect(mine, *CUT, *LABELS)[0] == 0, "what a refused import left is no obstacle"
 
 
+def test_what_systems_leave_beside_photos_is_no_photo(
+    aidetect: Callable[..., tuple[int, str, str]], mine: Path
+) -> None:
+    for folder in ("@eaDir/genuine", "__MACOSX/mine", "synthetic/__macosx"):
+        (mine / folder).mkdir(parents=True)
+        shutil.copy(mine / "genuine/000.jpg", mine / folder / "thumbnail.jpg")
+    status, _, err = aidetect(mine, *CUT, *LABELS)
+    assert status == 0 and "3 x system's folder (@eaDir, __MACOSX, synthetic/__macosx)" in err
+
+
+def test_the_folder_of_one_class_names_the_one_above(aidetect: Callable[..., tuple[int, str, str]], mine: Path) -> None:
+    assert f"named for its class; did you mean {mine}?" in aidetect(mine / "genuine", *CUT, *LABELS)[2]
+
+
+def test_what_a_killed_import_left_is_no_dataset_and_no_obstacle(
+    aidetect: Callable[..., tuple[int, str, str]], mine: Path, tmp_path: Path
+) -> None:
+    packed = tmp_path / "packed"
+    assert aidetect(mine, *CUT, *LABELS)[0] == 0
+    (packed / "dataset.json").unlink()
+    (packed / ".spool").mkdir()
+    (packed / ".test-00001.partial").touch()
+    assert "an import into it is under way, or was killed; import there once more" in aidetect(packed, verb="verify")[2]
+    (packed / "notes.txt").touch()
+    assert "packed: is not empty; give a new folder" in aidetect(mine, *CUT, *LABELS)[2]
+    (packed / "notes.txt").unlink()
+    with alone(packed):
+        assert "packed: another import writes there now; wait for it" in aidetect(mine, *CUT, *LABELS)[2]
+    assert aidetect(mine, *CUT, *LABELS)[0] == 0
+    assert not list(packed.glob(".*"))
+    assert "packed: already holds a dataset" in aidetect(mine, *CUT, *LABELS)[2]
+
+
+def test_parquet_files_of_which_some_are_missing_are_refused(
+    aidetect: Callable[..., tuple[int, str, str]], mine: Path, tmp_path: Path
+) -> None:
+    photos = [mine / folder / f"{i:03}.jpg" for i in range(20) for folder in ("genuine", "synthetic")]
+    table = pa.table({"image": [p.read_bytes() for p in photos], "label": [p.parent.name for p in photos]})
+    (tmp_path / "shards").mkdir()
+    for number in (0, 2):
+        pq.write_table(table, tmp_path / f"shards/train-{number:05}-of-00003.parquet")
+    missing = aidetect(tmp_path / "shards", *CUT, *LABELS)[2]
+    assert "1 of the 3 files train-*-of-00003.parquet are missing; fetch them, or name the one file" in missing
+    assert aidetect(tmp_path / "shards/train-00000-of-00003.parquet", *CUT, *LABELS)[0] == 0
+
+
 def _cells(change: dict[str, Any]) -> Callable[[list[dict[str, Any]]], list[dict[str, Any]]]:
     return lambda rows: [rows[0], {**rows[1], **change}, *rows[2:]]
 
@@ -140,6 +189,8 @@ def _cells(change: dict[str, Any]) -> Callable[[list[dict[str, Any]]], list[dict
         (_cells({"label": "kitten"}), "photos.csv line 3: unknown class name 'kitten'"),
         (_cells({"path": "https://shop.example/1.jpg"}), "is an address; fetch the photos first"),
         (_cells({"path": "mine/genuine/000.jpg"}), "photos.csv line 3: mine/genuine/000.jpg is named twice"),
+        (_cells({"path": "./mine//genuine/000.jpg"}), "photos.csv line 3: mine/genuine/000.jpg is named twice"),
+        (_cells({"path": "mine\\genuine\\000.jpg"}), "000.jpg (line 3); write / in place of \\"),
         (_cells({"path": "mine/genuine/000.jpg", "label": "synthetic"}), "genuine/000.jpg stands under both classes"),
         (_cells({"path": "mine"}), "no such image: mine (line 3)"),
         (lambda rows: [{"p": 1, **{k: v for k, v in row.items() if k != "path"}} for row in rows], "no path column"),
@@ -161,7 +212,8 @@ def test_a_table_that_does_not_fit_names_the_line(
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (b"", "no path column"),
+        (b"", "found nothing); name it in the table's first line"),
+        (b"sep=;\r\npath;label\r\na.jpg;real\r\n", "no such image: a.jpg (line 3); paths are meant from "),
         (b"path,label\n", "names no images"),
         (b"path,label,path\n", "two columns have one name"),
         (b"path,label\na.jpg\n", "line 2: 1 cells where the header names 2"),
