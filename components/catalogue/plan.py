@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Final
 
@@ -127,8 +127,10 @@ def _encode(part: list[Entry], shard_photos: int) -> bytes:
     return sink.getvalue()
 
 
-def read_group(destination: Destination, group: int, folder: str = PLAN) -> Iterator[tuple[int, list[Entry]]]:
-    """`(shard, its photos)` of one group of the plan in a folder, a shard at a time.
+def read_group(
+    destination: Destination, group: int, folder: str = PLAN, wanted: Callable[[int], bool] = lambda _shard: True
+) -> Iterator[tuple[int, list[Entry]]]:
+    """`(shard, its photos)` of the wanted shards of one group of the plan in a folder, a shard at a time.
 
     Raises:
         CatalogueError: the plan is missing or damaged.
@@ -144,7 +146,7 @@ def read_group(destination: Destination, group: int, folder: str = PLAN) -> Iter
         with pq.ParquetFile(pa.BufferReader(content), read_dictionary=_TEXTS) as file:
             if file.num_row_groups > GROUP_SHARDS:
                 raise CatalogueError(f"{destination.uri}/{name}: not a plan of `aidetect score`; name another folder")
-            for index in range(file.num_row_groups):
+            for index in (i for i in range(file.num_row_groups) if wanted(group * GROUP_SHARDS + i)):
                 found = file.metadata.row_group(index)
                 if found.num_rows > _MOST_SHARD or found.total_byte_size > MOST_READ:
                     raise CatalogueError(f"{destination.uri}/{name}: a shard of more than {_MOST_SHARD:,} photos")

@@ -165,10 +165,9 @@ def sum_up(destination: Destination, work: Work) -> Summary:
     photos = Photos(work.config, 1)
 
     def read(shard: int, place: int) -> bytes | None:
-        for number, entries in read_group(destination, shard // GROUP_SHARDS, job.plan):
-            if number == shard:
-                data = photos.one(entries[place])
-                return None if isinstance(data, UnreadPhotoError) else data
+        for _, entries in read_group(destination, shard // GROUP_SHARDS, job.plan, shard.__eq__):
+            data = photos.one(entries[place])
+            return None if isinstance(data, UnreadPhotoError) else data
         return None
 
     return write_summary(destination, job, read)

@@ -10,6 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.catalogue.config import CatalogueConfig
+from components.catalogue.destination import LocalDestination
+from components.catalogue.job import missing_shards
+from components.catalogue.plan import read_job
 from components.catalogue.stage import score_catalogue
 from serving.detector.detector import Detector
 from serving.platform.errors import AidetectError
@@ -52,6 +55,20 @@ def test_a_second_run_scores_only_a_part_that_was_lost(photos: Path, toy_bundle:
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "parts").iterdir()}
     assert {name for name in after if after[name] != before[name]} == {"part-000003.parquet"}
     assert (again.photos, again.decisions) == (first.photos, first.decisions)
+
+
+def test_a_rerun_reads_no_more_of_the_plan_than_it_lacks(
+    photos: Path, toy_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score(photos, tmp_path, toy_bundle, shard_photos=3)
+    destination, before, read = LocalDestination(tmp_path), rows_of(tmp_path), list[str]()
+    job = read_job(destination)
+    assert job is not None and job.shards > 10
+    monkeypatch.setattr("components.catalogue.plan.Entry", lambda **row: read.append(row["id"]))
+    assert list(missing_shards(destination, job, range(job.groups))) == []
+    (tmp_path / "parts/part-000004.parquet").unlink()
+    assert [shard for shard, _ in missing_shards(destination, job, range(job.groups))] == [4]
+    assert read == [row["id"] for row in before[12:15]]
 
 
 def test_a_plan_is_not_gone_by_when_its_feed_has_changed(toy_bundle: Path, tmp_path: Path) -> None:
