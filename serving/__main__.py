@@ -59,7 +59,7 @@ def _prepare(settings: Settings) -> Callable[[], int]:
     if several or settings.prometheus_multiproc_dir is not None:
         share_metrics_between_processes()
     # what loads a model is imported first: two threads inside one ring of modules may see half of it
-    import serving.served  # noqa: F401
+    import serving.served  # noqa: F401 - for what it imports
 
     with ThreadPoolExecutor(1) as aside:
         # hashing and ONNX Runtime leave the interpreter to the rest of the imports

@@ -5,7 +5,6 @@ What is said of them here was seen in Chromium; `tests/serving/detector/test_chr
 
 import struct
 import zlib
-from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -65,7 +64,10 @@ def _parts(png: bytes) -> tuple[Chunk, bytes, bytes]:
         length = int.from_bytes(png[at : at + 4], "big")
         found.append((png[at + 4 : at + 8], png[at + 8 : at + 8 + length]))
         at += 12 + length
-    joined: Callable[[bytes], bytes] = lambda kind: b"".join(body for name, body in found if name == kind)  # noqa: E731
+
+    def joined(kind: bytes) -> bytes:
+        return b"".join(body for name, body in found if name == kind)
+
     return found[0], joined(b"PLTE"), joined(b"IDAT")
 
 

@@ -84,9 +84,14 @@ class LocalRollout:
         return Started(prober, self._version.version)
 
     def shift(self, percent: int) -> Prober:
-        """Nothing to share on one machine."""
-        # promotion shifts traffic only where `canary` is True; a call that comes here anyway must not pass for done
-        raise NotImplementedError(f"a local server cannot be given {percent} % of the traffic")
+        """Nothing to share on one machine: who runs a promotion looks at `canary` first.
+
+        Raises:
+            StageError: always; a share that nobody gave must not pass for given.
+        """
+        raise StageError(
+            f"a local server takes no {percent} % of the traffic; set deploy.target to cloud_run or vertex_endpoint"
+        )
 
     def finish(self) -> Serving:
         """Stop the server, which must exit cleanly, or leave it running where the configuration says so.

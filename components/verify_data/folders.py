@@ -1,5 +1,6 @@
 """Images in files of their own: class folders with or without splits."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Final
@@ -21,7 +22,7 @@ _IMAGE_SUFFIXES: Final = frozenset(
 """What is an image by its name alone: told of as refused where its bytes are none. Other names are judged by bytes."""
 
 
-class FileSource:
+class FileSource(ABC):
     """Images in files of their own, by split; what a path stands for is the subclass's to say."""
 
     def __init__(self, store: Store) -> None:
@@ -29,9 +30,9 @@ class FileSource:
         self._store = store
         self._images: dict[str, list[str]] = {}
 
+    @abstractmethod
     def _meaning(self, path: str) -> tuple[int, str, str]:
         """Class id, generator and source of an image."""
-        raise NotImplementedError
 
     def _skips(self, path: str, data: bytes | None = None) -> bool:
         """Whether a file is no picture, neither by its name nor by its bytes; then it is told of as skipped."""

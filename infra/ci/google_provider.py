@@ -107,7 +107,7 @@ def key(kind: str, values: dict[str, Any]) -> str:
     return f"{kind} {values['id']}"
 
 
-class Provider(rpc.ProviderServicer):  # type: ignore[misc]
+class Provider(rpc.ProviderServicer):  # type: ignore[misc] # gRPC's generated code is untyped
     """The calls that Terraform makes."""
 
     def __init__(self, _: Any) -> None:

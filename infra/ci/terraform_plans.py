@@ -20,8 +20,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "infra/terraform"
 PLANS = ROOT / "tests/fakes/plans"
-HOME = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))  # noqa: TID251
-CACHE = Path(os.environ.get("CI_TOOLS", HOME / "aidetect-ci")) / "terraform"  # noqa: TID251
+HOME = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))  # noqa: TID251 - a tool's own
+CACHE = Path(os.environ.get("CI_TOOLS", HOME / "aidetect-ci")) / "terraform"  # noqa: TID251 - a tool's own
 VARIABLES = {
     "project": "example-project",
     "github_repository": "example/ai-product-photo-detector",
@@ -64,7 +64,7 @@ class Workspace:
         settings = folder / "terraformrc"
         settings.write_text(f'provider_installation {{\n  filesystem_mirror {{ path = "{folder}/mirror" }}\n}}\n')
         self.environment = {
-            **os.environ,  # noqa: TID251
+            **os.environ,  # noqa: TID251 - what Terraform inherits
             "TF_CLI_CONFIG_FILE": str(settings),
             "TF_IN_AUTOMATION": "1",
             "CHECKPOINT_DISABLE": "1",

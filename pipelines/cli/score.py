@@ -15,10 +15,12 @@ from pipelines.cli.options import Json, configured, given
 from pipelines.settings.names import TargetName
 
 if TYPE_CHECKING:
+    from components.catalogue.config import CatalogueConfig
     from components.catalogue.executor import Executor
     from components.catalogue.summary import Summary
     from pipelines.launch import Order
     from pipelines.settings.pipeline import PipelineConfig
+    from serving.registry import ResolvedModel
 
 TOLD_S = 30.0
 """Between two lines of progress where no terminal listens."""
@@ -59,19 +61,7 @@ def score(
 
     Exit 0: every photo has its row; 1: it could not begin or go on, or a photo ended the process that looked at it.
     """
-    decides = decision_settings()
-    knobs: dict[str, Any] = {
-        "columns": tuple(columns),
-        "id_column": id_column,
-        "workers": workers,
-        "c2pa_trust_lists": tuple(map(str, decides.trust_lists)),
-    }
-    chosen = config.catalogue.model_copy(update={name: value for name, value in knobs.items() if value})
-    bounds = {
-        "decision_real_below": decides.decision_real_below,
-        "decision_ai_from": decides.decision_ai_from,
-    }
-    chosen = chosen.model_copy(update={name: value for name, value in bounds.items() if value is not None})
+    chosen = _chosen(config.catalogue, columns, id_column, workers)
     if on != "local" and not _on_ray(on):
         # certificates on this disk are not there, and what they change is told, not decided by
         config = config.model_copy(update={"catalogue": chosen.model_copy(update={"c2pa_trust_lists": ()})})
@@ -79,19 +69,41 @@ def score(
 
         order = Order(_target(on), profile, tuple(overrides), f"scores {source}"[:200])
         raise typer.Exit(_by_pipeline(config, order, source, output, model, sync, as_json))
-    from components.catalogue.stage import score_catalogue
     from pipelines.cli.detector import resolve_model
 
-    found = resolve_model(model, config)
+    raise typer.Exit(_from_here(resolve_model(model, config), source, output, chosen, _executor(on), as_json))
+
+
+def _chosen(catalogue: "CatalogueConfig", columns: list[str], id_column: str, workers: int) -> "CatalogueConfig":
+    """The configuration with what the options and the server's environment say instead."""
+    decides = decision_settings()
+    knobs: dict[str, Any] = {
+        "columns": tuple(columns),
+        "id_column": id_column,
+        "workers": workers,
+        "c2pa_trust_lists": tuple(map(str, decides.trust_lists)),
+    }
+    # a bound of 0 is one
+    bounds = {"decision_real_below": decides.decision_real_below, "decision_ai_from": decides.decision_ai_from}
+    said = {name: value for name, value in knobs.items() if value}
+    return catalogue.model_copy(update=said | {name: value for name, value in bounds.items() if value is not None})
+
+
+def _from_here(
+    model: "ResolvedModel", source: str, output: str, chosen: "CatalogueConfig", executor: "Executor", as_json: bool
+) -> int:
+    """Score by this machine's processes or those of a cluster; the exit status."""
+    from components.catalogue.stage import score_catalogue
+
     began = datetime.now(UTC).isoformat(timespec="seconds")
     with _progress(as_json) as listener:
-        summary = score_catalogue(source, output, found.folder, found.version, chosen, listener, _executor(on))
+        summary = score_catalogue(source, output, model.folder, model.version, chosen, listener, executor)
     _tell(summary, output, as_json)
     if "" < summary.planned_at < began:
         typer.echo(
             f"note: goes by the plan of {summary.planned_at}; for photos that came later name another folder", err=True
         )
-    raise typer.Exit(1 if summary.worker_died else 0)
+    return 1 if summary.worker_died else 0
 
 
 def _on_ray(on: str) -> bool:

@@ -127,7 +127,8 @@ def _federated(credentials: Any, audience: str) -> str:
             f"{audience}: a federated identity alone gets no ID token; let it stand for a service account"
         )
     # the federated identity itself asks: its grant on the account covers ID tokens, the account's own does not
-    session: Any = AuthorizedSession(type(credentials).from_info(info, scopes=[SCOPE]))  # type: ignore[no-untyped-call]
+    asking = type(credentials).from_info(info, scopes=[SCOPE])
+    session: Any = AuthorizedSession(asking)  # type: ignore[no-untyped-call] # google-auth is untyped here
     with session:
         answer = session.post(
             address.removesuffix("generateAccessToken") + "generateIdToken",

@@ -9,6 +9,7 @@ import io
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -67,13 +68,13 @@ def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     sent, verifier = files(OUT), Verifier()
     for name, data in sent.items():
-        tell(f"container scan, {name}", cpu_ms(lambda data=data: inspect(data), runs), 0.3)  # type: ignore[misc]
-    silent = max(cpu_ms(lambda data=sent[name]: inspect(data, verifier), runs) for name in SIZES)  # type: ignore[misc]
+        tell(f"container scan, {name}", cpu_ms(partial(inspect, data), runs), 0.3)
+    silent = max(cpu_ms(partial(inspect, sent[name], verifier), runs) for name in SIZES)
     tell(f"C2PA absent, library {'there' if verifier.installed else 'NOT INSTALLED'}", silent, 1.0)
     for name in SIZES:
         decoded = decode(sent[name], target_px=INPUT_PX)
         pixels = to_input(decoded.rgb, INPUT_PX)[None]
-        tell(f"domain signals, {name}", cpu_ms(lambda d=decoded, p=pixels: measure(DOMAIN, d.info, p), runs), 0.3)  # type: ignore[misc]
+        tell(f"domain signals, {name}", cpu_ms(partial(measure, DOMAIN, decoded.info, pixels), runs), 0.3)
     native_views(sent, max(3, runs // 10))
 
 
@@ -82,7 +83,7 @@ def native_views(sent: dict[str, bytes], runs: int) -> None:
     photo = OUT / "224.jpg"
     models = {crops: Detector.load(efficientnet_bundle(OUT / f"views-{crops}", photo, crops)) for crops in (0, *CROPS)}
     for name in SIZES:
-        cost = {crops: cpu_ms(lambda m=model, n=name: m.judge(sent[n]), runs) for crops, model in models.items()}  # type: ignore[misc]
+        cost = {crops: cpu_ms(partial(model.judge, sent[name]), runs) for crops, model in models.items()}
         told = ", ".join(f"{crops} crops {cost[crops]:.1f} ms ({cost[crops] / cost[0]:.2f}x)" for crops in CROPS)
         print(f"a verdict, {name}: whole {cost[0]:.1f} ms, {told}", flush=True)
 

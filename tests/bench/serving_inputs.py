@@ -3,9 +3,15 @@
 import io
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+
+if TYPE_CHECKING:
+    from serving.detector.bundle import GoldenExample
+    from serving.detector.decision import DecisionRule
+    from serving.detector.preprocess import Preparation
 
 SIZES = {"224": (224, 224), "1024": (1024, 1024), "12MP": (4000, 3000)}
 """Name -> width and height in pixels."""
@@ -60,11 +66,8 @@ def efficientnet_bundle(
     from components.train.model import build, linear_head
     from serving.detector import bundle
     from serving.detector.decision import DecisionRule
-    from serving.detector.engine import Engine
-    from serving.detector.image import decode
     from serving.detector.preprocess import Preparation
-    from serving.detector.statistics import InputQuality, build_reference
-    from tests.bundles import golden_example, provenance
+    from tests.bundles import provenance
 
     # made anew each time: what the export does to a graph is part of what is measured
     shutil.rmtree(folder, ignore_errors=True)
@@ -85,8 +88,31 @@ def efficientnet_bundle(
     save_arrays({"weight": linear.weight.detach().numpy(), "bias": linear.bias.detach().numpy()}, folder / bundle.HEAD)
     (folder / bundle.MODEL_CARD).write_text("# Random weights\n\nFor benchmarks; its verdicts mean nothing.\n")
 
-    engine, preparation = Engine(folder / bundle.MODEL), Preparation(input_px, crops=crops)
-    rule = DecisionRule()
+    preparation, rule = Preparation(input_px, crops=crops), DecisionRule()
+    bundle.seal(
+        folder,
+        name="bench",
+        architecture=architecture,
+        input_px=input_px,
+        preprocessing=preparation.recipe,
+        decision=rule,
+        golden=_examples(folder, photograph, preparation, rule),
+        provenance=provenance("bench"),
+    )
+    return folder
+
+
+def _examples(
+    folder: Path, photograph: Path, preparation: "Preparation", rule: "DecisionRule"
+) -> "tuple[GoldenExample, ...]":
+    """The photograph, and the same upside down, beside the graph in `folder`; and the reference of their two scores."""
+    from serving.detector import bundle
+    from serving.detector.engine import Engine
+    from serving.detector.image import decode
+    from serving.detector.statistics import InputQuality, build_reference
+    from tests.bundles import golden_example
+
+    engine = Engine(folder / bundle.MODEL)
     (folder / bundle.GOLDEN).mkdir(exist_ok=True)
     golden, logits, qualities = [], [], []
     for index in range(2):
@@ -99,17 +125,7 @@ def efficientnet_bundle(
         golden.append(golden_example(name, rule, logits[-1]))
     reference = build_reference(np.array(logits, dtype=np.float32), rule, qualities)
     (folder / bundle.REFERENCE).write_text(reference.model_dump_json())
-    bundle.seal(
-        folder,
-        name="bench",
-        architecture=architecture,
-        input_px=input_px,
-        preprocessing=preparation.recipe,
-        decision=rule,
-        golden=tuple(golden),
-        provenance=provenance("bench"),
-    )
-    return folder
+    return tuple(golden)
 
 
 def plain_graph(bundle: Path, path: Path) -> Path:

@@ -101,7 +101,7 @@ _UNREAD = "0" * 64
 
 if __name__ == "__main__":
     vars(detector)["Engine"] = EagerEngine
-    Detector.prepare = prepare  # type: ignore[method-assign]
+    Detector.prepare = prepare  # type: ignore[method-assign] # what makes it the twin
     from serving.__main__ import main
 
     main()

@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -60,8 +61,8 @@ def verbs() -> dict[tuple[str, ...], set[str]]:
     """Each verb with its options."""
     found: dict[tuple[str, ...], set[str]] = {}
 
-    def walk(command: object, path: tuple[str, ...]) -> None:
-        found[path] = {name for parameter in command.params for name in parameter.opts}  # type: ignore[attr-defined]
+    def walk(command: Any, path: tuple[str, ...]) -> None:
+        found[path] = {name for parameter in command.params for name in parameter.opts}
         for name, below in getattr(command, "commands", {}).items():
             walk(below, (*path, name))
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,9 +18,9 @@ from tests.e2e.conftest import ROOT
 SOURCE, RESULTS = "gs://shop/photos", "gs://shop/results"
 
 
-def compiled(path: Path, *options: str) -> dict[str, object]:
+def compiled(path: Path, *options: str) -> dict[str, Any]:
     assert run_app(["compile", "-o", str(path), *options, "--config", str(ROOT / "pipeline_config.yaml")]) == 0
-    document: dict[str, object] = json.loads(path.read_text())
+    document: dict[str, Any] = json.loads(path.read_text())
     return document
 
 
@@ -34,7 +35,7 @@ def test_the_catalogue_compiles_with_a_bound_on_what_runs_at_once(tmp_path: Path
         "name": "ai-product-photo-catalogue",
         "description": "A verdict for every photo of a catalogue, as Parquet.",
     }
-    assert set(spec["deploymentSpec"]["executors"]) == {  # type: ignore[index]
+    assert set(spec["deploymentSpec"]["executors"]) == {
         "exec-plan-catalogue", "exec-score-group", "exec-report-catalogue",
     }  # fmt: skip
     assert '"parallelismLimit": 3' in text

@@ -2,12 +2,20 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from fastapi.testclient import TestClient
 
 from serving.app import create_app
+from serving.http.service import Service
 from serving.settings import Settings
+
+
+def service_of(client: TestClient) -> Service:
+    """The working parts of the application that `client` asks."""
+    service: Service = cast("Any", client.app).state.service
+    return service
 
 
 @pytest.fixture(scope="session")

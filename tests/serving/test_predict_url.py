@@ -17,6 +17,7 @@ from serving.app import create_app
 from serving.fetch.refusals import REASONS
 from serving.settings import Settings
 from tests.bundles import jpeg
+from tests.serving.conftest import service_of
 from tests.serving.fetch.shop import HOSTILE, Answer, Shop, ok, redirect, shop
 
 PHOTO = jpeg(205, (90, 70), seed=3)
@@ -31,7 +32,7 @@ def serving(client: TestClient, **settings: Any) -> Iterator[TestClient]:
         "url_fetch_hosts": "127.0.0.1, localhost,.shop.example",
     }
     known |= {"url_fetch_private_hosts": "127.0.0.1", "url_fetch_timeout_s": 1.0, **settings}
-    with TestClient(create_app(Settings(**known), client.app.state.service.champion.current)) as made:  # type: ignore[attr-defined]
+    with TestClient(create_app(Settings(**known), service_of(client).champion.current)) as made:
         yield made
 
 
@@ -97,10 +98,10 @@ def test_no_address_leads_anywhere_else(
 ) -> None:
     real = socket.getaddrinfo
 
-    def resolve(name: str, *rest: object, **named: object) -> object:
+    def resolve(name: str, *rest: Any, **named: Any) -> object:
         if name.endswith(".shop.example"):
             raise socket.gaierror(socket.EAI_NONAME, "no such host")
-        return real(name, *rest, **named)  # type: ignore[arg-type]
+        return real(name, *rest, **named)
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     answer = fetching.post("/predict", json={"url": url})
@@ -112,8 +113,8 @@ def test_a_name_that_turns_inside_after_it_was_allowed_is_refused(
 ) -> None:
     real = socket.getaddrinfo
 
-    def rebinding(name: str, *rest: object, **named: object) -> object:
-        return real("127.0.0.1" if name == "cdn.shop.example" else name, *rest, **named)  # type: ignore[arg-type]
+    def rebinding(name: str, *rest: Any, **named: Any) -> object:
+        return real("127.0.0.1" if name == "cdn.shop.example" else name, *rest, **named)
 
     monkeypatch.setattr(socket, "getaddrinfo", rebinding)
     before = sum(host.asked.values())
@@ -210,10 +211,10 @@ def test_what_is_fetched_counts_as_a_body_that_is_received(client: TestClient, h
     with serving(client, max_batch_bytes=most, max_buffered_bytes=3 * most) as app:
         asked = {"url": host.url("/photo.jpg")}
         assert app.post("/predict", json=asked).status_code == 200
-        with app.app.state.service.budget.account("another") as body:  # type: ignore[attr-defined]
+        with service_of(app).budget.account("another") as body:
             body.take(3 * most // 2)
             assert app.post("/predict", json=asked).status_code == 200
-            with app.app.state.service.budget.account("a third") as second:  # type: ignore[attr-defined]
+            with service_of(app).budget.account("a third") as second:
                 second.take(3 * most // 4)
                 answer = app.post("/predict", json=asked)
         assert (answer.status_code, answer.json()["reason"]) == (503, "overloaded")
@@ -228,9 +229,9 @@ def test_what_is_fetched_counts_as_a_body_that_is_received(client: TestClient, h
         {"url_fetch_private_hosts": ".shop.example"},
     ],
 )
-def test_a_list_that_is_no_list_of_hosts_is_refused_at_the_start(settings: dict[str, str]) -> None:
+def test_a_list_that_is_no_list_of_hosts_is_refused_at_the_start(settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="host"):
-        Settings(**settings)  # type: ignore[arg-type]
+        Settings(**settings)
 
 
 def test_the_description_names_the_address_and_every_reason(client: TestClient) -> None:

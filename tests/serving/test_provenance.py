@@ -215,7 +215,10 @@ def test_any_bytes_have_blocks_within_bounds(body: bytes, head: bytes) -> None:
 
 def test_what_is_built_to_be_slow_is_cut() -> None:
     """Each file claims or holds as much as ten megabytes can of what costs a reader most."""
-    chunk = lambda name, body: len(body).to_bytes(4, "big") + name + body + bytes(4)  # noqa: E731
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return len(body).to_bytes(4, "big") + name + body + bytes(4)
+
     png = encode("PNG")
     bomb = with_text("parameters", "Steps: 1 " * 2_000_000, deflated=True)
     files = [

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -88,16 +89,18 @@ def test_settings_that_cannot_work_together_are_one_line(toy_bundle: Path) -> No
 def test_what_may_be_sent_can_be_received() -> None:
     mib = 2**20
     Settings(max_batch_bytes=59 * mib)
-    for wrong in (
+    wrongs: tuple[dict[str, Any], ...] = (
         {"max_batch_bytes": 61 * mib},
         {"max_file_bytes": 81 * mib},
         {"max_buffered_bytes": 4000},
         {"max_batch_bytes": 1, "max_file_bytes": 1, "max_buffered_bytes": 100_000},
-    ):
+    )
+    for wrong in wrongs:
         with pytest.raises(ValidationError, match=r"raise it to (\d+) or lower them") as caught:
-            Settings(**wrong)  # type: ignore[arg-type]
-        enough = int(re.search(r"raise it to (\d+)", str(caught.value))[1])  # type: ignore[index]
-        Settings(**wrong | {"max_buffered_bytes": enough})  # type: ignore[arg-type]
+            Settings(**wrong)
+        (told,) = re.findall(r"raise it to (\d+)", str(caught.value))
+        enough = int(told)
+        Settings(**wrong | {"max_buffered_bytes": enough})
     # the largest that the settings allow, as it trickles in
     with BodyBudget(enough).account("alone") as body:
         for _ in range(as_base64(1) + ENVELOPE_BYTES):

@@ -16,6 +16,7 @@ from serving.served import Served
 from serving.settings import Settings
 from serving.telemetry.logs import trace_fields
 from tests.bundles import jpeg
+from tests.serving.conftest import service_of
 from tests.serving.processes import serve
 from tests.serving.scraped import Samples, parse, upload, value
 
@@ -102,7 +103,7 @@ def test_path_parameters_stay_out_of_the_labels(client: TestClient) -> None:
 
 
 def test_a_new_model_takes_the_place_of_the_old_one_in_the_info(client: TestClient, inverted_bundle: Path) -> None:
-    service = client.app.state.service  # type: ignore[attr-defined]
+    service = service_of(client)
     other = Served.load(resolve(str(inverted_bundle), inverted_bundle.parent))
     service.champion.take(other)
     versions = [dict(labels)["version"] for (name, labels) in scrape(client) if name == "aidetect_model_info"]

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812  (torch's own custom)
+import torch.nn.functional as F  # noqa: N812 - torch's own custom
 from packages import Pixels
 from torch import Tensor, nn
 

@@ -90,7 +90,7 @@ def features(body: bytes) -> npt.NDArray[np.float64]:
     shares = np.bincount((grey.ravel() / 4).astype(np.int64), minlength=64) / grey.size
     low, high = (np.searchsorted(shares.cumsum(), at) * 4.0 for at in (0.05, 0.95))
     shares = shares[shares > 0]
-    table = image.quantization[0]  # type: ignore[attr-defined]
+    table = image.quantization[0]  # type: ignore[attr-defined] # a JPEG's, which Pillow's stubs lack
     return np.array([
         np.log(len(body)), np.log(sum(table)), red.mean(), green.mean(), blue.mean(), grey.mean(), grey.std(), low,
         high, saturation.mean(), saturation.std(), blue_red.std() + (red - green).std(),

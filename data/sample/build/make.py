@@ -40,7 +40,7 @@ def scenes(work: Path) -> tuple[list[Scene], Pixels, Pixels]:
         kept.write_bytes(pickle.dumps(planned))
         np.save(seen, pixels)
         np.save(taught, np.stack(pool))
-    return pickle.loads(kept.read_bytes()), np.load(seen, mmap_mode="r"), np.load(taught, mmap_mode="r")  # noqa: S301
+    return pickle.loads(kept.read_bytes()), np.load(seen, mmap_mode="r"), np.load(taught, mmap_mode="r")  # noqa: S301 - this script wrote it
 
 
 def _shown(folder: Path, photos: list[Photograph]) -> Iterator[tuple[str, Pixels]]:

@@ -44,7 +44,7 @@ class AvifPicture:
         width, height = self.header.size
         return int(width * height * avif_bytes(self.header.mode, self._deep, self._full_chroma))
 
-    def load(self, target_px: int | None) -> Image.Image:  # noqa: ARG002
+    def load(self, target_px: int | None) -> Image.Image:  # noqa: ARG002 - one scale only
         """See `Picture`."""
         pixels = self._decoder.get_frame(0)[0]
         return Image.frombuffer(self.header.mode, self.header.size, pixels, "raw", self.header.mode, 0, 1)

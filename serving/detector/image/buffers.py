@@ -20,7 +20,7 @@ def as_image(pixels: npt.NDArray[np.uint8], mode: str) -> Image.Image:
     if mode != "RGB":
         return Image.frombuffer(mode, size, pixels, "raw", mode, 0, 1)
     # `frombuffer` knows no RGB of four bytes; what it calls does
-    map_buffer = Image.core.map_buffer  # type: ignore[attr-defined]
+    map_buffer = Image.core.map_buffer  # type: ignore[attr-defined] # the stubs lack it
     image = _BLANK._new(map_buffer(pixels, size, "raw", 0, ("RGB", 4 * size[0], 1)))
     image.readonly = 1
     return image

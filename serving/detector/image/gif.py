@@ -90,7 +90,7 @@ class GifPicture:
         width, height = self.header.size
         return gif_bytes(width * height)
 
-    def load(self, target_px: int | None) -> Image.Image:  # noqa: ARG002
+    def load(self, target_px: int | None) -> Image.Image:  # noqa: ARG002 - one scale only
         """See `Picture`."""
         frame = self._frame
         image, share = Watched(self._open, self._last_row()).load()

@@ -51,7 +51,7 @@ class HeifPicture:
         width, height = self.header.size
         return int(width * height * heif_bytes(self.header.mode, self._depth > 8))
 
-    def load(self, target_px: int | None) -> Image.Image:  # noqa: ARG002
+    def load(self, target_px: int | None) -> Image.Image:  # noqa: ARG002 - one scale only
         """See `Picture`."""
         image: Image.Image = self._image.to_pillow()
         if image.mode == "RGBa":

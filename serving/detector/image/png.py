@@ -72,7 +72,7 @@ class PngPicture:
             bytes_per_pixel += PLACED_BYTES
         return int(width * height * bytes_per_pixel) + sum(map(len, self._data))
 
-    def load(self, target_px: int | None) -> Image.Image:  # noqa: ARG002
+    def load(self, target_px: int | None) -> Image.Image:  # noqa: ARG002 - one scale only
         """See `Picture`."""
         image = self._frame()
         if not self._placed:

@@ -39,7 +39,7 @@ class Watched:
         image = self._open()
         width, last = image.width, self._last_row
         row = _row(image.mode, width)
-        before = Image.core.new(image.mode, image.size)  # type: ignore[attr-defined]
+        before = Image.core.new(image.mode, image.size)  # type: ignore[attr-defined] # the stubs lack it
         before.paste(row, (0, last, width, last + 1))
         image.im = before
         try:

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -38,6 +39,10 @@ def free_ports(count: int) -> list[int]:
         for probe in probes:
             probe.bind((HEAD, 0))
         return [int(probe.getsockname()[1]) for probe in probes]
+
+
+def _ready_or_ended(node: "subprocess.Popen[bytes]", log: Path, ready: Callable[[str], bool]) -> bool:
+    return ready(log.read_text()) or node.poll() is not None
 
 
 class Cluster:
@@ -88,7 +93,7 @@ class Cluster:
                     env=self.environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
                 )  # fmt: skip
             self.nodes.append(node)
-            until(lambda at=path, of=node: ready(at.read_text()) or of.poll() is not None, "no node starts")  # type: ignore[misc]
+            until(partial(_ready_or_ended, node, path, ready), "no node starts")
             if node.poll() is None:
                 return node
             said = path.read_text()[-3000:]

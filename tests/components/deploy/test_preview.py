@@ -154,7 +154,7 @@ def test_a_lost_answer_of_any_update_is_taken_back(desk: Desk, operation: str) -
     assert_as_before(desk)
 
 
-def test_a_release_made_meanwhile_is_left_alone(desk: Desk) -> None:
+def test_a_release_made_meanwhile_is_left_alone(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     run, answer = desk.cloud.run, desk.cloud.run.route
     old = run.made[0]
 
@@ -171,7 +171,7 @@ def test_a_release_made_meanwhile_is_left_alone(desk: Desk) -> None:
             run._settle()
         return answer(request)
 
-    run.route = release_first  # type: ignore[method-assign]
+    monkeypatch.setattr(run, "route", release_first)
     code, out, err = desk.preview()
     assert code == 0, err
     made = json.loads(out)["revision"]

@@ -1,5 +1,7 @@
 """Intervals hold their point, agree with scipy, and cover what they promise."""
 
+from random import Random
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -79,8 +81,8 @@ def test_wilson_covers_the_truth_as_often_as_it_says() -> None:
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=300), st.randoms(use_true_random=False))
-def test_a_share_is_worth_no_more_than_its_images_and_no_less_than_one(hits: list[bool], chance: object) -> None:
-    units = np.array([chance.randrange(len(hits)) for _ in hits])  # type: ignore[attr-defined]
+def test_a_share_is_worth_no_more_than_its_images_and_no_less_than_one(hits: list[bool], chance: Random) -> None:
+    units = np.array([chance.randrange(len(hits)) for _ in hits])
     worth = worth_of(np.array(hits), units)
     assert 1.0 <= worth <= len(hits)
     assert worth_of(np.array(hits), np.arange(len(hits))) == len(hits)

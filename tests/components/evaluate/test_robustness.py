@@ -8,7 +8,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from components.artifacts.dataset import TEST, Dataset
-from components.evaluate.config import EvaluateConfig
+from components.evaluate.config import CorruptionName, EvaluateConfig
 from components.evaluate.metrics import Judged
 from components.evaluate.robustness import Corruption, cell, grid, note, subsample
 from components.evaluate.scoring import Plan, score_split
@@ -75,9 +75,9 @@ def test_levels_of_framing_are_checked() -> None:
 @pytest.mark.parametrize(
     "levels", [("jpeg", 95, 50), ("webp", 95, 30), ("resize", 0.75, 0.4), ("blur", 0.4, 1.5), ("noise", 0.02, 0.1)]
 )
-def test_a_stronger_level_changes_more(levels: tuple[str, float, float], photo: Image.Image) -> None:
+def test_a_stronger_level_changes_more(levels: tuple[CorruptionName, float, float], photo: Image.Image) -> None:
     name, mild, strong = levels
-    weak, much = (Corruption(name, level).apply(photo, (0, 1)) for level in (mild, strong))  # type: ignore[arg-type]
+    weak, much = (Corruption(name, level).apply(photo, (0, 1)) for level in (mild, strong))
     assert difference(weak, photo) < difference(much, photo)
 
 

@@ -186,7 +186,7 @@ def test_a_half_registered_version_stays_unserved_while_others_come(
     assert place.resolved("2") == read_manifest(other).digest
 
 
-def test_two_uploads_of_one_bundle_end_as_one_version(google: Google, toy_bundle: Path) -> None:  # noqa: F811
+def test_two_uploads_of_one_bundle_end_as_one_version(google: Google, toy_bundle: Path) -> None:  # noqa: F811 - a fixture
     """As when an upload ends only after the register that began it was killed and another was run."""
     google.register("1", toy_bundle)
     (first,) = google.vertex.models[MODEL].values()

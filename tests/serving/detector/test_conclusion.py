@@ -19,7 +19,7 @@ from serving.detector.decision import DecisionRule
 from serving.detector.detector import Detector
 from serving.detector.domain import UNKNOWN, Domain, Signal, TrainedDomain, detail, trained_domain
 from serving.platform.errors import ImageRefusedError
-from serving.provenance.record import NO_CREDENTIALS, SILENT, Credentials, Provenance, Source
+from serving.provenance.record import NO_CREDENTIALS, SILENT, Credentials, Declared, Provenance, Source
 from tests.bundles import jpeg, make_bundle
 from tests.photos import package_pictures
 
@@ -28,8 +28,8 @@ RULE = DecisionRule()
 OUTSIDE = Domain(False, (Signal("min_side_px", 900.0, 45.3, 90.5),))
 
 
-def provenance(declared: str, c2pa: Credentials = NO_CREDENTIALS) -> Provenance:
-    return Provenance(declared, (Source("digital_source_type", "xmp", declared),), c2pa, "untagged")  # type: ignore[arg-type]
+def provenance(declared: Declared, c2pa: Credentials = NO_CREDENTIALS) -> Provenance:
+    return Provenance(declared, (Source("digital_source_type", "xmp", declared),), c2pa, "untagged")
 
 
 BROKEN = provenance("none", Credentials(present=True, checked=True, broken=True))
@@ -203,7 +203,9 @@ def test_detail_tells_an_enlarged_picture_from_a_native_one() -> None:
     rng = np.random.default_rng(2)
     native = rng.integers(0, 255, (96, 96, 3), dtype=np.uint8)
     enlarged = native[:24, :24].repeat(4, axis=0).repeat(4, axis=1)
-    assert detail(native[None]) > 0.95 > 0.6 > detail(enlarged[None])  # type: ignore[operator]
+    of_native, of_enlarged = detail(native[None]), detail(enlarged[None])
+    assert of_native and of_enlarged
+    assert of_native > 0.95 > 0.6 > of_enlarged
     assert detail(np.full((1, 96, 96, 3), 7, np.uint8)) is None
 
 

@@ -4,6 +4,8 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -108,9 +110,9 @@ def test_a_name_that_turns_inside_between_two_answers_is_refused(host: Shop, mon
     """Rebinding: whatever the name server says first, the address that is connected to is the one that is checked."""
     real, asked = socket.getaddrinfo, []
 
-    def rebinding(name: str, *rest: object, **named: object) -> object:
+    def rebinding(name: str, *rest: Any, **named: Any) -> object:
         asked.append(name)
-        return real("127.0.0.1" if name == "photos.example" else name, *rest, **named)  # type: ignore[arg-type]
+        return real("127.0.0.1" if name == "photos.example" else name, *rest, **named)
 
     monkeypatch.setattr(socket, "getaddrinfo", rebinding)
     before = sum(host.asked.values())
@@ -184,6 +186,6 @@ def test_any_text_is_an_address_or_refused(text: str) -> None:
 
 
 @given(st.ip_addresses())
-def test_what_is_not_global_is_never_public(address: object) -> None:
-    if not address.is_global:  # type: ignore[attr-defined]
+def test_what_is_not_global_is_never_public(address: IPv4Address | IPv6Address) -> None:
+    if not address.is_global:
         assert not is_public(str(address))
