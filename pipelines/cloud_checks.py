@@ -2,7 +2,7 @@
 
 import json
 import re
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from components.platform.google_cloud import access_token, connect, google_errors, patience
 from pipelines.findings import Finding
@@ -12,6 +12,9 @@ from serving.platform.cloud_storage import SCHEME, retry, split
 from serving.platform.errors import SignInError, StageError, one_line
 from serving.platform.google_identity import LOGIN
 from serving.platform.mlflow_sign_in import credentials
+
+if TYPE_CHECKING:
+    import httpx
 
 _TIMEOUT_S: Final = 10.0
 _SAID_BYTES: Final = 65_536
@@ -162,10 +165,14 @@ def _bucket(uri: str, needed: list[str], config: PipelineConfig) -> Finding:
 
 
 def _images(config: PipelineConfig) -> list[Finding]:
-    return [_image(name, image, config) for name, image in config.named_images.items()]
+    import httpx
+
+    # one for all: they stand in one registry, as a rule
+    with httpx.Client(timeout=_TIMEOUT_S, follow_redirects=True) as client:
+        return [_image(name, image, config, client) for name, image in config.named_images.items()]
 
 
-def _image(subject: str, image: str, config: PipelineConfig) -> Finding:
+def _image(subject: str, image: str, config: PipelineConfig, client: "httpx.Client") -> Finding:
     """Whether the registry holds the image that the spec names."""
     import httpx
 
@@ -178,12 +185,11 @@ def _image(subject: str, image: str, config: PipelineConfig) -> Finding:
         if _GOOGLE_HOSTS.fullmatch(host):
             auth = ("oauth2accesstoken", _token(config))
         scheme = "http" if host.partition(":")[0] in ("127.0.0.1", "localhost") else "https"
-        answer = httpx.head(
+        answer = client.request(
+            "HEAD",
             f"{scheme}://{host}/v2/{found['repository']}/manifests/{found['digest']}",
             headers={"Accept": _MANIFESTS},
             auth=auth,
-            timeout=_TIMEOUT_S,
-            follow_redirects=True,
         )
     except (httpx.HTTPError, StageError) as error:
         return Finding("warning", subject, f"could not be looked up in {host}: {error}")

@@ -12,7 +12,8 @@ os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 from pathlib import Path
 
 import pytest
-from httpx._config import DEFAULT_TIMEOUT_CONFIG
+from httpx._config import DEFAULT_TIMEOUT_CONFIG, create_ssl_context
+from httpx._transports import default as transports
 from hypothesis import settings
 
 from components.platform import database
@@ -21,7 +22,7 @@ from serving.platform.cores import usable_cores
 from tests.bundles import make_bundle
 from tests.interrupted import interrupted_start as interrupted_start
 from tests.processor import instruction_sets
-from tests.shared import once
+from tests.shared import made_once, once
 from tests.untraced import untraced
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,6 +34,9 @@ settings.load_profile("any machine")
 # httpx gives up after five seconds unless told otherwise: a loaded machine needs longer, and only a hang a minute
 for _phase in ("connect", "read", "write", "pool"):
     setattr(DEFAULT_TIMEOUT_CONFIG, _phase, 60.0)
+
+# each of httpx's clients reads all certificates, for 40 ms, also where it speaks HTTP to loopback
+vars(transports)["create_ssl_context"] = made_once(create_ssl_context, ("SSL_CERT_FILE", "SSL_CERT_DIR"))
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

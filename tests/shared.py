@@ -1,8 +1,10 @@
-"""What several test processes need and one of them makes."""
+"""What several tests need and one of them makes."""
 
 import fcntl
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Hashable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,3 +27,16 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None
             make(folder)
             done.touch()
     return folder
+
+
+def made_once(make: Callable[..., Any], variables: tuple[str, ...]) -> Callable[..., Any]:
+    """What `make` gives, once for each set of arguments and values of the environment's `variables`."""
+    kept: dict[Hashable, Any] = {}
+
+    def kept_or_made(*given: Hashable, **named: Hashable) -> Any:
+        key = given, tuple(sorted(named.items())), tuple(map(os.environ.get, variables))
+        if key not in kept:
+            kept[key] = make(*given, **named)
+        return kept[key]
+
+    return kept_or_made

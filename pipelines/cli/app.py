@@ -3,6 +3,7 @@
 import os
 import sys
 import traceback
+from functools import cache
 from typing import Annotated, Final
 
 import typer
@@ -54,6 +55,10 @@ for module in (
     module.add_to(app)
 
 
+_parser: Final = cache(lambda: typer.main.get_command(app))
+"""What reads the words of all verbs; a usage error needs it twice."""
+
+
 def _version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
@@ -78,7 +83,7 @@ def _options(
 def run_app(arguments: list[str]) -> int:
     """Run one command line; returns the exit code."""
     try:
-        code = typer.main.get_command(app).main(arguments, prog_name="aidetect", standalone_mode=False)
+        code = _parser().main(arguments, prog_name="aidetect", standalone_mode=False)
     except typer.Exit as stop:
         return stop.exit_code
     except TyperException as error:
@@ -112,7 +117,7 @@ def _usage(error: TyperException, arguments: list[str]) -> int:
 
 def _verb(arguments: list[str]) -> str:
     """The verb that a command line names, as it is typed; the parser's own complaints do not tell it."""
-    command, words = typer.main.get_command(app), ["aidetect"]
+    command, words = _parser(), ["aidetect"]
     for word in arguments:
         below = getattr(command, "commands", {}).get(word)
         if below is not None:

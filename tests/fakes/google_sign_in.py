@@ -131,7 +131,7 @@ def serving(handler: type[BaseHTTPRequestHandler], **attributes: Any) -> Iterato
     """The address of a server that answers with `handler`."""
     handler = type("Handler", (handler,), attributes)
     server = LoopbackServer(handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"

@@ -47,7 +47,7 @@ def receiver(woken: list[list[str]]) -> Iterator[AlertReceiver]:
         ended.wait(60)
 
     with AlertReceiver(("127.0.0.1", 0), wake, token="s3cret") as found:
-        threading.Thread(target=found.serve_forever, daemon=True).start()
+        threading.Thread(target=found.serve_forever, args=(0.02,), daemon=True).start()
         yield found
         ended.set()
         found.shutdown()
@@ -118,7 +118,7 @@ def test_behind_google_the_answer_is_the_decision() -> None:
         return next(outcomes)
 
     with AlertReceiver(("127.0.0.1", 0), wake, wait=True) as found, ThreadPoolExecutor(1) as pool:
-        threading.Thread(target=found.serve_forever, daemon=True).start()
+        threading.Thread(target=found.serve_forever, args=(0.02,), daemon=True).start()
         first = pool.submit(post, found, pushed(action="retrain"))
         assert inside.wait(HANG_S)
         assert post(found, pushed(action="retrain")) == 429  # Pub/Sub comes again

@@ -75,7 +75,7 @@ def bucket(toy_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket
         if path.is_file():
             server.objects[f"models/7/{path.relative_to(toy_bundle).as_posix()}"] = path.read_bytes()
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield server
     server.shutdown()

@@ -3,12 +3,13 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from components.deploy.smoke import Answer, Example, HttpProber, smoke
 from serving.platform.errors import NotAnsweringError, OtherVersionError, SmokeError
+from tests.fakes.loopback import LoopbackServer
 
 EXAMPLES = [Example("a", b"", "real", 0.1), Example("b", b"", "ai_generated", 0.9)]
 
@@ -57,7 +58,7 @@ def answering() -> Iterator[Callable[..., str]]:
             def log_message(self, *_: object) -> None:
                 pass
 
-        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+        servers.append(LoopbackServer(Handler))
         threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
         return f"http://127.0.0.1:{servers[-1].server_address[1]}"
 

@@ -124,7 +124,7 @@ def test_a_declared_capture_changes_nothing() -> None:
 
 @given(st.floats(0, 1), st.sampled_from(("none", "capture", "ai_edited", "ai_generated")), st.booleans(), st.booleans())
 @settings(max_examples=200)
-def test_no_statement_lowers_suspicion(probability: float, declared: str, broken: bool, inside: bool) -> None:
+def test_no_statement_lowers_suspicion(probability: float, declared: Declared, broken: bool, inside: bool) -> None:
     domain = UNKNOWN if inside else OUTSIDE
     verdict = RULE.verdict(probability)
     said = provenance(declared, Credentials(present=broken, checked=broken, broken=broken))

@@ -65,7 +65,7 @@ def test_another_service_is_not_taken_for_the_api(tmp_path: Path) -> None:
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
     (tmp_path / "model").write_text("{}")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as other:
-        threading.Thread(target=other.serve_forever, daemon=True).start()
+        threading.Thread(target=other.serve_forever, args=(0.02,), daemon=True).start()
         client = Client(f"http://127.0.0.1:{other.server_address[1]}")
         for call in (client.model, client.drift, client.about):
             with pytest.raises(ApiError, match="not this detector's API"):
