@@ -26,6 +26,11 @@ def ready(tracking_uri: str) -> None:
     if not tracking_uri.startswith(SQLITE):
         return
     path = Path(tracking_uri.removeprefix(SQLITE))
+    if "?" in str(path):
+        raise StageError(
+            f"model registry {path}: the address of a database cannot have a ? in it; rename the folder, or set "
+            "paths.workspace to another one"
+        )
     with LocalLines(path, "set tracking.uri").exclusive(_WAIT_S, "the registry is being made by another process"):
         if not path.exists():
             _make(path)
@@ -38,14 +43,24 @@ def ready(tracking_uri: str) -> None:
 
 def _make(path: Path) -> None:
     """MLflow's tables in a file of another name, which takes its place at the end: nobody meets half of them."""
+    import mlflow
     from mlflow.tracking import MlflowClient
 
     partial = path.with_name(f".{path.name}.partial")
     for left in path.parent.glob(f"{partial.name}*"):
         left.unlink()
     uri = f"{SQLITE}{partial}"
-    client = MlflowClient(uri, uri)
-    client.search_experiments(max_results=1)
+    try:
+        client = MlflowClient(uri, uri)
+        client.search_experiments(max_results=1)
+    except ValueError as error:
+        if "%" not in mlflow.__file__:
+            raise
+        # its migrations are found by a setting in which % has a meaning
+        raise StageError(
+            f"MLflow in {Path(mlflow.__file__).parent} cannot make its tables: a folder's name there has a % in it; "
+            "rename that folder and run `make setup` there"
+        ) from error
     client.search_registered_models(max_results=1)
     partial.replace(path)
 

@@ -8,6 +8,7 @@ import argparse
 import json
 import logging
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -37,7 +38,10 @@ def main() -> int:
 
     runner: local.SubprocessRunner | local.DockerRunner
     if arguments.runner == "subprocess":
+        from kfp.local import subprocess_task_handler
+
         runner = local.SubprocessRunner(use_venv=False)
+        subprocess_task_handler.replace_python_executable = with_python
     else:
         from kfp.local import docker_task_handler
 
@@ -60,6 +64,21 @@ def main() -> int:
         logging.getLogger(__name__).error("%s", error)
         return 1
     return 0
+
+
+def with_python(command: list[str], python: str) -> list[str]:
+    """A stage's command with the given interpreter in its shell script; takes the place of KFP's own function.
+
+    KFP puts the path into the script as it is, where a space or a quote in it ends the word, and replaces `python3` in
+    the stage's arguments too, which are inputs and folders.
+
+    Args:
+        command: shell, options, script, the stage's code, arguments.
+        python: path of the interpreter.
+    """
+    script = next(at for at, word in enumerate(command) if '"$program_path/ephemeral_component.py"' in word)
+    before = [word.replace("python3", shlex.quote(python)) for word in command[: script + 1]]
+    return before + command[script + 1 :]
 
 
 def take_over(reused: dict[str, str]) -> None:

@@ -17,7 +17,10 @@ LINGER_S: Final = 0.5
 """How long an idle connection stays open once the server has been told to stop, and an answered one for its request."""
 
 MAX_HEAD_BYTES: Final = 32 * 1024
-"""Request line and header lines of one request together; also what a chunked body may have around its data."""
+"""Request line and header lines of one request together; also what a chunked body may have around no data at all."""
+
+MOST_FRAMING: Final = 16
+"""Bytes that a chunked body may have around each byte of its data: chunks of one byte have five."""
 
 MAX_HEAD_LINES: Final = 100
 MAX_TARGET_BYTES: Final = 8 * 1024
@@ -52,7 +55,10 @@ class LingeringHttp(HttpToolsProtocol):
     """The next bytes belong to a request's head."""
     _head_bytes = 0
     _head_lines = 0
-    _got_data = False
+    _data_bytes = 0
+    """Of the request's body so far, without what a chunked one has around them."""
+    _framing_bytes = 0
+    _message_ended = False
     _since = 0.0
 
     # --- as Admission sees it -------------------------------------------------------------------------------
@@ -105,16 +111,18 @@ class LingeringHttp(HttpToolsProtocol):
                 piece, data = data[:room], data[room:]
                 self._head_bytes += len(piece)
                 super().data_received(piece)
+                # what completes a head sets the count back to 0
+                if self._head_bytes >= MAX_HEAD_BYTES:
+                    self._refuse_head()
             else:
                 piece, data = data, b""
-                self._got_data = False
+                before, self._message_ended = self._data_bytes, False
                 super().data_received(piece)
-                if not self._got_data:
-                    # sizes and trailers of a chunked body: nobody wants them, but they could go on for ever
-                    self._head_bytes += len(piece)
-            # what completes a head, a piece of a body or a request sets the count back to 0
-            if self._head_bytes >= MAX_HEAD_BYTES:
-                self._refuse_head()
+                if not self._message_ended:
+                    # sizes, extensions and trailers of a chunked body: nobody wants them, but they could go on for ever
+                    self._framing_bytes += len(piece) - (self._data_bytes - before)
+                if self._framing_bytes >= MAX_HEAD_BYTES + MOST_FRAMING * self._data_bytes:
+                    self._refuse_head()
 
     def on_url(self, url: bytes) -> None:
         """Called by the parser."""
@@ -143,7 +151,7 @@ class LingeringHttp(HttpToolsProtocol):
             self._refuse("malformed_request", "an HTTP/1.1 request has one header line Host; send it")
             raise _RefusedError
         self._in_head = False
-        self._head_bytes = 0
+        self._head_bytes = self._framing_bytes = self._data_bytes = 0
         super().on_headers_complete()
         if self._stopping:
             self.cycle.keep_alive = False
@@ -152,15 +160,15 @@ class LingeringHttp(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Called by the parser with a piece of a request's body."""
-        self._got_data = True
-        self._head_bytes = 0
+        self._data_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Called by the parser at each request's end."""
-        self._got_data = True
+        self._message_ended = True
         self._in_head = True
         self._head_bytes = self._head_lines = 0
+        self._framing_bytes = self._data_bytes = 0
         super().on_message_complete()
         if isinstance(self.cycle.transport, _LateClose):
             self.cycle.transport.request_complete()

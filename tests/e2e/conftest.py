@@ -40,6 +40,8 @@ SMALL = {
     "gate.min_test_images": "1",
 }
 
+PLACE = "a shop's photos"
+
 
 @dataclass(frozen=True)
 class Cli:
@@ -57,9 +59,15 @@ class Cli:
         return subprocess.CompletedProcess(["aidetect", *arguments], code, out.getvalue(), err.getvalue())
 
     def started(self, *arguments: str, timeout_s: float = 900) -> "subprocess.CompletedProcess[str]":
-        """One command line as a shell starts it."""
+        """One command line as a shell starts it, from an environment that lies beside the workspace, if one does."""
+        beside = self.workspace.parent / ".venv/bin/python"
         return subprocess.run(
-            [sys.executable, "-c", "from pipelines.cli import main; main()", *arguments],
+            [
+                str(beside) if beside.exists() else sys.executable,
+                "-c",
+                "from pipelines.cli import main; main()",
+                *arguments,
+            ],
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -113,18 +121,21 @@ def own_photos(folder: Path, each: int) -> Path:
 def passed(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> "tuple[Cli, dict[str, Any]]":
     """A run whose gate asks for nothing, so that an hour's training is not needed to see all six stages run.
 
-    On the folder with other names of the classes. Made once for all workers: read it, or copy it before changing it.
+    On the folder with other names of the classes; workspace and environment lie where people keep things: in a folder
+    with a blank and a quote in its name. Made once for all workers: read it, or copy it before changing it.
     Another run with other branches costs a few seconds instead of a training by `tests.e2e.replayed`.
     """
 
     def make(folder: Path) -> None:
-        photos = other_names(folder / "photos")
-        (folder / "workspace").mkdir()
-        shutil.copy(migrated, folder / "workspace" / "mlflow.db")
+        place = folder / PLACE
+        photos = other_names(place / "photos")
+        (place / ".venv").symlink_to(sys.prefix)
+        (place / "workspace").mkdir()
+        shutil.copy(migrated, place / "workspace" / "mlflow.db")
         gate = {"gate.min_accuracy": "0", "gate.min_f1": "0"}
-        code, record = Cli(folder / "workspace").run("--data", str(photos), started=True, **gate)
+        code, record = Cli(place / "workspace").run("--data", str(photos), started=True, **gate)
         assert (code, record["status"]) == (0, "deployed"), record
         (folder / "record.json").write_text(json.dumps(record))
 
     folder = once(tmp_path_factory, "passed", make)
-    return Cli(folder / "workspace"), json.loads((folder / "record.json").read_text())
+    return Cli(folder / PLACE / "workspace"), json.loads((folder / "record.json").read_text())

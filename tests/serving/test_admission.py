@@ -128,15 +128,47 @@ def test_trailers_and_chunk_extensions_are_bounded_too(server: Server, after: by
     assert server.peak_mib() - before < 8
 
 
-# bytes that come in one read with data are not counted: the extension is longer than two reads
-@pytest.mark.parametrize(("chunk", "status"), [([b"zz\r\n"], 400), ([b"1;", *[b"x" * 65536] * 16], 431)])
-def test_a_body_that_is_no_http_is_told_so(server: Server, chunk: list[bytes], status: int) -> None:
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize(("chunk", "status"), [(b"zz\r\n", 400), (b"1;" + b"x" * 200_000, 431)])
+def test_a_body_that_is_no_http_is_told_so(server: Server, chunk: bytes, status: int, together: bool) -> None:
     head = [b"POST /predict HTTP/1.1", b"Host: x", b"X-API-Key: a-key-of-decent-length", b"Transfer-Encoding: chunked"]
     head += [b"Content-Type: multipart/form-data; boundary=b", b"", b"5", b"--b\r\n", b""]
+    pieces = b"\r\n".join(head), chunk
     with connect(server) as opened:
-        found, document = answer_to(opened, b"\r\n".join(head), *chunk)
+        found, document = answer_to(opened, *([b"".join(pieces)] if together else pieces))
     assert (found, document["status"]) == (status, status)
     assert httpx.get(f"{server.url}/healthz").status_code == 200
+
+
+CHUNKED = b"\r\n".join(
+    [
+        b"POST /predict HTTP/1.1",
+        b"Host: x",
+        b"X-API-Key: a-key-of-decent-length",
+        b"Transfer-Encoding: chunked",
+        b"Content-Type: multipart/form-data; boundary=b",
+        b"Connection: close",
+        b"",
+        b"",
+    ]
+)
+PART = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n'
+
+
+def test_a_body_may_not_be_all_but_data(server: Server) -> None:
+    begun = b"%x\r\n%s\r\n" % (len(PART), PART)
+    with connect(server) as opened:
+        # some data in whatever is read at a time
+        found, document = answer_to(opened, CHUNKED, begun, *[b"1;%s\r\nx\r\n" % (b"x" * 3000)] * 40)
+    assert found == 431, document
+
+
+def test_a_body_in_chunks_of_a_byte_is_read(server: Server) -> None:
+    body = PART + b"no picture" * 2000 + b"\r\n--b--\r\n"
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+    with connect(server) as opened:
+        found, document = answer_to(opened, CHUNKED, chunks)
+    assert (found, document["reason"]) == (415, "unsupported_type"), document
 
 
 def test_pipelined_requests_are_bounded(server: Server) -> None:

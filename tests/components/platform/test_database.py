@@ -134,3 +134,19 @@ def test_another_file_in_the_databases_place_is_one_line(tmp_path: Path) -> None
         with pytest.raises(AidetectError) as caught:
             use()
         assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_no_database_can_have_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "mine?").mkdir()
+    with pytest.raises(StageError, match=r"mine\?/mlflow\.db: .*cannot have a \? in it; rename the folder"):
+        ready(f"sqlite:///{tmp_path}/mine?/mlflow.db")
+
+
+def test_an_environment_whose_migrations_cannot_be_found_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "100%").symlink_to(sys.prefix)
+    code = "import sys; from components.platform.database import ready; ready(sys.argv[1])"
+    words = [str(tmp_path / "100%/bin/python"), "-c", code, f"sqlite:///{tmp_path}/mlflow.db"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "a folder's name there has a % in it; rename that folder" in done.stderr
+    assert not (tmp_path / "mlflow.db").exists()
