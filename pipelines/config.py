@@ -95,7 +95,10 @@ def find_config() -> Path:
     Raises:
         ConfigError: there is none.
     """
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        raise ConfigError("the folder that this was started in is gone; cd into the project") from None
     for folder in (here, *here.parents):
         if (folder / CONFIG_FILE).is_file():
             return Path(CONFIG_FILE) if folder == here else folder / CONFIG_FILE

@@ -25,12 +25,19 @@ _COLOURS = {
     "interrupted": "red",
     "lost": "red",
 }
+_OF_A_PIPE = 1000
+_NARROWEST = 80
 _MARKS = {"passed": "[green]✓[/]", "refused": "[red]✗[/]", "reported": "[dim]·[/]"}
 
 
 def console() -> Console:
-    """Standard output; colours only on a terminal."""
-    return Console(highlight=False, soft_wrap=True)
+    """Standard output; colours only on a terminal.
+
+    In a pipe a row is a line, which `grep` finds whole; on a narrow terminal the terminal breaks it, not the columns.
+    """
+    out = Console(highlight=False, soft_wrap=True)
+    out.width = max(out.width, _NARROWEST if out.is_terminal else _OF_A_PIPE)
+    return out
 
 
 def print_run(record: RunRecord, config: "PipelineConfig") -> None:

@@ -15,6 +15,7 @@ from pipelines.config import load_config
 from pipelines.runs import RunRecord, find_run, list_runs, new_run
 from serving.platform.errors import RunError
 from tests.pipelines.conftest import Aidetect
+from tests.untraced import untraced
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -97,6 +98,30 @@ def test_ids_are_never_cut(finished: RunRecord, width: int, monkeypatch: pytest.
     assert "…" not in shown
     for record in records:
         assert record.run_id in shown
+
+
+def test_in_a_pipe_a_run_is_a_line_and_every_sign_arrives(finished: RunRecord) -> None:
+    finished.reason = (
+        "drift: Zähler über ½ \u2713 \U0001f600, a reason that is far longer than what any column of 80 has room for"
+    )
+    finished.save()
+    workspace = Path(finished.folder).parent.parent
+    words = [
+        sys.executable,
+        "-c",
+        "from pipelines.cli import main; main()",
+        "runs",
+        "--set",
+        f"paths.workspace={workspace}",
+    ]
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "COLUMNS": "40"}
+    shown, told = (
+        subprocess.run([*words, *more], cwd=ROOT, capture_output=True, env=untraced() | ascii_only, check=True).stdout
+        for more in ([], ["--json"])
+    )
+    (line,) = (line for line in shown.decode("ascii").splitlines() if finished.run_id in line)
+    assert json.loads(f'"{line.strip()}"').endswith(finished.reason)
+    assert json.loads(told)[0]["reason"] == finished.reason
 
 
 @pytest.mark.parametrize(
