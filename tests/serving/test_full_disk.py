@@ -6,7 +6,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-import torch
 
 from components.deploy.ledger import Ledger, LedgerEntry
 from components.train.checkpoint import Checkpoints
@@ -104,6 +103,8 @@ def test_the_ledger_outlives_it(disk: Path) -> None:
 
 
 def test_the_last_checkpoint_outlives_it(disk: Path) -> None:
+    import torch
+
     kept = Checkpoints(disk / "training")
     kept.save({"epoch": 1, "weights": torch.zeros(50_000)})
     with pytest.raises(StageError, match="cannot write the checkpoint: No space left on device; free some space"):

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score
 
 from components.evaluate.compare import compare, mcnemar_exact, paired_accuracy, paired_f1
 from components.evaluate.config import EvaluateConfig
@@ -52,6 +51,8 @@ def test_mcnemar_of_units_counts_every_way_their_differences_could_fall(differen
 @given(st.integers(0, 1000))
 @settings(max_examples=20)
 def test_differences_are_exact_antisymmetric_and_in_their_intervals(seed: int) -> None:
+    from sklearn.metrics import f1_score
+
     first, second = pair(seed, 150, better=0.2)
     accuracy, f1 = paired_accuracy(first, second, CONFIG), paired_f1(first, second, CONFIG)
     assert accuracy.value == pytest.approx(first.right.mean() - second.right.mean())

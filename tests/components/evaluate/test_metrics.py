@@ -2,11 +2,8 @@
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from sklearn import metrics as reference
-from torchmetrics.functional import classification as torchmetrics
 
 from components.evaluate.config import EvaluateConfig
 from components.evaluate.metrics import (
@@ -40,6 +37,8 @@ def judged(seed: int, n: int = 300, step: float = 0.25, shift: float = 1.0, rule
 @given(st.integers(0, 10_000), st.sampled_from([0.01, 0.5, 2.0]), st.floats(-0.5, 2.0))
 @settings(max_examples=40)
 def test_score_figures_equal_scikit_learn(seed: int, step: float, shift: float) -> None:
+    from sklearn import metrics as reference
+
     data = judged(seed, step=step, shift=shift)
     found = Ranking(data, 15).figures(np.ones((1, 300)))
     y, p = data.positive, data.probabilities
@@ -56,6 +55,8 @@ def test_score_figures_equal_scikit_learn(seed: int, step: float, shift: float) 
 @given(st.integers(0, 10_000))
 @settings(max_examples=25)
 def test_weights_mean_repetition(seed: int) -> None:
+    from sklearn import metrics as reference
+
     data = judged(seed, 60)
     ranking = Ranking(data, 10)
     weights = np.random.default_rng(seed).integers(0, 4, 60).astype(float)
@@ -70,6 +71,9 @@ def test_weights_mean_repetition(seed: int) -> None:
 @given(st.integers(0, 10_000))
 @settings(max_examples=20)
 def test_figures_equal_torchmetrics(seed: int) -> None:
+    import torch
+    from torchmetrics.functional import classification as torchmetrics
+
     data = judged(seed, step=0.05)
     y, p = torch.from_numpy(data.positive.astype(np.int64)), torch.from_numpy(data.probabilities)
     found = Ranking(data, 15).figures(np.ones((1, 300)))
@@ -160,6 +164,8 @@ def test_one_class_has_only_figures_of_that_class() -> None:
 
 
 def test_unseen_generators_are_ranked_against_the_real_test_images() -> None:
+    from sklearn import metrics as reference
+
     test = judged(1)
     unseen = Judged.of(np.array([True] * 50), np.linspace(-2, 4, 50), RULE)
     found = score_unseen(unseen, test, [], CONFIG)
@@ -196,6 +202,8 @@ def test_unseen_real_images_alone_have_a_false_positive_rate() -> None:
 
 
 def test_the_shipped_threshold_decides_not_one_half() -> None:
+    from sklearn import metrics as reference
+
     strict = judged(1, rule=DecisionRule(threshold=0.9))
     assert strict.predicted.sum() == (strict.probabilities >= 0.9).sum()
     found = score_set(strict, [], CONFIG).metrics
@@ -230,6 +238,8 @@ def test_roc_points_are_finite_thinned_and_run_from_corner_to_corner() -> None:
 
 
 def test_precision_recall_points_are_those_of_scikit_learn() -> None:
+    from sklearn import metrics as reference
+
     data = judged(4, 150)
     recall, precision = precision_recall_points(Ranking(data, 15))
     expected = reference.precision_recall_curve(data.positive, data.probabilities)

@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 from kfp.dsl import HTML, Artifact, ClassificationMetrics, Metrics, Model
 from kfp.dsl import Dataset as DatasetArtifact
-from sklearn import metrics as reference
 
 from components.artifacts.context import RunContext
 from components.artifacts.evaluation import PREDICTIONS_PARQUET, read_evaluation
@@ -34,6 +33,8 @@ def test_the_written_evaluation_is_the_returned_one(toy_outcome: Outcome, toy_bu
 
 
 def test_every_figure_can_be_recomputed_from_the_predictions(toy_outcome: Outcome) -> None:
+    from sklearn import metrics as reference
+
     rows = pq.read_table(toy_outcome.folder / PREDICTIONS_PARQUET).to_pylist()
     for model, scores in (
         ("candidate", toy_outcome.evaluation.test),

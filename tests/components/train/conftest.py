@@ -1,6 +1,7 @@
 """One trained toy bundle, shared by the tests that only read it."""
 
 import pickle
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from components.train.loop import Fitted, Trainer, prepare_device
 from components.train.model import build
 from components.train.stage import TrainSummary, train
 from tests.components.train.packed import TINY, pack_toy
-from tests.shared import once
+from tests.shared import made_once, once
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,18 @@ def fit(dataset: Path, scratch: Path, config: TrainConfig) -> Fitted:
     network, packed = build(config), Dataset(dataset)
     data, validation = decode_train(packed, scratch, config), decode_validation(packed, scratch, config)
     return Trainer(network, data, validation, config, ranks).run(Checkpoints(None), lambda record: None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _translations_are_read_once() -> Iterator[None]:
+    """Each export makes torch's five hundred translations to ONNX anew, for a sixth of a toy export's time."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    make = made_once(ONNXRegistry.from_torchlib, ())
+    with pytest.MonkeyPatch.context() as patch:
+        # `export` adds to it only what its caller brings
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(make))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import timm
-import torch
-from captum.attr import LayerGradCam
 from safetensors.numpy import save_file
 
 from serving.detector.detector import Detector
@@ -17,6 +14,9 @@ from tests.bundles import jpeg
 
 @pytest.fixture(scope="module")
 def network() -> Any:
+    import timm
+    import torch
+
     torch.manual_seed(0)
     return timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=1).eval()
 
@@ -30,6 +30,9 @@ def head(network: Any, tmp_path_factory: pytest.TempPathFactory) -> PoolingHead:
 
 
 def test_equal_to_captum_on_the_full_network(network: Any, head: PoolingHead) -> None:
+    import torch
+    from captum.attr import LayerGradCam
+
     images = torch.rand(3, 3, 96, 96)
     with torch.no_grad():
         features = network.forward_features(images)
