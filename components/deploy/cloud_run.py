@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from components.artifacts.model_version import ModelVersion
 from components.deploy.config import DeployConfig
+from components.deploy.not_ready import is_ready, refuse_unready, result
 from components.deploy.rollout import Serving, Started, shrunk
 from components.deploy.smoke import HttpProber, Prober
 from components.deploy.smoke_key import smoke_headers
@@ -57,15 +58,29 @@ class CloudRunService:
         Raises:
             StageError: Cloud Run refused, or the service changed since it was read.
         """
-        with google_errors(f"{doing} of Cloud Run service {self.config.service}"):
+        doing = f"{doing} of Cloud Run service {self.config.service}"
+        with google_errors(doing):
             # the etag makes it safe to ask again: an update that did arrive cannot be applied twice
             operation = self._services.update_service(
                 request={"service": service, "update_mask": {"paths": list(fields)}},
                 retry=patience(self.config.retry_timeout_s),
                 timeout=self.config.request_timeout_s,
             )
-            updated: Service = operation.result(timeout=self.config.operation_timeout_s)
-        return updated
+            return result(operation, doing, self.get, self.config)
+
+    def bring_back(self, service: "Service", template: Any, traffic: "list[TrafficTarget]") -> "Service":
+        """Users' traffic at once, by revision name; then an older template as the newest revision.
+
+        Both in one update where the newest revision never came up: it has no users, and Google may call every update
+        failed that leaves it the newest.
+        """
+        ready = is_ready(service)
+        service.traffic = traffic
+        if ready:
+            service = self.update(service, "give the traffic back", "traffic")
+        service.template = template
+        service.template.revision = ""  # a name may be used once; Cloud Run gives the next
+        return self.update(service, "bring the old template back", *(() if ready else ("traffic",)), "template")
 
     def prober(self, url: str) -> HttpProber:
         """A prober of one address of the service."""
@@ -189,6 +204,7 @@ class CloudRunRollout:
         self._service.ask_rights()
         if not self._config.image:
             refuse_preview(service, self._config)
+            refuse_unready(service, self._config)
         self._before, self._held = copied(service), held_by_name(service, self._config)
         image = service.template.containers[0].image
         # the template that a preview left is not the one users get, and nothing leads back to the sample
@@ -197,6 +213,7 @@ class CloudRunRollout:
         return json.dumps(
             {
                 "latest": service.latest_created_revision,
+                "ready": service.latest_ready_revision,
                 "image": image,
                 "traffic": [_as_dict(target) for target in service.traffic],
                 "held": [_as_dict(target) for target in self._held],
@@ -219,6 +236,7 @@ class CloudRunRollout:
             before.traffic = self._held
         else:
             before.latest_created_revision = memory["latest"]
+            before.latest_ready_revision = memory.get("ready", memory["latest"])
             before.traffic = [run_v2.TrafficTarget(target) for target in memory["traffic"]]
             before.template.labels.pop(PREVIEW, None)
             self._service.fill(before.template, serving)
@@ -275,13 +293,15 @@ class CloudRunRollout:
             return
         service = self._service.get()
         replaced = short(service.latest_created_revision) != short(before.latest_created_revision)
-        if replaced or service.traffic != before.traffic:
-            service.traffic = [*self._held, *tagged(before, CANDIDATE)]
-            service = self._service.update(service, "give the traffic back", "traffic")
+        held = [*self._held, *tagged(before, CANDIDATE)]
+        if replaced and not is_ready(before):
+            # its template never came up: nothing to bring back, and traffic that follows the newest stays off
+            if is_ready(service) and service.traffic != held:
+                service.traffic = held
+                self._service.update(service, "give the traffic back", "traffic")
+            return
         if replaced:
-            service.template = before.template
-            service.template.revision = ""  # a name may be used once; Cloud Run gives the next
-            service = self._service.update(service, "bring the old template back", "template")
+            service = self._service.bring_back(service, before.template, held)
         if service.traffic != before.traffic:
             service.traffic = before.traffic
             self._service.update(service, "un-pin the traffic", "traffic")

@@ -189,10 +189,7 @@ class _Trial:
             return
         if service.template.labels.get(PREVIEW) == self._tag:
             held = [*self._held, *tagged(service, self._tag), *mine]
-            service = self._set_traffic(service, held)
-            service.template = before.template
-            service.template.revision = ""  # a name may be used once; Cloud Run gives the next
-            service = self._cloud.update(service, "bring the old template back", "template")
+            service = self._cloud.bring_back(service, before.template, held)
         users = [target for target in before.traffic if target.percent]
         self._set_traffic(service, [*users, *tagged(service, self._tag), *mine])
 

@@ -1,6 +1,7 @@
 """A Cloud Run Admin API v2 on loopback whose revisions are real servers. Bodies are parsed by Google's own protos."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from google.cloud import run_v2
@@ -13,8 +14,23 @@ SERVICE = "projects/proj/locations/europe-west1/services/detector"
 LATEST = run_v2.TrafficTargetAllocationType.TRAFFIC_TARGET_ALLOCATION_TYPE_LATEST
 
 
+@dataclass(frozen=True)
+class Unready:
+    """Why a revision does not come up: gRPC's code of the operation, Google's words and its reason."""
+
+    code: int
+    message: str
+    reason: str = ""
+    """Of `Condition.CommonReason` or `Condition.RevisionReason`."""
+
+
 class FakeCloudRun(GoogleRest):
-    """One service. `serve` gives the address of a server for a revision's environment."""
+    """One service. `serve` gives the address of a server for a revision's environment.
+
+    A revision that `unready` names is made and never ready. Then, by the reference of `Service.reconciling`, the last
+    revision that was ready keeps the traffic that it had, whatever the targets say, and the update's operation fails;
+    here so does that of every update which leaves it the newest.
+    """
 
     def __init__(
         self,
@@ -26,6 +42,8 @@ class FakeCloudRun(GoogleRest):
         super().__init__()
         self.name = name
         self.serve = serve
+        self.unready: Callable[[run_v2.RevisionTemplate], Unready | None] = lambda _: None
+        self._failed: Unready | None = None
         self.revisions: dict[str, run_v2.RevisionTemplate] = {}
         self.made: list[str] = []
         template = run_v2.RevisionTemplate(
@@ -93,8 +111,28 @@ class FakeCloudRun(GoogleRest):
         if "template" in fields and body.template != self.service.template:
             self.service.template = body.template
             self._revise()
+        parent = self.name.partition("/services/")[0]
+        if self._failed is not None:
+            self.service.etag = f'"{len(self.requests)}"'
+            revision = self.made[-1]
+            said = f"Revision '{revision}' is not ready and cannot serve traffic. {self._failed.message}"
+            self.service.terminal_condition = self._condition("Ready", said, "REVISION_FAILED")
+            self.service.conditions = [self._condition("ConfigurationsReady", said, self._failed.reason)]
+            return self.failing(parent, self._failed.code, said)
+        ready = run_v2.Condition(type_="Ready", state=run_v2.Condition.State.CONDITION_SUCCEEDED)
+        self.service.terminal_condition = ready
+        self.service.conditions = []
         self._settle()
-        return self.running(self.name.partition("/services/")[0], "google.cloud.run.v2.Service", self._document())
+        return self.running(parent, "google.cloud.run.v2.Service", self._document())
+
+    @staticmethod
+    def _condition(kind: str, said: str, reason: str) -> run_v2.Condition:
+        condition = run_v2.Condition(type_=kind, state=run_v2.Condition.State.CONDITION_FAILED, message=said)
+        if reason in run_v2.Condition.CommonReason.__members__:
+            condition.reason = run_v2.Condition.CommonReason.__members__[reason]
+        if reason in run_v2.Condition.RevisionReason.__members__:
+            condition.revision_reason = run_v2.Condition.RevisionReason.__members__[reason]
+        return condition
 
     def _document(self) -> dict[str, Any]:
         return json_format.MessageToDict(run_v2.Service.pb(self.service))
@@ -105,10 +143,13 @@ class FakeCloudRun(GoogleRest):
             raise ApiError(409, f"revision {name} exists")
         self.revisions[name] = run_v2.RevisionTemplate(run_v2.RevisionTemplate.pb(self.service.template))
         self.made.append(name)
-        self.service.latest_created_revision = self.service.latest_ready_revision = f"{self.name}/revisions/{name}"
+        self.service.latest_created_revision = f"{self.name}/revisions/{name}"
+        self._failed = self.unready(self.service.template)
+        if self._failed is None:
+            self.service.latest_ready_revision = self.service.latest_created_revision
 
     def _settle(self) -> None:
-        latest = self.made[-1]
+        latest = self.service.latest_ready_revision.rpartition("/")[2]
         total = sum(target.percent for target in self.service.traffic)
         if total != 100:
             raise ApiError(400, f"traffic adds up to {total}")

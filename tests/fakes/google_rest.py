@@ -164,6 +164,16 @@ class GoogleRest:
         }
         return {"name": name, "done": False}
 
+    def failing(self, parent: str, code: int, message: str) -> dict[str, Any]:
+        """One that has failed when it is asked about; `code` is gRPC's."""
+        begun = self.running(parent, "google.protobuf.Empty", {})
+        self.operations[begun["name"]] = {
+            "name": begun["name"],
+            "done": True,
+            "error": {"code": code, "message": message},
+        }
+        return begun
+
     def _operation(self, request: Request) -> dict[str, Any]:
         name = request.path.split("/", 2)[2]
         if name not in self.operations:
