@@ -15,7 +15,7 @@ _XMP_TYPE: Final = b"application/rdf+xml"
 
 def metadata(data: bytes) -> Iterator[tuple[Literal["exif", "xmp", "c2pa"], bytes]]:
     """EXIF (with its leading offset), XMP and C2PA blocks of a file; nothing of one that is damaged."""
-    for name, start, end in _boxes(data, 0, len(data)):
+    for name, start, end in boxes(data, 0, len(data)):
         if name == b"uuid" and data[start : start + 16] == _C2PA_UUID:
             yield "c2pa", data[start + 16 : end]
         elif name == b"uuid" and data[start : start + 16] == _XMP_UUID:
@@ -27,9 +27,9 @@ def metadata(data: bytes) -> Iterator[tuple[Literal["exif", "xmp", "c2pa"], byte
                 continue
 
 
-def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Name, first byte of the content and end of each box."""
-    for _ in range(MAX_BOXES):
+def boxes(data: bytes, at: int, end: int, most: int = MAX_BOXES) -> Iterator[tuple[bytes, int, int]]:
+    """Name, first byte of the content and end of each box, of so many at most."""
+    for _ in range(most):
         if at + 8 > end:
             return
         size, name = struct.unpack_from(">I4s", data, at)
@@ -45,7 +45,7 @@ def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _items(data: bytes, start: int, end: int) -> Iterator[tuple[Literal["exif", "xmp"], bytes]]:
-    found = {name: (a, b) for name, a, b in _boxes(data, start, end)}
+    found = {name: (a, b) for name, a, b in boxes(data, start, end)}
     if b"iinf" not in found or b"iloc" not in found:
         return
     wanted = _wanted(data, *found[b"iinf"])
@@ -59,7 +59,7 @@ def _wanted(data: bytes, start: int, end: int) -> dict[int, Literal["exif", "xmp
     """Numbers of the items that hold metadata."""
     first = start + (6 if data[start] == 0 else 8)
     wanted: dict[int, Literal["exif", "xmp"]] = {}
-    for name, at, stop in _boxes(data, first, end):
+    for name, at, stop in boxes(data, first, end):
         version = data[at] if at < stop else 0
         if name != b"infe" or version < 2:
             continue

@@ -4,7 +4,7 @@ from typing import Final
 
 from PIL import Image, _avif
 
-from serving.detector.image import profiles
+from serving.detector.image import description, profiles
 from serving.detector.image.cost import avif_bytes
 from serving.detector.image.header import Header
 
@@ -18,6 +18,7 @@ class AvifPicture:
     """An opened AVIF."""
 
     def __init__(self, data: bytes) -> None:
+        description.check(data, "AVIF")
         self._decoder = _avif.AvifDecoder(data, "auto", _THREADS)
         size, frames, mode, icc, exif_block, orientation, _ = self._decoder.get_info()
         head = data[:_HEAD_BYTES]

@@ -6,7 +6,7 @@ from typing import Final
 import pi_heif
 from PIL import Image
 
-from serving.detector.image import profiles
+from serving.detector.image import description, profiles
 from serving.detector.image.avif import code_points
 from serving.detector.image.cost import heif_bytes
 from serving.detector.image.header import Header
@@ -26,6 +26,7 @@ class HeifPicture:
     """An opened HEIC or HEIF."""
 
     def __init__(self, data: bytes) -> None:
+        description.check(data, "HEIF")
         file = pi_heif.open_heif(BytesIO(data))
         self._image = image = file[file.primary_index]
         head = data[:_HEAD_BYTES]

@@ -16,7 +16,7 @@ from serving.detector.image import exif
 from serving.detector.image.buffers import as_image
 from serving.detector.image.cost import jpeg_bytes
 from serving.detector.image.header import Header, Size
-from serving.detector.image.jpeg_segments import MARKER, finished, painting, scans_of, walk
+from serving.detector.image.jpeg_segments import MARKER, check_scanned, finished, painting, scans_of, walk
 from serving.detector.image.refusal import LEAST_ROWS, damaged, rows_missing
 
 JPEG_DRAFT_FACTOR: Final = 4
@@ -59,6 +59,7 @@ class JpegPicture:
             raise damaged(f"the JPEG data is damaged: {len(found.components)} colour channels")
         self._buffered = found.progressive or found.first_scan_components < len(found.components)
         self._scans = scans_of(data, found.first_scan) if self._buffered else []
+        check_scanned(self._scans, found.size)
         # a missing end is no loss; said once, it spares the decoder a warning
         self._data = data if data.rfind(_END, found.first_scan) >= 0 else _without_padding(data) + _END
         self._complete = data is self._data

@@ -10,6 +10,9 @@ from serving.platform.errors import ImageRefusedError
 
 MAX_SCANS: Final = 64
 """Every scan of a progressive JPEG passes over the whole picture; encoders write about ten."""
+USUAL_SCANS: Final = 16
+MAX_SCANNED_PX: Final = 200_000_000
+"""Scans times pixels, where there are more scans than usual: sixty of a picture of 41 megapixels took seven seconds."""
 MAX_SEGMENTS: Final = 4096
 """Segments in front of the picture; a profile or a map in pieces of 64 kB takes a few hundred."""
 MARKER: Final = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
@@ -211,6 +214,19 @@ def scans_of(data: bytes, first_scan: int) -> list[Scan]:
             return found
         at = following.end() - 2
     raise damaged(f"the JPEG has more than {MAX_SEGMENTS:,} segments among its scans")
+
+
+def check_scanned(scans: list[Scan], size: Size) -> None:
+    """Refuse a large picture that is passed over more often than encoders do.
+
+    Raises:
+        ImageRefusedError: `corrupt`.
+    """
+    if len(scans) > USUAL_SCANS and len(scans) * size[0] * size[1] > MAX_SCANNED_PX:
+        raise damaged(
+            f"the JPEG has {len(scans)} scans of {size[0]}x{size[1]} pixels; encoders write about ten, and of so large "
+            f"a picture at most {USUAL_SCANS} are read"
+        )
 
 
 def painting(scans: list[Scan]) -> list[Scan]:

@@ -60,3 +60,16 @@ def _judged(data: bytes) -> npt.NDArray[np.int16] | None:
     except ImageRefusedError as refused:
         assert refused.reason == "corrupt"
         return None
+
+
+def test_a_large_picture_of_far_too_many_scans_is_refused_before_its_first() -> None:
+    data, scans = _progressive(200)
+    last = data.rindex(b"\xff\xda")
+    many = data[:last] + data[last:-2] * 50 + data[-2:]
+    with pytest.raises(ImageRefusedError, match="rows could be read"):
+        decode(many)  # a small one takes no time, and is looked at
+    frame = many.index(b"\xff\xc2") + 5
+    huge = many[:frame] + (6400).to_bytes(2, "big") * 2 + many[frame + 4 :]
+    with pytest.raises(ImageRefusedError, match=f"has {len(scans) + 49} scans of 6400x6400 pixels") as refused:
+        decode(huge)
+    assert refused.value.reason == "corrupt"
