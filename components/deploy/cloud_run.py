@@ -13,7 +13,7 @@ from components.deploy.rollout import Serving, Started, shrunk
 from components.deploy.smoke import HttpProber, Prober
 from components.deploy.smoke_key import smoke_headers
 from components.deploy.traffic import by_revision, held_by_name, newest, short, tagged
-from components.platform.google_cloud import connect, google_errors, label, patience
+from components.platform.google_cloud import connect, google_errors, label, patience, reading
 from serving.platform.errors import StageError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class CloudRunService:
         """
         with google_errors(f"read Cloud Run service {self.config.service}"):
             found: Service = self._services.get_service(
-                name=self._name, retry=patience(self.config.retry_timeout_s), timeout=self.config.request_timeout_s
+                name=self._name, retry=reading(self.config.retry_timeout_s), timeout=self.config.request_timeout_s
             )
         return found
 

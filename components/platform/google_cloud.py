@@ -45,6 +45,23 @@ def patience(timeout_s: float) -> "Retry":
     return Retry(if_exception_type(ServiceUnavailable, TooManyRequests), initial=0.2, maximum=8.0, timeout=timeout_s)
 
 
+def reading(timeout_s: float) -> "Retry":
+    """Ask again for what changes nothing: also after 500, 502 and 504, and a connection that broke or kept silent."""
+    from google.api_core.exceptions import (
+        BadGateway,
+        GatewayTimeout,
+        InternalServerError,
+        ServiceUnavailable,
+        TooManyRequests,
+    )
+    from google.api_core.retry import Retry, if_exception_type
+    from requests import exceptions as broken
+
+    answers = (BadGateway, GatewayTimeout, InternalServerError, ServiceUnavailable, TooManyRequests)
+    passing = if_exception_type(*answers, broken.ChunkedEncodingError, broken.ConnectionError, broken.Timeout)
+    return Retry(passing, initial=0.2, maximum=8.0, timeout=timeout_s)
+
+
 @contextmanager
 def google_errors(doing: str) -> Iterator[None]:
     """Turn what Google's libraries raise into one line that names the problem and the fix."""

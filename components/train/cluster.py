@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from components.artifacts.context import RunContext
-from components.platform.google_cloud import connect, google_errors, label, patience
+from components.platform.google_cloud import connect, google_errors, label, patience, reading
 from components.platform.signals import sigterm_raises
 from components.train import processes
 from components.train.config import ClusterConfig, PlacedTrainConfig, TrainConfig, TrainerConfig
@@ -31,6 +31,9 @@ _SPOT_ATTEMPTS: Final = 8
 """The same on spot machines, which are taken away in the ordinary course of things."""
 _SPOT_PAUSES: Final = (4, 120)
 """How many looks at a job the first pause before another takes, the next one twice as many; and the most."""
+
+_BLIND: Final = 15
+"""For how many times `request_timeout_s` a job that cannot be looked at goes on: hours of training hang on it."""
 
 
 class Jobs(Protocol):
@@ -133,7 +136,7 @@ class _Jobs:
         """A job of this run that is under way or has succeeded; empty: none."""
         with google_errors("list the training jobs of Vertex AI"):
             listed = self._client.list_custom_jobs(
-                {"parent": self._parent, "filter": f'display_name="{self._shown}"'}, **self._patient
+                {"parent": self._parent, "filter": f'display_name="{self._shown}"'}, **self._reading()
             )
             found = [job for job in listed if _state(job) not in _IN_VAIN]
         return str(found[0].name) if found else ""
@@ -167,7 +170,7 @@ class _Jobs:
             with sigterm_raises():
                 while True:
                     with google_errors("ask Vertex AI about the training job"):
-                        job = self._client.get_custom_job(name=name, **self._patient)
+                        job = self._client.get_custom_job(name=name, **self._reading(_BLIND))
                     if (state := _state(job)) != said:
                         _log.warning("%s: %s", self._where(name), state)
                         said = state
@@ -221,10 +224,9 @@ class _Jobs:
             ),
         )
 
-    @property
-    def _patient(self) -> dict[str, Any]:
+    def _reading(self, times: int = 1) -> dict[str, Any]:
         timeout_s = self._cluster.request_timeout_s
-        return {"retry": patience(timeout_s), "timeout": timeout_s}
+        return {"retry": reading(times * timeout_s), "timeout": timeout_s}
 
     def _where(self, name: str) -> str:
         return f"{self._cluster.region}/{name.rpartition('/')[2]}"

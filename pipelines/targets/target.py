@@ -2,16 +2,19 @@
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pipelines.runs import RunRecord
 from pipelines.settings.names import Stage
 from pipelines.settings.pipeline import PipelineConfig
 from pipelines.targets.scheduler import Scheduler
+from serving.platform.errors import StageError
 
 if TYPE_CHECKING:
     from kfp import dsl
 
+_LOOKS: Final = 5
+"""Looks at a run that may fail one after another; each has asked for a while by itself."""
 Listener = Callable[[RunRecord, str], None]
 """Called with the record and a line a stage printed (empty when only the record changed)."""
 
@@ -96,13 +99,31 @@ def follow(target: Target, record: RunRecord, listener: Listener) -> None:
     Raises:
         StageError: the place cannot be asked.
     """
+    said: set[str] = set()
+    blind = 0
     while record.is_open:
-        notes = target.refresh(record)
+        try:
+            notes, blind = target.refresh(record), 0
+        except StageError as error:
+            blind += 1
+            if blind == _LOOKS or not _passes(error):
+                goes_on = f"the run goes on; follow it: aidetect runs follow {record.run_id}"
+                raise StageError(f"{error}; {goes_on}") from error
+            notes = [f"{error}; asked again"]
         listener(record, "")
         for note in notes:
-            listener(record, f"note: {note}")
+            if note not in said:
+                listener(record, f"note: {note}")
+        said.update(notes)
         if record.is_open:
             time.sleep(target.poll_s)
+
+
+def _passes(error: StageError) -> bool:
+    """Whether a look failed for what may be over at the next: a place that was out of reach or overloaded."""
+    from google.api_core.exceptions import RetryError
+
+    return isinstance(error.__cause__, (RetryError, OSError))
 
 
 def set_machine(task: "dsl.PipelineTask", stage: Stage, config: PipelineConfig, accelerator: str) -> None:

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from components.platform.google_cloud import connect, google_errors, label, patience
+from components.platform.google_cloud import connect, google_errors, label, patience, reading
 from pipelines.conclusion import Ended, conclude
 from pipelines.preflight import ask_cloud, check_cloud, refuse_movable_tags
 from pipelines.runs import PIPELINE_FILE, RunRecord, StageStatus, together
@@ -79,13 +79,13 @@ class VertexTarget:
         """Ask Vertex AI once how a submitted run stands.
 
         Returns:
-            What of an ended run's results could not be read, one line each.
+            What of an ended run's results could not be read, one line each; of another, what it waits for.
 
         Raises:
             StageError: Vertex AI does not know the run, refused or could not be reached.
         """
         state, job = _look(record, self.config)
-        missing: list[str] = []
+        missing = ["Vertex AI has paused the run; resume it on its page"] if state == "PAUSED" else []
         if state in _ENDED:
             details = list(job.job_detail.task_details)
             outputs = _outputs(details)
@@ -171,7 +171,7 @@ def _stands(record: RunRecord, config: PipelineConfig) -> bool:
     timeout_s = config.vertex.request_timeout_s
     name = f"{_parent(config)}/pipelineJobs/{job_id(record)}"
     try:
-        _jobs(record, config).get_pipeline_job(name=name, retry=patience(timeout_s), timeout=timeout_s)
+        _jobs(record, config).get_pipeline_job(name=name, retry=reading(timeout_s), timeout=timeout_s)
     except NotFound:
         return False
     return True
@@ -216,7 +216,7 @@ def _look(record: RunRecord, config: PipelineConfig) -> tuple[str, "PipelineJob"
     # the generated client: PipelineJob's own properties wait for the job to end
     timeout_s = config.vertex.request_timeout_s
     with google_errors("ask Vertex AI about the run"):
-        job = _jobs(record, config).get_pipeline_job(name=record.resource, retry=patience(timeout_s), timeout=timeout_s)
+        job = _jobs(record, config).get_pipeline_job(name=record.resource, retry=reading(timeout_s), timeout=timeout_s)
     _update(record, list(job.job_detail.task_details))
     record.seconds = _seconds(job)
     return job.state.name.removeprefix("PIPELINE_STATE_"), job

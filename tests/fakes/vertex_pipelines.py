@@ -44,6 +44,8 @@ class FakeVertexPipelines(GoogleRest):
         """The same of spot machines, by the quota's name."""
         self.schedules: dict[str, aiplatform_v1.Schedule] = {}
         self.cache = FakeCache()
+        self.waits: list[str] = []
+        """States that a job shows, a look each, before its first task starts."""
         self._made = 0
 
     def ask(self, request: Request, policy: Policy) -> None:
@@ -122,6 +124,9 @@ class FakeVertexPipelines(GoogleRest):
     def _advance(self, name: str) -> dict[str, Any]:
         job = self.jobs[name]
         if name in self.cancelled:
+            return show(job)
+        if self.waits:
+            job.state = aiplatform_v1.PipelineState.__members__[f"PIPELINE_STATE_{self.waits.pop(0)}"]
             return show(job)
         self.looks[name] += 1
         spec, given = spec_of(job), _given(job)

@@ -15,6 +15,7 @@ from pipelines.settings.pipeline import PipelineConfig
 from pipelines.settings.places import Machine
 from pipelines.targets import vertex
 from pipelines.targets.registry import open_target
+from pipelines.targets.target import follow
 from serving.platform.errors import CompileError, PreflightError, StageError
 from tests.fakes.vertex_pipelines import FakeVertexPipelines
 from tests.pipelines.conftest import vertex_sets
@@ -319,3 +320,63 @@ def test_refresh_and_cancel(tmp_path: Path, cloud: FakeVertexPipelines) -> None:
     assert record.status == "submitted"
     target.cancel(record)
     assert cloud.cancelled == [record.resource]
+
+
+def test_every_state_before_the_first_task_is_waited_through_and_a_pause_is_told_once(
+    tmp_path: Path, cloud: FakeVertexPipelines
+) -> None:
+    cloud.waits = ["QUEUED", "PENDING", "PAUSED", "PAUSED", "RUNNING", "UNSPECIFIED"]
+    lines: list[str] = []
+    order = Order("vertex", "production")
+    record = launch(configuration(tmp_path, cloud), order, lambda _, line: lines.append(line))
+    assert record.status == "deployed"
+    assert [line for line in lines if "paused" in line] == ["note: Vertex AI has paused the run; resume it on its page"]
+
+
+def test_a_run_that_somebody_else_cancels_is_interrupted(tmp_path: Path, cloud: FakeVertexPipelines) -> None:
+    config = configuration(tmp_path, cloud)
+    record = run(config, sync=False)
+    cloud.waits = ["CANCELLING"]
+    target = open_target("vertex", config)
+    target.refresh(record)
+    assert record.status == "submitted"
+    cloud.waits = ["CANCELLED"]
+    target.refresh(record)
+    assert (record.status, record.error, record.exit_code) == ("interrupted", "cancelled", 1)
+
+
+@pytest.mark.parametrize("code", [429, 500, 502, 503, 504])
+def test_a_look_that_google_does_not_answer_is_taken_again(
+    tmp_path: Path, cloud: FakeVertexPipelines, code: int
+) -> None:
+    cloud.fail("GET", "/pipelineJobs/", code, times=2)
+    cloud.cut("GET", "/pipelineJobs/", carried_out=True)
+    assert run(configuration(tmp_path, cloud)).status == "deployed"
+
+
+def test_a_run_goes_on_though_nobody_may_look_and_outlasts_an_outage(
+    tmp_path: Path, cloud: FakeVertexPipelines
+) -> None:
+    config = configuration(tmp_path, cloud, "vertex.request_timeout_s=0.3")
+    cloud.fail("GET", "/pipelineJobs/", 403)
+    with pytest.raises(StageError, match=r"403 .*; the run goes on; follow it: aidetect runs follow \S+$"):
+        run(config)
+    cloud.faults.clear()
+    (record,) = list_runs(tmp_path / "workspace")
+    assert record.is_open
+    lines: list[str] = []
+    cloud.fail("GET", "/pipelineJobs/", 503)
+
+    def listen(_: RunRecord, line: str) -> None:
+        lines.append(line)
+        if "asked again" in line:
+            cloud.faults.clear()
+
+    follow(open_target("vertex", config), record, listen)
+    assert record.status == "deployed"
+    (said,) = [line for line in lines if "asked again" in line]
+    assert said.startswith("note: ask Vertex AI about the run: still refused after many tries: 503")
+    record.status = "submitted"
+    cloud.fail("GET", "/pipelineJobs/", 503)
+    with pytest.raises(StageError, match="the run goes on"):
+        follow(open_target("vertex", config), record, lambda *_: None)

@@ -202,6 +202,37 @@ def test_what_a_machine_says_is_the_stages_error_and_is_not_tried_again(
     assert len(vertex_ai.jobs) == 1
 
 
+@pytest.mark.parametrize("state", ["CANCELLED", "EXPIRED", "PARTIALLY_SUCCEEDED"])
+def test_a_job_that_ends_otherwise_is_told_as_that_and_not_asked_for_again(
+    vertex_ai: FakeVertexJobs, tmp_path: Path, state: str
+) -> None:
+    vertex_ai.machines = lambda _: itertools.chain(
+        (PENDING, RUNNING), itertools.repeat(vertex.JobState.__members__[f"JOB_STATE_{state}"])
+    )
+    with pytest.raises(StageError, match=rf"^the training job europe-west1/1 {state}") as caught:
+        ask(vertex_ai, tmp_path, checkpoint_dir=str(tmp_path / "kept"))
+    assert "\n" not in str(caught.value)
+    assert (len(vertex_ai.jobs), vertex_ai.cancelled) == (1, [])
+
+
+def test_a_job_that_waits_or_cannot_be_looked_at_for_a_while_goes_on(vertex_ai: FakeVertexJobs, tmp_path: Path) -> None:
+    waits = [
+        vertex.JobState.__members__[f"JOB_STATE_{name}"]
+        for name in ("QUEUED", "PENDING", "PAUSED", "UPDATING", "RUNNING")
+    ]
+    vertex_ai.machines = lambda job: itertools.chain(waits, answered(job))
+    for code in (429, 500, 502, 503, 504):
+        vertex_ai.fail("GET", "/customJobs/1", code, times=1)
+    vertex_ai.cut("GET", "/customJobs/1", carried_out=True)
+    assert ask(vertex_ai, tmp_path) == SUMMARY
+    assert (len(vertex_ai.jobs), vertex_ai.cancelled) == (1, [])
+    # who may not look any more cannot wait: what is paid for is ended, as far as that goes
+    vertex_ai.fail("GET", "/customJobs/2", 403)
+    with pytest.raises(StageError, match="ask Vertex AI about the training job: 403"):
+        ask(vertex_ai, tmp_path, "another")
+    assert [name.rpartition("/")[2] for name in vertex_ai.cancelled] == ["2"]
+
+
 def test_a_stage_that_is_stopped_ends_its_job(vertex_ai: FakeVertexJobs, tmp_path: Path) -> None:
     def stop(_: vertex.CustomJob) -> Iterator[vertex.JobState]:
         yield RUNNING
