@@ -71,7 +71,7 @@ $(VENV)/.with-%: $(STAMP)
 .PHONY: lock
 lock: | $(BIN)/python ## Compile infra/requirements.txt from pyproject.toml; UPGRADE=NAME takes its newest, UPGRADE=1 that of all
 	@infra/install.sh $(BIN)/python
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11.5 --all-extras --generate-hashes --no-annotate \
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11.0 --all-extras --generate-hashes --no-annotate \
 	  --custom-compile-command 'make lock' $(if $(filter 1,$(UPGRADE)),--upgrade,$(addprefix --upgrade-package ,$(UPGRADE))) \
 	  --output-file $(LOCK) pyproject.toml
 	@# what holds of every line says nothing of one

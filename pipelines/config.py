@@ -42,6 +42,8 @@ _PATHS: Final = (
 _ADDRESS: Final = re.compile(r"[a-z][a-z0-9+.-]*:")
 """`gs://`, `hf://`, `models:/`: no path of this disk."""
 _MOST_BYTES: Final = 1 << 20
+UNKNOWN_REVISION: Final = "unknown"
+"""Of code that comes from no checkout and no image of ours."""
 
 
 def load_config(
@@ -292,7 +294,7 @@ def revision() -> str:
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        return os.environ.get("GIT_SHA", "") or "unknown"
+        return os.environ.get("GIT_SHA", "") or UNKNOWN_REVISION
 
 
 def child_environment(**extra: str) -> dict[str, str]:

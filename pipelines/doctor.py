@@ -17,9 +17,14 @@ PLACEHOLDER: Final = "your-project"
 """Project of the shipped configuration, until `aidetect init` writes the owner's."""
 
 
-def examine(config: PipelineConfig) -> list[Finding]:
-    """Look at Python, packages, disk, data and, where a project is configured, the cloud; nothing is changed."""
-    here = [_python(), *_packages(), _disk(config), _data(config), _git()]
+def examine(config: PipelineConfig, commit: str) -> list[Finding]:
+    """Look at Python, packages, disk, data and, where a project is configured, the cloud; nothing is changed.
+
+    Args:
+        config: of the run to be.
+        commit: of the code that runs; empty: not known.
+    """
+    here = [_python(), *_packages(), _disk(config), _data(config), _git(commit)]
     if config.kubeflow.host and not config.vertex.project:
         return [*here, *_placeholders(config), *_kubeflow(config)]
     return [*here, *_cloud(config), *(_kubeflow(config) if config.kubeflow.host else [])]
@@ -59,10 +64,15 @@ def _data(config: PipelineConfig) -> Finding:
     return Finding("ok", "data", uri)
 
 
-def _git() -> Finding:
+def _git(commit: str) -> Finding:
     if shutil.which("git") is None:
         return Finding("warning", "git", "not installed: runs will not know the commit they ran")
-    return Finding("ok", "git", "runs record their commit")
+    if not commit:
+        mend = "clone the repository, or set GIT_SHA"
+        return Finding(
+            "warning", "git", f"this folder is no checkout that git reads: runs will not know a commit; {mend}"
+        )
+    return Finding("ok", "git", f"runs record their commit, now {commit}")
 
 
 def _cloud(config: PipelineConfig) -> list[Finding]:

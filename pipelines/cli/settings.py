@@ -51,9 +51,11 @@ def doctor(
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 on warnings too.")] = False,
 ) -> None:
     """Check that this machine and configuration can run the pipeline, and say how to mend what cannot."""
+    from pipelines.config import UNKNOWN_REVISION, revision
     from pipelines.doctor import examine
 
-    findings = examine(config)
+    commit = revision()
+    findings = examine(config, "" if commit == UNKNOWN_REVISION else commit)
     if as_json:
         typer.echo(json.dumps([finding.__dict__ for finding in findings], indent=1))
     else:

@@ -50,6 +50,27 @@ def test_each_version_that_the_contract_fixes() -> None:
     assert PINS["mlflow"] == PINS["mlflow-skinny"] == "3.17.2"
 
 
+OLDEST = "3.11.0"
+"""Of the Pythons that set-up takes; Debian 12 has 3.11.2."""
+
+
+def test_the_lock_is_compiled_for_the_oldest_python() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    assert re.findall(r"--python-version (\S+)", makefile) == [OLDEST]
+    assert PROJECT["requires-python"].startswith(f">={OLDEST.rpartition('.')[0]},")
+    assert "assert (3,11) <= sys.version_info" in makefile
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("version", [OLDEST, "3.11.2", "3.12.0"])
+def test_every_python_that_is_taken_finds_all_it_needs_in_the_lock(version: str, tmp_path: Path) -> None:
+    words = [str(Path(sys.executable).parent / "uv"), "pip", "install", "--quiet", "--dry-run", "--require-hashes"]
+    words += ["--python-version", version, "--target", str(tmp_path), "--constraints", "infra/requirements.txt"]
+    words += ["--requirements", "pyproject.toml", *(word for extra in EXTRAS for word in ("--extra", extra))]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
 class Index:
     """A project with a lock of its own, and wheels in a folder that is the only index."""
 

@@ -188,6 +188,19 @@ def test_data_verify_reports_and_exits_by_its_findings(cli: Cli, tmp_path: Path)
     assert time.monotonic() - started < 60
 
 
+def test_doctor_says_that_a_folder_without_git_has_no_commit(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told() -> dict[str, str]:
+        return next(found for found in json.loads(cli("doctor", "--json").stdout) if found["subject"] == "git")
+
+    monkeypatch.setenv("GIT_SHA", "b" * 40)
+    # as in an unpacked archive
+    monkeypatch.setenv("GIT_DIR", "/nowhere")
+    assert told()["message"] == f"runs record their commit, now {'b' * 40}"
+    monkeypatch.setenv("GIT_SHA", "")
+    assert told()["status"] == "warning"
+    assert "clone the repository, or set GIT_SHA" in told()["message"]
+
+
 def test_doctor_finds_a_missing_folder(cli: Cli) -> None:
     done = cli("doctor", "--json", "--set", "data.uri=/nowhere")
     assert done.returncode == 1

@@ -52,6 +52,11 @@ def test_two_workers_answer_for_each_other_and_a_dead_ones_gauges_go(toy_bundle:
 
         for _ in range(20):
             predict()
+        # the first worker that is ready has answered them all; the other one may still be loading
+        deadline = time.monotonic() + PATIENCE_S
+        while value(read(), "aidetect_model_loaded") != 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
         for found in [read() for _ in range(6)]:
             assert value(found, "aidetect_prediction_probability_count") == 20
             assert value(found, "http_requests_total", method="POST", endpoint="/predict", status="200") == 20
