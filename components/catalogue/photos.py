@@ -3,9 +3,8 @@
 import os
 import stat
 import tempfile
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 
 from components.catalogue.config import CatalogueConfig
 from components.catalogue.entries import Entry, image_column
+from components.platform.ahead import in_order
 from serving.fetch.client import Fetcher, FetchLimits
 from serving.platform.cloud_storage import SCHEME
 from serving.platform.errors import FetchRefusedError, StageError
@@ -78,19 +78,8 @@ class Photos:
         return next(self.of([entry]))[1]
 
     def _ahead(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes | UnreadPhotoError]]:
-        waiting: deque[tuple[Entry, Future[bytes | UnreadPhotoError]]] = deque()
-        try:
-            for entry in entries:
-                waiting.append((entry, self._pool.submit(self._guarded, entry)))
-                if len(waiting) >= self._config.fetch_threads * _AHEAD:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        finally:
-            for _, future in waiting:
-                future.cancel()
+        asked = ((entry, self._pool.submit(self._guarded, entry)) for entry in entries)
+        return in_order(asked, self._config.fetch_threads * _AHEAD - 1)
 
     def _guarded(self, entry: Entry) -> bytes | UnreadPhotoError:
         try:

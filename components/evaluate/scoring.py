@@ -1,8 +1,7 @@
 """Every image of a split through the detectors, as the server would judge it; memory is flat in the split's size."""
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +13,7 @@ from components.evaluate.decisions import SIGNALS
 from components.evaluate.intervals import Mask
 from components.evaluate.robustness import Corruption
 from components.evaluate.slices import Frame
+from components.platform.ahead import in_order
 from serving.detector.detector import Detector, Prepared
 from serving.detector.engine import Floats
 from serving.detector.image import decode
@@ -69,7 +69,10 @@ def score_split(
     outside_by = np.zeros((len(SIGNALS), n), dtype=bool)
     worker = _Worker(frame, plan, config)
     with ThreadPoolExecutor(threads_of(config)) as pool:
-        for start, result in _in_order(pool, worker, _chunks(dataset, frame.split, config.batch_size), config):
+        chunks = _chunks(dataset, frame.split, config.batch_size)
+        # reading never runs far ahead
+        scored = ((start, pool.submit(worker, start, chunk)) for start, chunk in chunks)
+        for start, result in in_order(scored, 2 * threads_of(config)):
             stop = start + result.clean.shape[1]
             clean[:, start:stop] = result.clean
             outside_by[:, start:stop] = result.outside_by
@@ -90,25 +93,6 @@ def _chunks(dataset: Dataset, split: str, size: int) -> Iterator[tuple[int, list
             start, chunk = start + size, []
     if chunk:
         yield start, chunk
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, worker: "_Worker", chunks: Iterator[tuple[int, list[bytes]]], config: EvaluateConfig
-) -> Iterator[tuple[int, SplitLogits]]:
-    """Results in stored order, with a bounded number of chunks under way so that reading never runs far ahead."""
-    pending: deque[tuple[int, Future[SplitLogits]]] = deque()
-    try:
-        for start, chunk in chunks:
-            pending.append((start, pool.submit(worker, start, chunk)))
-            if len(pending) > 2 * threads_of(config):
-                first, future = pending.popleft()
-                yield first, future.result()
-        while pending:
-            first, future = pending.popleft()
-            yield first, future.result()
-    finally:
-        for _, future in pending:
-            future.cancel()
 
 
 class _Worker:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from components.artifacts.context import RunContext
+from components.artifacts.dataset import Dataset
 from components.platform.signals import interrupts_held, sigterm_raises
 from components.train.config import Launch, TrainConfig
 from serving.platform.errors import StageError, StoppedError, one_line
@@ -45,6 +46,8 @@ def train(
     Raises:
         StageError: as `stage.train`; also a process that ended without a word.
     """
+    # what is no dataset is told at once, not after the seconds in which torch loads
+    Dataset(dataset)
     from components.train.stage import train as alone
 
     processes = 1 if Launch.from_environment().world_size > 1 else wanted(config)

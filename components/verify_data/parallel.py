@@ -1,11 +1,11 @@
 """An ordered map over a stream that starts at once and brings in more processes only for work that lasts."""
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from typing import Final, TypeVar
 
+from components.platform.ahead import in_order
 from components.platform.workers import workers_context
 
 Item = TypeVar("Item")
@@ -34,16 +34,4 @@ def ordered_map(
     else:
         return
     with ProcessPoolExecutor(workers, workers_context()) as pool:
-        waiting: deque[tuple[Item, Future[Result]]] = deque()
-        try:
-            for item in stream:
-                waiting.append((item, pool.submit(function, item)))
-                if len(waiting) > _IN_FLIGHT * workers:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        finally:
-            for _, future in waiting:
-                future.cancel()
+        yield from in_order(((item, pool.submit(function, item)) for item in stream), _IN_FLIGHT * workers)

@@ -18,8 +18,8 @@ from tests.untraced import untraced
 ROOT = Path(__file__).resolve().parents[2]
 PROD = Path("infra/terraform/environments/prod")
 
-PROGRAM = """#!{python}
-import json, os, pathlib, re, sys
+PROGRAM = """#!{python} -SE
+import json, os, pathlib, sys
 path = pathlib.Path(os.environ["FAKE_STATE"])
 state = json.loads(path.read_text()) if path.exists() else {{"log": []}}
 words = [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]

@@ -9,6 +9,8 @@ from fastapi.testclient import TestClient
 
 from serving.app import create_app
 from serving.http.service import Service
+from serving.registry import resolve
+from serving.served import Served
 from serving.settings import Settings
 
 
@@ -16,6 +18,12 @@ def service_of(client: TestClient) -> Service:
     """The working parts of the application that `client` asks."""
     service: Service = cast("Any", client.app).state.service
     return service
+
+
+@pytest.fixture(scope="session")
+def served(toy_bundle: Path) -> Served:
+    """The toy bundle, loaded; applications share it."""
+    return Served.load(resolve(str(toy_bundle), toy_bundle.parent))
 
 
 @pytest.fixture(scope="session")

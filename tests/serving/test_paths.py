@@ -1,7 +1,6 @@
 """One spelling of a path is one route with its limits: what else looks like it is 404 before anything is done."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ from starlette.testclient import TestClient
 
 from serving.app import create_app
 from serving.http.paths import Paths
-from serving.registry import resolve
 from serving.served import Served
 from serving.settings import Settings
 from tests.bundles import jpeg
@@ -22,11 +20,6 @@ KEY = "a-key-of-decent-length"
 VERTEX = "/v1/endpoints/123/deployedModels/456"
 
 Client = Callable[..., TestClient]
-
-
-@pytest.fixture(scope="module")
-def served(toy_bundle: Path) -> Served:
-    return Served.load(resolve(str(toy_bundle), toy_bundle.parent))
 
 
 @pytest.fixture

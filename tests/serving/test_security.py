@@ -15,7 +15,6 @@ from starlette.testclient import TestClient
 
 from serving.app import create_app
 from serving.platform.errors import SecurityConfigError
-from serving.registry import resolve
 from serving.served import Served
 from serving.settings import Settings
 from serving.telemetry.clients import bucket, client_address
@@ -25,11 +24,6 @@ KEY = "a-key-of-decent-length"
 OTHER_KEY = "another-key-of-decent-length"
 
 Client = Callable[..., TestClient]
-
-
-@pytest.fixture(scope="module")
-def served(toy_bundle: Path) -> Served:
-    return Served.load(resolve(str(toy_bundle), toy_bundle.parent))
 
 
 @pytest.fixture

@@ -25,11 +25,6 @@ Client = Callable[..., TestClient]
 KEY = "a-key-of-decent-length"
 
 
-@pytest.fixture(scope="module")
-def served(toy_bundle: Path) -> Served:
-    return Served.load(resolve(str(toy_bundle), toy_bundle.parent))
-
-
 @pytest.fixture
 def client(served: Served) -> Iterator[TestClient]:
     app = create_app(Settings(model_uri="unused", rate_limit_enabled=False), served)
