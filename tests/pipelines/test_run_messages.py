@@ -115,6 +115,7 @@ def test_in_a_pipe_a_run_is_a_line_and_every_sign_arrives(finished: RunRecord) -
         f"paths.workspace={workspace}",
     ]
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "COLUMNS": "40"}
+    ascii_only |= {"FORCE_COLOR": "", "TTY_COMPATIBLE": "0", "PYTHONIOENCODING": "ascii"}
     shown, told = (
         subprocess.run([*words, *more], cwd=ROOT, capture_output=True, env=untraced() | ascii_only, check=True).stdout
         for more in ([], ["--json"])
