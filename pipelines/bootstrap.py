@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from serving.platform.errors import BootstrapError, one_line
+from serving.platform.grants import remedy
 
 PROGRAMS: Final = ("gcloud", "terraform", "gh")
 _ASK_S: Final = 120.0
@@ -20,6 +21,11 @@ _FIXES: Final = (
         r"do not belong to a permitted customer|allowedPolicyMemberDomains",
         "your organisation lets nobody outside in (iam.allowedPolicyMemberDomains): set public = false in the "
         "environment's main.tf, or have its administrator allow allUsers here",
+    ),
+    (
+        r"(?i)requested bucket name is not available|bucket namespace is shared",
+        "somebody else has a bucket of that name, and names are one for all of Google Cloud: aidetect init --bucket "
+        "ANOTHER (asks for the rest again), then aidetect bootstrap",
     ),
     (
         r"Cloud SQL instance already exists",
@@ -102,9 +108,9 @@ class Programs:
 
 
 def fix_of(said: str) -> str:
-    """What to do about a refusal of Google's that no grant answers; empty where none is known."""
+    """What to do about a refusal of Google's; empty where nothing is known."""
     found = ((re.search(pattern, said), fix) for pattern, fix in _FIXES)
-    return next((fix.format(*match.groups()) for match, fix in found if match), "")
+    return next((fix.format(*match.groups()) for match, fix in found if match), "") or remedy(said)
 
 
 def read_place(folder: Path) -> Place:

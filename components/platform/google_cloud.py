@@ -73,14 +73,13 @@ def google_errors(doing: str) -> Iterator[None]:
     except DefaultCredentialsError as error:
         raise StageError(f"{doing}: no Google credentials; run: {LOGIN}") from error
     except GoogleAuthError as error:
-        raise StageError(
-            f"{doing}: the Google credentials were not accepted: {one_line(error)}; {_FIXES[401]}"
-        ) from error
+        fix = remedy(str(error)) or _FIXES[401]
+        raise StageError(f"{doing}: the Google credentials were not accepted: {one_line(error)}; {fix}") from error
     except RetryError as error:
         raise StageError(f"{doing}: still refused after many tries: {one_line(error.cause or error)}") from error
     except GoogleAPICallError as error:
         code = int(error.code or 0)
-        fix = remedy(str(error.message)) or _FIXES.get(code)
+        fix = remedy(str(error.message)) or _FIXES.get(code, "")
         raise StageError(f"{doing}: {code} {error.message}" + (f"; {fix}" if fix else "")) from error
     except (GoogleAPIError, OSError) as error:
         raise StageError(f"{doing}: {one_line(error)}; check the network") from error

@@ -142,10 +142,28 @@ def init(
         _write({path: after for path, (_, after) in changes.items()})
         for path in changes:
             typer.echo(f"wrote {path}")
+    if environment == "prod" and (missing := _not_offered(owner, config_file or Path(CONFIG_FILE))):
+        typer.echo(f"note: {missing}", err=True)
     if not changes:
         typer.echo("nothing to change")
     elif not dry_run:
         typer.echo("next: docs/DEPLOYMENT.md, from “Google Cloud”")
+
+
+def _not_offered(owner: Owner, config_file: Path) -> str:
+    """What the profile trains on and the region has not, told before anything is made there; empty: nothing."""
+    from pipelines.config import load_config
+    from pipelines.preflight import ACCELERATOR_REGIONS
+
+    accelerator = load_config(PROFILE, file=config_file, environ={}).machines.train.accelerator
+    regions = ACCELERATOR_REGIONS.get(accelerator)
+    if regions is None or owner.region in regions:
+        return ""
+    near = sorted(name for name in regions if name.partition("-")[0] == owner.region.partition("-")[0])
+    return (
+        f"Vertex AI has no {accelerator} in {owner.region}, so no run would train there; choose another --region "
+        f"({', '.join(near or sorted(regions))}), or other machines.train in the profile {PROFILE}"
+    )
 
 
 def planned(owner: Owner, environment: str, config_file: Path) -> dict[Path, tuple[str, str]]:

@@ -14,6 +14,14 @@ _NO_VERSION: Final = re.compile(
     r"Secret Version \[projects/[^/\]]+/secrets/([^/\]]+)/versions/[^\]]+\] "
     r"(?:not found|is in (?:DESTROYED|DISABLED) state)"
 )
+_BILLING: Final = re.compile(
+    r"(?i)BILLING_DISABLED|billing account [^.]*\b(?:disabled|closed)|requires billing|enable billing"
+)
+_ACCOUNT_OFF: Final = re.compile(
+    r"(?i)service account\b[^.]{0,20}?(?:([\w-]+@[\w-]+\.iam\.gserviceaccount\.com)'? )?(?:is|has been|was) disabled"
+    r"|\baccount disabled\b|SERVICE_ACCOUNT_DISABLED"
+)
+_CONSTRAINT: Final = re.compile(r"\bconstraints/([a-z]+(?:\.[A-Za-z]+)+)")
 _ROLES: Final = (
     ("storage.objects.create", "roles/storage.objectCreator"),
     ("storage.objects.get", "roles/storage.objectViewer"),
@@ -46,7 +54,18 @@ def to_grant(answer: str) -> str:
 
 
 def remedy(answer: str) -> str:
-    """What to grant, enable or add, by Google's refusal; empty where it does not say what it lacks."""
+    """What to grant, enable, add or ask for, by Google's refusal; empty where it does not say what it lacks."""
+    if _BILLING.search(answer):
+        return "the project has no billing account in force: gcloud billing projects link PROJECT --billing-account=ID"
+    off = _ACCOUNT_OFF.search(answer)
+    if off is not None:
+        return f"gcloud iam service-accounts enable {off[1] or 'EMAIL'}, if it was not disabled on purpose"
+    forbidden = _CONSTRAINT.search(answer)
+    if forbidden is not None:
+        return (
+            f"a policy of your organisation forbids it (constraints/{forbidden[1]}): have its administrator make an "
+            "exception for this project"
+        )
     disabled = _DISABLED.search(answer)
     if disabled is not None:
         service = next(name for name in disabled.groups() if name)

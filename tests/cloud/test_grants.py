@@ -8,10 +8,13 @@ import re
 from datetime import UTC, datetime
 
 import pytest
+from google.auth.exceptions import RefreshError
 
+from components.platform.google_cloud import google_errors
 from infra.ci.terraform_plans import made_of
 from pipelines.bootstrap import fix_of
 from pipelines.config import load_config
+from serving.platform.errors import StageError
 from serving.platform.grants import remedy, to_grant
 from tests.cloud.first_day import CLAIMS, PROJECT, bucket, first_day, play
 from tests.fakes.policy import HERE, Plan, Policy, RefusedError, api_of, cel, plan_of
@@ -250,6 +253,54 @@ def test_a_deleted_name_that_is_still_kept_is_told_with_what_to_do(environment: 
     fix = fix_of(str(refused.value))
     assert ("30 days: gcloud iam workload-identity-pools undelete" in fix) != ("for a week" in fix), refused.value
     Project(deleted={f"{kind} of-somebody-else"}).apply(plan)
+
+
+@pytest.mark.parametrize(
+    ("said", "fix"),
+    [
+        (
+            "HTTPError 409: The requested bucket name is not available. The bucket namespace is shared by all users of "
+            "the system. Please select a different name and try again.",
+            "somebody else has a bucket of that name",
+        ),
+        (
+            "Error 403: The billing account for the owning project is disabled in state absent, accountDisabled",
+            "gcloud billing projects link PROJECT",
+        ),
+        (
+            "This API method requires billing to be enabled. Please enable billing on project #1, then retry.",
+            "gcloud billing projects link PROJECT",
+        ),
+        (
+            "('invalid_grant: Account disabled: 1234567', {'error': 'invalid_grant'})",
+            "gcloud iam service-accounts enable EMAIL",
+        ),
+        (
+            "Service account aidetect-train@proj.iam.gserviceaccount.com is disabled.",
+            "gcloud iam service-accounts enable aidetect-train@proj.iam.gserviceaccount.com",
+        ),
+        (
+            "Error 412: 'mars-west1' violates constraint 'constraints/gcp.resourceLocations' on 'projects/p'",
+            "a policy of your organisation forbids it (constraints/gcp.resourceLocations)",
+        ),
+        (
+            "Cloud Vision API has not been used in project 1 before or it is disabled. Enable it by visiting "
+            "https://console.developers.google.com/apis/api/vision.googleapis.com/overview",
+            "gcloud services enable vision.googleapis.com",
+        ),
+        ("Error 500: Internal error encountered.", ""),
+        ("the service account was deleted; a disabled one would be kept", ""),
+    ],
+)
+def test_what_no_grant_answers_is_told_with_what_does(said: str, fix: str) -> None:
+    assert fix in fix_of(said)
+    assert bool(fix_of(said)) == bool(fix)
+
+
+def test_a_disabled_account_is_not_told_to_log_in_again() -> None:
+    with pytest.raises(StageError, match="gcloud iam service-accounts enable") as caught, google_errors("read x"):
+        raise RefreshError("invalid_grant: Account disabled: 12")
+    assert "log in" not in str(caught.value)
 
 
 def test_google_s_expressions() -> None:

@@ -175,6 +175,18 @@ def test_a_name_that_is_none_is_refused_in_one_line(
     assert contents(project) == before
 
 
+def test_a_region_without_the_profile_s_accelerator_is_told_before_anything_is_made_there(
+    project: Path, init: Callable[..., Done]
+) -> None:
+    told = init(*ANSWERS, "--region", "europe-north1")
+    assert told.returncode == 0
+    assert told.stderr.startswith(
+        "note: Vertex AI has no NVIDIA_TESLA_T4 in europe-north1, so no run would train there"
+    )
+    assert "(europe-west1, europe-west2, europe-west3, europe-west4)" in told.stderr
+    assert init(*ANSWERS).stderr == ""
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
