@@ -1,13 +1,15 @@
 """Images in files of their own: class folders with or without splits."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import Final
 
 from components.artifacts.dataset import TRAIN
 from components.verify_data.findings import Skipped
 from components.verify_data.layout import BATCH_ROWS, FOLDER, Reading, how_to_cut, split_of
+from components.verify_data.names import Names
 from components.verify_data.rows import UNKNOWN_GENERATOR, Batch
 from components.verify_data.skipped import shown
 from components.verify_data.stores import Store
@@ -28,7 +30,7 @@ class FileSource(ABC):
     def __init__(self, store: Store) -> None:
         self.uri = store.uri
         self._store = store
-        self._images: dict[str, list[str]] = {}
+        self._images: dict[str, Names] = {}
 
     @abstractmethod
     def _meaning(self, path: str) -> tuple[int, str, str]:
@@ -64,11 +66,8 @@ class FileSource(ABC):
 
     def batches(self, split: str) -> Iterator[Batch]:
         """Images of a split by path."""
-        images = self._images[split]
-        start, size = 0, 16
-        while start < len(images):
-            paths = images[start : start + size]
-            start += len(paths)
+        images, size = iter(self._images[split]), 16
+        while paths := list(islice(images, size)):
             read = zip(paths, self._store.read(paths), strict=True)
             kept = [(path, data) for path, data in read if data is not None and not self._skips(path, data)]
             if not kept:
@@ -88,7 +87,7 @@ class FileSource(ABC):
 class FolderSource(FileSource):
     """`{split}/{class}/**/image` with any known class name; of what will be cut also `**/{class}/**/image`."""
 
-    def __init__(self, store: Store, paths: Sequence[str], reading: Reading) -> None:
+    def __init__(self, store: Store, paths: Iterable[str], reading: Reading) -> None:
         super().__init__(store)
         self._classes = reading.classes
         self._by_folder = reading.source == FOLDER
@@ -109,7 +108,7 @@ class FolderSource(FileSource):
                 )
             if not known:
                 unknown.setdefault("/".join(folders[: 1 if self._heap else 2]), path)
-            self._images.setdefault(split, []).append(path)
+            self._images.setdefault(split, Names()).add(path)
         self._refuse(unknown, reading)
 
     def _refuse(self, unknown: dict[str, str], reading: Reading) -> None:

@@ -87,14 +87,17 @@ def _opened(uri: str, reading: Reading) -> Source:
     if not uri.startswith(SCHEME) and is_unfinished(path):
         raise StageError(f"{uri}: an import into it is under way, or was killed; import there once more")
     paths = store.paths()
-    if not paths:
+    if not len(paths):
         raise StageError(f"{uri}: no files there; expected folders named for their class, or Parquet files")
     # a packed dataset is a source too; what it set aside is not
     parquet = [path for path in paths if path.endswith(PARQUET) and path != QUARANTINE_FILE]
     _refuse_parts(uri, parquet)
-    for name in sorted(set(paths) - set(parquet)) if parquet else ():
-        store.skipped.add(name, "file beside the Parquet files")
-    return ParquetSource(store, parquet, reading) if parquet else FolderSource(store, paths, reading)
+    if not parquet:
+        return FolderSource(store, paths, reading)
+    for name in paths:
+        if not name.endswith(PARQUET) or name == QUARANTINE_FILE:
+            store.skipped.add(name, "file beside the Parquet files")
+    return ParquetSource(store, parquet, reading)
 
 
 def _of_one_file(path: Path, reading: Reading) -> Source:

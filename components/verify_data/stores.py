@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from components.verify_data.names import Names, sorted_names
 from components.verify_data.skipped import UNREADABLE, SkipList, shown
 from serving.detector.image import ImageLimits
 from serving.platform.cloud_storage import client, read, split
@@ -31,7 +32,7 @@ class Store(Protocol):
     skipped: SkipList
     """What `paths` and `read` left out."""
 
-    def paths(self) -> list[str]:
+    def paths(self) -> Names:
         """All files, sorted; hidden files and folders left out."""
         ...
 
@@ -64,32 +65,40 @@ class LocalStore:
         self.uri = shown(str(root))
         self.skipped = SkipList()
 
-    def paths(self) -> list[str]:
+    def paths(self) -> Names:
         """All regular files, sorted; a folder that links lead to twice is read once."""
-        found: list[str] = []
-        seen = {_identity(self.root)}
-        for folder, folders, files in os.walk(self.root, followlinks=True, onerror=self._unreadable):
-            prefix = os.path.relpath(folder, self.root).replace(os.sep, "/") + "/"
-            prefix = "" if prefix == "./" else prefix
-            kept = []
-            for name in sorted(folders):
-                if name.startswith("."):
-                    self.skipped.add(prefix + name, "hidden folder")
-                elif name.lower() in _OF_A_SYSTEM:
-                    self.skipped.add(prefix + name, "system's folder")
-                elif (identity := _identity(Path(folder, name))) in seen:
-                    self.skipped.add(prefix + name, "link to a folder that is read already")
-                else:
-                    seen.add(identity)
-                    kept.append(name)
-            folders[:] = kept
-            for name in files:
-                kind = "hidden file" if name.startswith(".") else _special(Path(folder, name))
-                if kind:
-                    self.skipped.add(prefix + name, kind)
-                else:
-                    found.append(prefix + name)
-        return sorted(found)
+        return sorted_names(self._files())
+
+    def _files(self) -> Iterator[str]:
+        """Files of all folders, one folder after the other; what is left out is noted."""
+        seen, ahead = {_identity(self.root)}, [""]
+        while ahead:
+            prefix, folders = ahead.pop(), list[str]()
+            try:
+                with os.scandir(self.root / prefix) as entries:
+                    for entry in entries:
+                        if _is_folder(entry):
+                            folders.append(entry.name)
+                        elif kind := "hidden file" if entry.name.startswith(".") else _special(Path(entry.path)):
+                            self.skipped.add(prefix + entry.name, kind)
+                        else:
+                            yield prefix + entry.name
+            except OSError as error:
+                self._unreadable(error)
+            ahead += reversed([f"{prefix}{name}/" for name in sorted(folders) if self._is_new(prefix, name, seen)])
+
+    def _is_new(self, prefix: str, name: str, seen: set[tuple[int, int]]) -> bool:
+        """Whether a folder is to be read; else it is noted."""
+        if name.startswith("."):
+            self.skipped.add(prefix + name, "hidden folder")
+        elif name.lower() in _OF_A_SYSTEM:
+            self.skipped.add(prefix + name, "system's folder")
+        elif (identity := _identity(self.root / prefix / name)) in seen:
+            self.skipped.add(prefix + name, "link to a folder that is read already")
+        else:
+            seen.add(identity)
+            return True
+        return False
 
     def _unreadable(self, error: OSError) -> None:
         name = os.path.relpath(str(error.filename), self.root)
@@ -131,15 +140,18 @@ class GcsStore:
         except Exception as error:  # the client raises whatever its credential chain meets
             raise StageError(f"{uri}: no access to Cloud Storage ({one_line(error)})") from error
 
-    def paths(self) -> list[str]:
+    def paths(self) -> Names:
         """All objects under the prefix, sorted; hidden ones and folder markers left out."""
         try:
-            names = [blob.name.removeprefix(self._prefix) for blob in self._bucket.list_blobs(prefix=self._prefix)]
+            found = self._bucket.list_blobs(prefix=self._prefix)
+            names = (blob.name.removeprefix(self._prefix) for blob in found)
+            return sorted_names(
+                name
+                for name in names
+                if name and not name.endswith("/") and not any(part[:1] == "." for part in name.split("/"))
+            )
         except Exception as error:
             raise StageError(f"{self.uri}: cannot be listed ({one_line(error)})") from error
-        return sorted(
-            name for name in names if name and not name.endswith("/") and not any(p[:1] == "." for p in name.split("/"))
-        )
 
     def read(self, paths: Sequence[str], most_bytes: int = ImageLimits.max_bytes + 1) -> list[bytes | None]:
         """Contents in the order asked for, cut at `most_bytes`, downloaded in parallel."""
@@ -193,6 +205,13 @@ def _rows_of(file: Any, name: str) -> int:
 def _identity(folder: Path) -> tuple[int, int]:
     found = folder.stat()
     return found.st_dev, found.st_ino
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _special(path: Path) -> str:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from components.artifacts.dataset import TRAIN
 from components.verify_data.folders import FileSource
 from components.verify_data.layout import FOLDER, SPLIT_NAMES, Reading, how_to_cut, split_of
+from components.verify_data.names import Names
 from components.verify_data.rows import UNKNOWN_GENERATOR
 from components.verify_data.skipped import shown
 from components.verify_data.stores import LocalStore
@@ -138,7 +139,7 @@ class TableSource(FileSource):
             raise StageError(f"{self.uri} {line}: {shown(path)} is named twice; keep one row")
         if "\0" in path or not (self._folder / path).is_file():
             self._missing.append(f"{shown(path)} ({line})")
-        self._images.setdefault(split, []).append(path)
+        self._images.setdefault(split, Names()).add(path)
 
     def _meaning(self, path: str) -> tuple[int, str, str]:
         return self._rows[path]

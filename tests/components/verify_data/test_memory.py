@@ -15,10 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from components.verify_data import scratch, shortcuts, stage, survey
+from components.verify_data import names, scratch, shortcuts, stage, survey
 from components.verify_data.config import VerifyDataConfig
+from components.verify_data.folders import FolderSource
 from components.verify_data.inspection import SCHEMA, Inspection
 from components.verify_data.layout import Cut, Reading
+from components.verify_data.names import sorted_names
 from components.verify_data.rows import Batch
 from tests.bench.bench_verify_data import growth_kb
 from tests.untraced import untraced
@@ -130,5 +132,34 @@ def test_ten_times_the_images_are_judged_in_the_memory_of_one_time(
     tracemalloc.start()
     try:
         assert peak(20_000) < 1.15 * peak(2_000)
+    finally:
+        tracemalloc.stop()
+
+
+def test_ten_times_the_names_are_listed_in_the_memory_of_one_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names, "SORTED", 2_000)
+    monkeypatch.setattr(names, "_HELD", 100)
+    monkeypatch.setattr(names, "_READ_BYTES", 2**8)
+
+    def peak(images: int) -> int:
+        tracemalloc.reset_peak()
+        # as a disk gives them: in no order
+        numbers = (i * 7919 % images for i in range(images))
+        listed = (f"{('train', 'test')[i % 5 == 0]}/{('real', 'fake')[i % 2]}/{i:06d}.jpg" for i in numbers)
+        store = SimpleNamespace(uri="shop", skipped=(), read=lambda paths: [b"\xff\xd8\xff"] * len(paths))
+        source = FolderSource(store, sorted_names(listed), Reading())
+        last, count = "", 0
+        for split in source.splits:
+            last = ""
+            for batch in source.batches(split):
+                assert last < batch.names[0] and batch.names == sorted(batch.names)
+                last, count = batch.names[-1], count + len(batch.names)
+        assert count == source.rows == images
+        return tracemalloc.get_traced_memory()[1]
+
+    tracemalloc.start()
+    try:
+        peak(1_000)
+        assert peak(30_000) < 2 * peak(3_000)
     finally:
         tracemalloc.stop()
