@@ -1,5 +1,6 @@
 """Shared fixtures. Thread counts are set before any numerical library loads: the cores are shared."""
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -42,6 +43,17 @@ vars(transports)["create_ssl_context"] = made_once(create_ssl_context, ("SSL_CER
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Half as many processes again as there are cores, for many tests wait: for servers, for limits, for time-outs."""
     return max(1, usable_cores() * 3 // 2)
+
+
+# what is imported stays: to walk it again and again is a fifth of the time that the imports take
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """From here on garbage is collected as ever, but not looked for among what all tests have."""
+    gc.enable()
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header() -> str:
