@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 
 from components.artifacts.context import RunContext
 from components.artifacts.evaluation import (
+    EVALUATION_JSON,
     PREDICTIONS_PARQUET,
     Confusion,
     Evaluation,
@@ -15,14 +16,16 @@ from components.artifacts.evaluation import (
     Slice,
     write_evaluation,
 )
-from components.artifacts.model_version import ModelVersion
+from components.artifacts.model_version import RELEASE_JSON, ModelVersion
 from components.artifacts.verdict import VERDICT_JSON, Check, GateVerdict
 from components.quality_gate.config import GateConfig
 from components.quality_gate.stage import judge_folder
 from components.register.config import RegisterConfig
 from components.register.stage import Passed, register
-from serving.detector.bundle import read_manifest
+from serving.detector.bundle import MODEL_CARD, read_manifest
 
+RELEASE_FILES = {EVALUATION_JSON, VERDICT_JSON, MODEL_CARD, RELEASE_JSON}
+"""What stands in the folder `release` of a registered version."""
 POLICY = GateConfig(min_test_images=100)
 """What the toy bundles are held against."""
 

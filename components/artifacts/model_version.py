@@ -8,16 +8,14 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from components.artifacts.evaluation import EVALUATION_JSON, Metric
-from components.artifacts.verdict import VERDICT_JSON
-from serving.detector.bundle import MODEL_CARD, RELEASE
+from components.artifacts.evaluation import Metric
+from serving.detector.bundle import RELEASE
 from serving.platform.errors import StageError
 from serving.platform.frozen import Frozen
 from serving.platform.records import read_record
 
 MODEL_VERSION_JSON: Final = "model_version.json"
 RELEASE_JSON: Final = "release.json"
-RELEASE_FILES: Final = (EVALUATION_JSON, VERDICT_JSON, MODEL_CARD, RELEASE_JSON)
 
 CHALLENGER: Final = "challenger"
 """Alias of the newest version that passed the gate."""

@@ -44,24 +44,7 @@ def begin(
             of ours.
         SourceError: the source cannot be read.
     """
-    rule, config = manifest.decision, work.config
-    job = Job(
-        source=source,
-        model_version=work.model_version,
-        model_digest=manifest.digest,
-        shard_photos=config.shard_photos,
-        photos=0,
-        shards=0,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        settings={
-            "threshold": rule.threshold,
-            "columns": ",".join(config.columns),
-            "id_column": config.id_column,
-            "max_file_bytes": config.max_file_bytes,
-            **_decides(config),
-        },
-        content=content,
-    )
+    job = _new(source, manifest, work, content)
     found = read_job(destination)
     if found is None:
         if destination.names(PARTS):
@@ -84,6 +67,28 @@ def begin(
             f"another folder than {destination.uri}"
         )
     return found
+
+
+def _new(source: str, manifest: Manifest, work: Work, content: str) -> Job:
+    """The job before its photos are counted."""
+    rule, config = manifest.decision, work.config
+    return Job(
+        source=source,
+        model_version=work.model_version,
+        model_digest=manifest.digest,
+        shard_photos=config.shard_photos,
+        photos=0,
+        shards=0,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        settings={
+            "threshold": rule.threshold,
+            "columns": ",".join(config.columns),
+            "id_column": config.id_column,
+            "max_file_bytes": config.max_file_bytes,
+            **_decides(config),
+        },
+        content=content,
+    )
 
 
 def _decides(config: CatalogueConfig) -> dict[str, float | str]:

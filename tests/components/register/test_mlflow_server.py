@@ -11,7 +11,7 @@ import httpx
 import psutil
 import pytest
 
-from components.artifacts.model_version import CHALLENGER, CHAMPION, RELEASE_FILES
+from components.artifacts.model_version import CHALLENGER, CHAMPION
 from components.platform.registry import Registry, list_models
 from components.platform.tracking import fetch_recorded, record
 from serving.detector.bundle import RELEASE, read_manifest, verify
@@ -20,7 +20,7 @@ from serving.platform.errors import ModelNotFoundError, StageError
 from serving.registry import resolve
 from tests.bundles import make_bundle
 from tests.fakes.servers import free_port
-from tests.releases import make_context, registered
+from tests.releases import RELEASE_FILES, make_context, registered
 from tests.serving.processes import environment
 from tests.untraced import untraced
 
@@ -80,7 +80,7 @@ def test_a_version_over_http_is_whole_found_and_served(
     found = resolve(f"models:/{context.model_name}@{CHAMPION}", tmp_path / "cache", server)
     assert found.version == "1"
     assert verify(found.folder).digest == read_manifest(toy_bundle).digest
-    assert {path.name for path in (found.folder / RELEASE).iterdir()} == set(RELEASE_FILES)
+    assert {path.name for path in (found.folder / RELEASE).iterdir()} == RELEASE_FILES
     (tmp_path / "note.txt").write_text("kept")
     record(context, metrics={"evaluate/accuracy": 0.9}, files=[tmp_path / "note.txt"], folder="verdict")
     fetched = fetch_recorded(server, context.experiment, context.run_id, "verdict", tmp_path / "fetched")

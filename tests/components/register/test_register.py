@@ -11,7 +11,7 @@ import pytest
 
 from components.artifacts.context import RunContext
 from components.artifacts.evaluation import Confusion, read_evaluation
-from components.artifacts.model_version import RELEASE_FILES, read_model_version, read_release
+from components.artifacts.model_version import read_model_version, read_release
 from components.artifacts.verdict import read_verdict
 from components.deploy.promotion import approved_examples
 from components.platform.registry import Registry, list_models
@@ -24,7 +24,7 @@ from serving.detector.bundle import read_manifest, verify
 from serving.platform.errors import BundleError, StageError
 from serving.registry import resolve
 from tests.bundles import make_bundle
-from tests.releases import POLICY, judged, make_context, make_evaluation, registered, write_predictions
+from tests.releases import POLICY, RELEASE_FILES, judged, make_context, make_evaluation, registered, write_predictions
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_version_holds_bundle_release_and_lineage(context: RunContext, toy_bundl
 
     folder = resolve(f"models:/{context.model_name}@challenger", tmp_path / "cache", context.tracking_uri).folder
     assert verify(folder).digest == manifest.digest
-    assert {path.name for path in (folder / "release").iterdir()} == set(RELEASE_FILES)
+    assert {path.name for path in (folder / "release").iterdir()} == RELEASE_FILES
     release = read_release(folder)
     assert (release.run_id, release.git_sha, release.data_fingerprint) == ("run-1", "a" * 40, "d" * 64)
     assert release.metrics["accuracy"].value == 0.94
