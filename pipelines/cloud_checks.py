@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from components.platform.google_cloud import access_token, connect, google_errors, patience
 from pipelines.findings import Finding
+from pipelines.image_code import MANIFESTS, other_code
 from pipelines.settings.pipeline import PipelineConfig
 from serving.platform.answers import PLAIN, read_answer
 from serving.platform.cloud_storage import SCHEME, retry, split
@@ -20,15 +21,9 @@ _TIMEOUT_S: Final = 10.0
 _SAID_BYTES: Final = 65_536
 _READ: Final = ("storage.objects.get", "storage.objects.list")
 _WRITE: Final = "storage.objects.create"
-_MANIFESTS: Final = ", ".join(
-    (
-        "application/vnd.oci.image.index.v1+json",
-        "application/vnd.oci.image.manifest.v1+json",
-        "application/vnd.docker.distribution.manifest.list.v2+json",
-        "application/vnd.docker.distribution.manifest.v2+json",
-    )
-)
 _IMAGE: Final = re.compile(r"(?P<host>[^/]+)/(?P<repository>[^@]+)@(?P<digest>sha256:[0-9a-f]{64})")
+_STAGES: Final = ("images.train", "images.pipeline")
+"""Images that what is compiled here calls into."""
 _GOOGLE_HOSTS: Final = re.compile(r"(.+-docker\.pkg\.dev|(.+\.)?gcr\.io)")
 _QUOTAS: Final = {"NVIDIA_TESLA_T4": "nvidia_t4_gpus", "NVIDIA_L4": "nvidia_l4_gpus"}
 """In the names of Vertex AI's own quotas for training; Compute Engine's of the same accelerator is another one."""
@@ -185,11 +180,11 @@ def _image(subject: str, image: str, config: PipelineConfig, client: "httpx.Clie
         if _GOOGLE_HOSTS.fullmatch(host):
             auth = ("oauth2accesstoken", _token(config))
         scheme = "http" if host.partition(":")[0] in ("127.0.0.1", "localhost") else "https"
-        answer = client.request(
-            "HEAD",
-            f"{scheme}://{host}/v2/{found['repository']}/manifests/{found['digest']}",
-            headers={"Accept": _MANIFESTS},
-            auth=auth,
+        repository = f"{scheme}://{host}/v2/{found['repository']}"
+        manifest = f"{repository}/manifests/{found['digest']}"
+        answer = client.request("HEAD", manifest, headers={"Accept": MANIFESTS}, auth=auth)
+        other = (
+            other_code(client, repository, found["digest"], auth) if answer.is_success and subject in _STAGES else ""
         )
     except (httpx.HTTPError, StageError) as error:
         return Finding("warning", subject, f"could not be looked up in {host}: {error}")
@@ -197,7 +192,7 @@ def _image(subject: str, image: str, config: PipelineConfig, client: "httpx.Clie
         return Finding("error", subject, f"{image} is not in its registry; build and push it, then pin its digest")
     if not answer.is_success:
         return Finding("warning", subject, f"could not be looked up in {host}: HTTP {answer.status_code}")
-    return Finding("ok", subject, f"is in {host}")
+    return Finding("warning" if other else "ok", subject, other or f"is in {host}")
 
 
 def _quota(config: PipelineConfig) -> list[Finding]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.fakes.google_sign_in import Front, Quiet, issuing, serving
 from tests.fakes.policy import Policy
 from tests.fakes.vertex_pipelines import FakeVertexPipelines
 from tests.pipelines.conftest import DIGEST, Aidetect, Ran
+from tests.pipelines.test_compile import ROOT
 
 
 class FakeRegistry(GoogleRest):
@@ -26,6 +28,8 @@ class FakeRegistry(GoogleRest):
     def __init__(self) -> None:
         super().__init__()
         self.missing: set[str] = set()
+        self.revision = ""
+        """Commit that every image says it was built from, each behind an index of architectures; empty: none."""
 
     @property
     def host(self) -> str:
@@ -37,11 +41,16 @@ class FakeRegistry(GoogleRest):
         policy.require("artifactregistry.repositories.downloadArtifacts", "repository ai-product-photo-detector")
 
     def route(self, request: Request) -> dict[str, Any]:
-        """Manifests."""
+        """Manifests, and the descriptions of images that they name."""
+        if self.revision and "/blobs/" in request.path:
+            return {"config": {"Labels": {"org.opencontainers.image.revision": self.revision}}}
         found = re.fullmatch(r"/v2/([^@]+)/manifests/(sha256:[0-9a-f]{64})", request.path)
         if not found or found[1] in self.missing:
             raise ApiError(404, "MANIFEST_UNKNOWN")
-        return {}
+        if not self.revision:
+            return {}
+        inner = "sha256:" + "e5" * 32
+        return {"config": {"digest": inner}} if found[2] == inner else {"manifests": [{"digest": inner}]}
 
 
 @pytest.fixture
@@ -223,6 +232,28 @@ def test_what_is_known_here_is_refused_before_any_request(
     ran = submit(aidetect, [*settings, change])
     assert ran.code == 1 and message in ran.err and len(ran.err.splitlines()) == 1
     assert (cloud.requests, gcs.requests, registry.requests) == ([], [], [])
+
+
+def test_an_image_of_other_code_than_is_compiled_here_is_a_note(
+    aidetect: Aidetect, cloud: FakeVertexPipelines, registry: FakeRegistry, settings: list[str]
+) -> None:
+    registry.revision = "f00dfeed" * 5
+    ran = submit(aidetect, settings)
+    assert ran.code == 0, ran.err
+    said = "was built from f00dfeedf00d, which this clone does not know; its stages run that code"
+    notes = [line for line in ran.err.splitlines() if said in line]
+    assert [line.partition(": ")[2].partition(":")[0] for line in notes] == ["images.train", "images.pipeline"]
+    # the very code that is here, unless it was changed since
+    clean = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "components", "pipelines", "serving"], cwd=ROOT)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    registry.revision = head.stdout.strip()
+    status, message = doctor(aidetect, settings)[1]["images.train"]
+    assert status == ("ok" if clean.returncode == 0 or not registry.revision else "warning"), message
+    registry.revision = f"{registry.revision or 'f00dfeed'}-dirty"
+    status, message = doctor(aidetect, settings)[1]["images.train"]
+    assert "code" in message if head.returncode == 0 else status == "ok"
+    registry.revision = "--output=/etc/passwd"
+    assert doctor(aidetect, settings)[1]["images.train"][0] == "ok"
 
 
 def test_rights_are_those_of_the_identity_that_runs(
