@@ -132,6 +132,7 @@ def init(
     """
     owner = _ask(project, region, bucket, repository, repository_id)
     changes = planned(owner, environment, config_file or Path(CONFIG_FILE))
+    notes = [_left_behind(owner, config_file or Path(CONFIG_FILE))] if environment == "prod" else []
     if dry_run:
         for path, (before, after) in changes.items():
             lines = difflib.unified_diff(
@@ -142,12 +143,28 @@ def init(
         _write({path: after for path, (_, after) in changes.items()})
         for path in changes:
             typer.echo(f"wrote {path}")
-    if environment == "prod" and (missing := _not_offered(owner, config_file or Path(CONFIG_FILE))):
-        typer.echo(f"note: {missing}", err=True)
+    if environment == "prod":
+        notes.append(_not_offered(owner, config_file or Path(CONFIG_FILE)))
+    for note in filter(None, notes):
+        typer.echo(f"note: {note}", err=True)
     if not changes:
         typer.echo("nothing to change")
     elif not dry_run:
         typer.echo("next: docs/DEPLOYMENT.md, from “Google Cloud”")
+
+
+def _left_behind(owner: Owner, config_file: Path) -> str:
+    """What goes on where the profile was before, as nothing looks there any more; empty: it was nobody's, or here."""
+    from pipelines.config import load_config
+    from pipelines.doctor import PLACEHOLDER
+
+    before = load_config(PROFILE, file=config_file, environ={}).vertex
+    if before.project in ("", PLACEHOLDER) or (before.project, before.region) == (owner.project, owner.region):
+        return ""
+    return (
+        f"a schedule in {before.region} of {before.project} goes on there; remove it: aidetect schedule delete "
+        f"--set vertex.project={before.project} --set vertex.region={before.region}"
+    )
 
 
 def _not_offered(owner: Owner, config_file: Path) -> str:

@@ -178,13 +178,18 @@ def test_a_name_that_is_none_is_refused_in_one_line(
 def test_a_region_without_the_profile_s_accelerator_is_told_before_anything_is_made_there(
     project: Path, init: Callable[..., Done]
 ) -> None:
+    assert init(*ANSWERS).stderr == ""
     told = init(*ANSWERS, "--region", "europe-north1")
     assert told.returncode == 0
-    assert told.stderr.startswith(
-        "note: Vertex AI has no NVIDIA_TESLA_T4 in europe-north1, so no run would train there"
+    left, missing = told.stderr.splitlines()
+    assert missing.startswith("note: Vertex AI has no NVIDIA_TESLA_T4 in europe-north1, so no run would train there")
+    assert "(europe-west1, europe-west2, europe-west3, europe-west4)" in missing
+    # nothing looks any more where the profile was before
+    assert left == (
+        "note: a schedule in europe-west4 of my-shop-42 goes on there; remove it: aidetect schedule delete "
+        "--set vertex.project=my-shop-42 --set vertex.region=europe-west4"
     )
-    assert "(europe-west1, europe-west2, europe-west3, europe-west4)" in told.stderr
-    assert init(*ANSWERS).stderr == ""
+    assert init(*ANSWERS, "--region", "europe-north1").stderr.splitlines() == [missing]
 
 
 @pytest.mark.parametrize(
