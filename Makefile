@@ -103,7 +103,7 @@ dvc-repro: $(VENV)/.with-dvc ## Verify, train, evaluate with DVC: runs again onl
 .PHONY: notebook
 notebook: $(VENV)/.with-notebook ## Run the notebook from top to bottom on the shipped sample, into build/
 	@mkdir -p build
-	@$(BIN)/jupyter execute notebooks/train_colab.ipynb --output=$(CURDIR)/build/train_colab.ipynb
+	@$(BIN)/jupyter execute notebooks/train_colab.ipynb "--output=$(CURDIR)/build/train_colab.ipynb"
 
 .PHONY: docs
 docs: $(VENV)/.with-docs ## Write the generated references and build the guides to site/
@@ -121,7 +121,7 @@ ui: $(STAMP) ## Open the page of the service on http://127.0.0.1:8501 (needs `ma
 
 .PHONY: mlflow
 mlflow: $(STAMP) ## Browse runs and models on http://127.0.0.1:5000
-	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --backend-store-uri sqlite:///$(CURDIR)/workspace/mlflow.db --host 127.0.0.1 --port $(MLFLOW_PORT) --workers 1
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --backend-store-uri sqlite:///workspace/mlflow.db --host 127.0.0.1 --port $(MLFLOW_PORT) --workers 1
 
 .PHONY: compile
 compile: $(STAMP) ## Compile the pipeline for Vertex AI to build/pipeline.json

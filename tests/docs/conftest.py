@@ -65,5 +65,5 @@ def _share_environment(venv: Path) -> None:
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """One clone for the tests of a module."""
-    return clone_to(tmp_path_factory.mktemp("clone"))
+    """One clone for the tests of a module, where people keep things: with a blank and a quote in its path."""
+    return clone_to(tmp_path_factory.mktemp("a reader's clone"))
