@@ -17,6 +17,7 @@ import yaml
 from pydantic import ValidationError
 
 from pipelines.settings.pipeline import PipelineConfig
+from serving.platform.account import home
 from serving.platform.errors import ConfigError, one_line, plain, system_error
 
 CONFIG_FILE: Final = "pipeline_config.yaml"
@@ -310,7 +311,7 @@ def container_environment() -> dict[str, str]:
 def application_credentials() -> str:
     """File of Google's application default credentials on this disk; empty when there is none."""
     named = os.environ.get(CREDENTIALS, "")
-    usual = Path.home() / ".config/gcloud/application_default_credentials.json"
+    usual = home() / ".config/gcloud/application_default_credentials.json"
     return named or (str(usual) if usual.is_file() else "")
 
 

@@ -9,6 +9,7 @@ from typing import Final, Literal
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from serving.platform.account import home
 from serving.platform.cores import usable_cores
 
 MIB: Final = 1024 * 1024
@@ -80,7 +81,7 @@ class Settings(DecisionSettings):
     model_digest: str = ""
     """The digest the registry recorded for the model; another bundle at MODEL_URI is refused. Set by deployments."""
     mlflow_tracking_uri: str = ""
-    model_cache_dir: Path = Path.home() / ".cache" / "ai-product-photo-detector"
+    model_cache_dir: Path = home() / ".cache" / "ai-product-photo-detector"
     model_refresh_s: float = Field(0.0, ge=0.0)
     """How often to look for a new champion; 0: never."""
     explain_warmup: bool = False

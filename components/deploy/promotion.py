@@ -3,7 +3,6 @@
 Whatever goes wrong, the champion, the traffic and the running servers are afterwards as they were before.
 """
 
-import getpass
 import logging
 import tempfile
 import time
@@ -27,6 +26,7 @@ from components.deploy.vertex_aliases import VertexAliases
 from components.platform.registry import ROLLED_BACK_TAG, Registry
 from components.platform.signals import sigterm_raises
 from serving.detector.bundle import RELEASE, verify
+from serving.platform.account import user_name
 from serving.platform.errors import BundleError, ModelNotFoundError, StageError, one_line
 from serving.registry import resolve
 
@@ -268,7 +268,7 @@ def promote(tracking_uri: str, name: str, version: str, config: DeployConfig, wh
     Raises:
         StageError: no such version, it never passed the gate, or its trial failed.
     """
-    reason = Reason(who or getpass.getuser(), why, "promote")
+    reason = Reason(who or user_name(), why, "promote")
     return Desk(tracking_uri, name, config).decide(reason, lambda desk, _: (desk.registry.describe(version), config))
 
 
@@ -293,7 +293,7 @@ def rollback(tracking_uri: str, name: str, config: DeployConfig, why: str, who: 
         on = config.model_copy(update={"image": before.image}) if taken_back else config
         return desk.registry.describe(before.version), on
 
-    return Desk(tracking_uri, name, config).decide(Reason(who or getpass.getuser(), why, "rollback"), choose)
+    return Desk(tracking_uri, name, config).decide(Reason(who or user_name(), why, "rollback"), choose)
 
 
 def open_rollout(version: ModelVersion, config: DeployConfig, scratch: Path) -> Rollout:

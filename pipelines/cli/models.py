@@ -1,6 +1,5 @@
 """Verbs about registered models: models, deploy, promote, rollback."""
 
-import getpass
 import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
@@ -148,8 +147,9 @@ def _with_image(config: "PipelineConfig", image: str) -> "PipelineConfig":
 def _deploy(config: "PipelineConfig", why: str, told: "Summary", as_json: bool) -> None:
     from components.deploy.promotion import Reason, deploy_version
     from pipelines.cli.markdown import deployment_markdown
+    from serving.platform.account import user_name
 
-    done = deploy_version(_candidate(config), config.deploy, Reason(getpass.getuser(), why, "deploy"))
+    done = deploy_version(_candidate(config), config.deploy, Reason(user_name(), why, "deploy"))
     told.add(deployment_markdown(done))
     _show(done, as_json)
 

@@ -2,13 +2,13 @@
 
 import json
 import shutil
-import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.archives import unpack
 from tests.docs.conftest import Clone
 from tests.e2e.conftest import SMALL
 
@@ -97,8 +97,7 @@ def test_another_test_split_is_refused(clone: Clone, first: list[str]) -> None:
 
 def test_a_download_pins_its_test_split(clone: Clone, tmp_path: Path) -> None:
     """The hub's place is taken by a folder in its layout; all else is the stage as it stands."""
-    with tarfile.open(clone.folder / "tests/sample64/cifake32_layout.tar.gz") as archive:
-        archive.extractall(tmp_path, filter="data")
+    unpack(clone.folder / "tests/sample64/cifake32_layout.tar.gz", tmp_path)
     file = clone.folder / "dvc.yaml"
     text = file.read_text()
     hub = text.replace("data download cifake", f"data download hf://{tmp_path / 'sample_cifake32'}")

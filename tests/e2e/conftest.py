@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from tests.archives import unpack
 from tests.shared import once
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,8 +96,7 @@ class Cli:
 
 def other_names(folder: Path) -> Path:
     """Photographs in CIFAKE's layout, unpacked: a folder whose classes are called REAL and FAKE."""
-    with tarfile.open(ROOT / "tests/sample64/cifake32_layout.tar.gz") as archive:
-        archive.extractall(folder, filter="data")
+    unpack(ROOT / "tests/sample64/cifake32_layout.tar.gz", folder)
     found = folder / "sample_cifake32"
     assert {path.name for path in (found / "train").iterdir()} == {"REAL", "FAKE"}
     return found

@@ -2,7 +2,6 @@
 
 import io
 import json
-import tarfile
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -10,6 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+
+from tests.archives import unpack
 
 ROWS = {"train": 60, "val": 12, "test": 50}
 """Images of each class."""
@@ -47,8 +48,7 @@ def folder(tmp_path: Path, sample_dir: Path) -> Path:
 def cifake_dir(tmp_path_factory: pytest.TempPathFactory, sample_dir: Path) -> Path:
     """The shipped archive in CIFAKE's layout, unpacked. Read only."""
     root = tmp_path_factory.mktemp("cifake")
-    with tarfile.open(sample_dir / "cifake32_layout.tar.gz") as archive:
-        archive.extractall(root, filter="data")
+    unpack(sample_dir / "cifake32_layout.tar.gz", root)
     return root / "sample_cifake32"
 
 
