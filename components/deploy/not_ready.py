@@ -66,7 +66,7 @@ def result(operation: "Operation", doing: str, get: "Callable[[], Service]", con
 
     try:
         # google's futures are untyped here
-        updated: Service = operation.result(timeout=config.operation_timeout_s)  # type: ignore[no-untyped-call]
+        updated: Service = operation.result(timeout=config.operation_timeout_s)  # type: ignore[no-untyped-call] # api-core is untyped here
     except TimeoutError as error:
         words = f"it has not come up within {config.operation_timeout_s:g} s"
         raise StageError(f"{doing}: {told(get(), words, config)}") from error

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,10 +34,10 @@ def while_listing(monkeypatch: pytest.MonkeyPatch, meanwhile: Meanwhile) -> None
     """Have something happen once, when the next job has found no plan and begins to list its photos."""
     listed = stage.open_entries
 
-    def slow(*words: object) -> Iterator[Entry]:
+    def slow(*words: Any) -> Iterator[Entry]:
         monkeypatch.setattr(stage, "open_entries", listed)
         meanwhile()
-        yield from listed(*words)  # type: ignore[arg-type]
+        yield from listed(*words)
 
     monkeypatch.setattr(stage, "open_entries", slow)
 
@@ -80,8 +81,8 @@ def test_two_jobs_that_score_at_once_commit_each_shard_once(
         del shelves.objects[name], shelves.generations[name]
     names = type(stage.open_destination("gs://shop/out")).names
 
-    def other(self: object, folder: str) -> set[str]:
-        found = names(self, folder)  # type: ignore[arg-type]
+    def other(self: Any, folder: str) -> set[str]:
+        found = names(self, folder)
         monkeypatch.setattr(type(self), "names", names)
         score("gs://shop/a", "gs://shop/out", toy_bundle)
         return found
@@ -104,8 +105,8 @@ def test_a_job_whose_answer_was_lost_is_its_own(
 ) -> None:
     commit = type(stage.open_destination("gs://shop/out")).commit
 
-    def lost(self: object, name: str, content: bytes, replace: bool = False) -> bool:
-        done = commit(self, name, content, replace)  # type: ignore[arg-type]
+    def lost(self: Any, name: str, content: bytes, replace: bool = False) -> bool:
+        done = commit(self, name, content, replace)
         # the client has sent it again, and the second was told that it is there
         return False if name == "job.json" else done
 
