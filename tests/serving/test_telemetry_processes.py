@@ -50,11 +50,19 @@ def test_two_workers_answer_for_each_other_and_a_dead_ones_gauges_go(toy_bundle:
                         found.append(child.pid)
             return found
 
+        def counting(workers: list[int]) -> bool:
+            """Whether each of two workers has said something of its model, be it that there is none yet."""
+            said = 0
+            for pid in workers:
+                folder = Path(psutil.Process(pid).environ()["PROMETHEUS_MULTIPROC_DIR"])
+                said += any(b"aidetect_model_loaded" in f.read_bytes() for f in folder.glob(f"gauge_*_{pid}.db"))
+            return said == 2
+
         for _ in range(20):
             predict()
-        # the first worker that is ready has answered them all; the other one may still be loading
+        # the first worker that is ready has answered them all; the other one may not even have begun to count
         deadline = time.monotonic() + PATIENCE_S
-        while value(read(), "aidetect_model_loaded") != 1:
+        while not counting(pids()) or value(read(), "aidetect_model_loaded") != 1:
             assert time.monotonic() < deadline
             time.sleep(0.1)
         for found in [read() for _ in range(6)]:
